@@ -1,0 +1,188 @@
+"""F, its gradient and its curvature against autograd, finite differences and naive formulas."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from skl_softmax import data as data_module
+from skl_softmax.data import DenseData
+from skl_softmax.objective import Objective, factorise
+
+N, D = 40, 4
+
+
+def make_objective(n_outputs=3, fit_intercept=True, C=(1.0,), standardised=True, dtype=torch.float64, seed=0):
+    rng = np.random.default_rng(seed)
+    X = torch.from_numpy(rng.normal(size=(N, D)) * [0.1, 1, 10, 1] + [0, 3, -20, 0]).to(dtype)
+    targets = torch.from_numpy(rng.integers(max(n_outputs, 2), size=N))
+    weights = torch.from_numpy(rng.uniform(0.1, 2, size=(1, N))).to(dtype)
+    make = DenseData.standardised if standardised else lambda X, i: DenseData.raw(X, i, dtype)
+    total = weights.sum(dim=1, dtype=torch.float64).expand(len(C))
+    return Objective(
+        data=make(X, fit_intercept),
+        targets=targets.to(dtype) if n_outputs == 1 else targets,
+        weights=weights,
+        penalty=1 / (torch.tensor(C, dtype=torch.float64) * total),
+        n_outputs=n_outputs,
+        total=total,
+    )
+
+
+def draw(objective, seed=0):
+    shape = objective.n_models, objective.n_outputs, objective.data.n_columns
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=torch.float64, generator=generator).to(objective.data.dtype)
+
+
+def naive(objective, theta):
+    """F of the first model from its definition, on X as the user gave it, differentiable."""
+    weight, bias = objective.data.from_theta(theta[0])
+    logits = objective.data.X @ weight.T + bias  # (n, K)
+    if objective.n_outputs == 1:
+        loss = functional.binary_cross_entropy_with_logits(logits[:, 0], objective.targets, reduction="none")
+    else:
+        loss = functional.cross_entropy(logits, objective.targets, reduction="none")
+    weights = objective.weights[0]
+    return (weights @ loss) / weights.sum() + 0.5 * objective.penalty[0] * weight.square().sum()
+
+
+CASES = pytest.mark.parametrize(
+    ("n_outputs", "fit_intercept", "C"),
+    [(1, True, 1.0), (1, False, np.inf), (3, True, np.inf), (3, False, 0.1), (6, True, 10.0)],
+)
+
+
+@CASES
+@pytest.mark.parametrize("standardised", [True, False])
+def test_value_and_derivatives_equal_autograd(n_outputs, fit_intercept, C, standardised):
+    objective = make_objective(n_outputs, fit_intercept, (C,), standardised)
+    theta, direction = draw(objective), draw(objective, seed=1)
+    # On raw columns the logits reach 60, and derivatives of the formula lose as many digits.
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    point = objective.at(theta)
+    torch.testing.assert_close(point.value[0], naive(objective, theta), **close)
+    gradient = torch.autograd.functional.jacobian(lambda t: naive(objective, t), theta)
+    torch.testing.assert_close(point.gradient, gradient, **close)
+    hessian = torch.autograd.functional.hessian(lambda t: naive(objective, t), theta).reshape(
+        objective.n_parameters, -1
+    )
+    product = (hessian @ direction.flatten()).view_as(direction)
+    torch.testing.assert_close(objective.hessian_product(theta, direction), product, **close)
+    # The matrix has curvature added along 1 ⊗ v; what it is for, directions that sum to zero over classes, must agree.
+    tangent = objective.centred(direction)
+    by_matrix = (objective.hessian(theta)[0] @ tangent.flatten()).view_as(tangent)
+    torch.testing.assert_close(by_matrix, objective.hessian_product(theta, tangent), **close)
+
+
+@CASES
+def test_gradient_equals_a_five_point_stencil(n_outputs, fit_intercept, C):
+    objective = make_objective(n_outputs, fit_intercept, (C,))
+    theta, direction = draw(objective), draw(objective, seed=1)
+    h = 1e-3  # the stencil's error is of order h⁴
+    value = [objective.at(theta + step * h * direction).value for step in (-2, -1, 1, 2)]
+    stencil = (value[0] - 8 * value[1] + 8 * value[2] - value[3]) / (12 * h)
+    slope = (objective.at(theta).gradient * direction).sum()
+    torch.testing.assert_close(stencil[0], slope, rtol=1e-8, atol=1e-9)
+
+
+@CASES
+def test_hessian_is_definite_and_its_inverse_inverts_it(n_outputs, fit_intercept, C):
+    objective = make_objective(n_outputs, fit_intercept, (C,))
+    theta, vector = draw(objective), draw(objective, seed=1)
+    hessian = objective.hessian(theta)[0]
+    torch.testing.assert_close(hessian, hessian.T)
+    assert torch.linalg.eigvalsh(hessian)[0] > 0
+    solved = objective.inverse_hessian(theta)(vector)
+    torch.testing.assert_close((hessian @ solved.flatten()).view_as(vector), vector)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 4])
+def test_metric_bounds_the_curvature(n_outputs):
+    objective = make_objective(n_outputs, C=(3.0,))
+    for seed in range(5):
+        theta, vector = 0.3 * draw(objective, seed), draw(objective, seed + 100)
+        curved = objective.hessian_product(theta, objective.metric(vector))
+        assert (curved * objective.metric(vector)).sum() <= (vector * objective.metric(vector)).sum()
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 7])
+@pytest.mark.parametrize("n_outputs", [1, 4])
+def test_smoothness_bounds_the_change_of_the_gradient(n_outputs, batch_size):
+    objective = make_objective(n_outputs, standardised=False)
+    smoothness = objective.smoothness(batch_size)
+    if batch_size is None:
+        a, b = draw(objective, 0), draw(objective, 1)
+        change = (objective.at(a).gradient - objective.at(b).gradient).norm()
+        assert change <= smoothness[0] * (a - b).norm()
+    else:
+        assert smoothness[0] >= objective.smoothness(None)[0]
+        assert smoothness[0] <= objective.smoothness(1)[0]
+
+
+@pytest.mark.parametrize("n_outputs", [1, 4])
+def test_blocks_do_not_matter(n_outputs, monkeypatch):
+    objective = make_objective(n_outputs)
+    theta = draw(objective)
+    whole = objective.at(theta)
+    for n_rows in (1, 2, 7):
+        monkeypatch.setattr(data_module, "BLOCK_BYTES", n_rows * (D + 1) * 8)
+        assert len(list(objective.data.blocks())) == -(-N // n_rows)
+        torch.testing.assert_close(objective.at(theta).value, whole.value)
+        torch.testing.assert_close(objective.at(theta).gradient, whole.gradient)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_a_stack_is_its_models_one_by_one(n_outputs):
+    Cs = (0.01, 1.0, np.inf)
+    stack = make_objective(n_outputs, C=Cs)
+    theta, vector = draw(stack), draw(stack, seed=1)
+    for i, C in enumerate(Cs):
+        single, one = make_objective(n_outputs, C=(C,)), slice(i, i + 1)
+        selected = stack.select(torch.tensor([i]))
+        for objective in (single, selected):
+            torch.testing.assert_close(objective.at(theta[one]).value, stack.at(theta).value[one])
+            torch.testing.assert_close(objective.at(theta[one]).gradient, stack.at(theta).gradient[one])
+            torch.testing.assert_close(objective.metric(vector[one]), stack.metric(vector)[one])
+            inverse = objective.inverse_hessian(theta[one])(vector[one])
+            torch.testing.assert_close(inverse, stack.inverse_hessian(theta)(vector)[one])
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_batches_are_unbiased(n_outputs):
+    objective = make_objective(n_outputs, standardised=False)
+    theta = draw(objective)
+    generator = torch.Generator().manual_seed(0)
+    batches = list(objective.batches(7, generator))
+    assert sum(batch.data.n_rows for batch in batches) == N
+    shares = torch.tensor([batch.data.n_rows / N for batch in batches], dtype=torch.float64)
+    values = torch.cat([batch.at(theta).value for batch in batches])
+    torch.testing.assert_close(shares @ values, objective.at(theta).value[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_extreme_logits_give_finite_losses_and_derivatives(n_outputs, size, dtype):
+    objective = make_objective(n_outputs, standardised=False, dtype=dtype, C=(np.inf,))
+    theta = size * draw(objective)
+    point = objective.at(theta)
+    assert point.value.dtype == torch.float64
+    assert point.value.isfinite().all()
+    assert point.gradient.isfinite().all()
+    assert objective.hessian(theta).isfinite().all()
+
+
+def test_shifting_all_classes_leaves_the_loss():
+    objective = make_objective(4, C=(np.inf,))
+    theta = draw(objective)
+    shifted = theta + torch.arange(5.0, dtype=torch.float64)
+    torch.testing.assert_close(objective.at(shifted).value, objective.at(theta).value)
+    torch.testing.assert_close(objective.centred(shifted), objective.centred(theta))
+
+
+@pytest.mark.parametrize("matrix", [torch.zeros(3, 3), torch.ones(3, 3), torch.eye(3)])
+def test_factorise_copes_with_singular_matrices(matrix):
+    factor = factorise(matrix.double()[None])
+    assert factor.isfinite().all()
+    assert (factor.diagonal(dim1=1, dim2=2) > 0).all()
