@@ -1,0 +1,110 @@
+"""What a solver is given and what it returns.
+
+A solver is a function ``(objective, start, options) -> SolveResult``; nothing of it outlives the call. It works on
+a stack of M independent models: ``theta`` has shape (M, ...), values and step sizes have shape (M,), and models that
+are finished leave the stack. A single fit is M = 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Evaluation(Protocol):
+    """Value (M,) in float64 and gradient (M, ...) at a point of each model."""
+
+    value: Tensor
+    gradient: Tensor
+
+
+class Objective(Protocol):
+    """A stack of M smooth convex functions, and what solvers may ask of it."""
+
+    n_models: int
+    n_parameters: int
+    metric: Callable[[Tensor], Tensor]
+    separable_below: Tensor
+
+    def at(self, theta: Tensor) -> Evaluation: ...
+
+    def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]: ...
+
+    def hessian_product(self, theta: Tensor, direction: Tensor) -> Tensor: ...
+
+    def select(self, models: Tensor) -> "Objective": ...
+
+
+class Status(Enum):
+    """How a model ended. The values are what the user is told, with ``{...}`` filled in."""
+
+    CONVERGED = "converged"
+    MAX_ITER = "max_iter={max_iter} iterations were used up; raise max_iter, or raise tol if this gap will do"
+    SEPARABLE = (
+        "the data are separable: with C=inf the loss goes to zero along ever larger coefficients and has no "
+        "minimum; set a finite C"
+    )
+    PRECISION_FLOOR = (
+        "tol={tol:g} is below what rounding lets the objective resolve; the coefficients are as good as float64 "
+        "can make them, raise tol"
+    )
+    LINE_SEARCH_FAILED = (
+        "no step along the search direction lowers the objective; look for columns of extreme size or raise tol"
+    )
+    STALLED = (
+        "the loss has not fallen by more than tol={tol:g} of itself for {patience} epochs; change learning_rate, or "
+        'use solver="auto"'
+    )
+    DIVERGED = 'the loss grew beyond all bounds; lower learning_rate, scale the features, or use solver="auto"'
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """What a solver may be told.
+
+    Parameters
+    ----------
+    tol : float
+        A model is finished when the estimate of F - F* is at most tol |F|.
+    max_iter : int
+        Iterations (deterministic solvers) or epochs (stochastic ones).
+    learning_rate : float or "auto"
+        Step size of the stochastic solvers; "auto" is one over the smoothness of the objective.
+    batch_size, generator
+        Rows in a batch and the source of their order, for the stochastic solvers.
+    report : callable or None
+        Called with (iteration, values (M,), gaps (M,) or None) before each iteration.
+    """
+
+    tol: float
+    max_iter: int
+    learning_rate: float | str = "auto"
+    batch_size: int | None = None
+    generator: torch.Generator | None = None
+    report: Callable[[int, Tensor, Tensor | None], None] | None = None
+
+
+@dataclass(frozen=True)
+class SolveResult:
+    """What became of each of the M models."""
+
+    theta: Tensor  # (M, ...)
+    gap: Tensor  # (M,), estimate of F - F*; nan where the solver makes none
+    n_iter: list[int]
+    status: list[Status]
+    loss_curve: list[list[float]]  # F before each iteration and, last, where the solver stopped
+    n_evaluations: int  # values with gradients that were asked for
+    n_products: int  # Hessian-vector products that were asked for
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of each model's vectors, in float64."""
+    return (a * b).flatten(1).sum(dim=1, dtype=torch.float64)  # (M,)
+
+
+def per_model(values: Tensor, like: Tensor) -> Tensor:
+    """Values (M,) in a shape that multiplies a stack (M, ...)."""
+    return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,53 @@
+"""Conjugate gradients on the Newton system of a stack of models."""
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from skl_softmax.solvers.base import inner, per_model
+
+# The iteration stops when its last DELAY steps have raised the decrement by less than this part of it.
+DECREMENT_ACCURACY = 0.1
+DELAY = 8
+MAX_ITER = 250
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Solve H d = -g by preconditioned conjugate gradients, Nocedal & Wright (2006), algorithm 5.3.
+
+    Iteration j raises ½ gᵀ H⁻¹ g, as far as it is known, by ½ α_j ρ_j. What the last few iterations added estimates
+    what is still missing (Strakoš & Tichý 2002, "On error estimation in the conjugate gradient method"); the iteration
+    stops when that is a small part of the sum in each model.
+
+    Returns
+    -------
+    direction : Tensor of shape (M, ...)
+    decrement : Tensor of shape (M,)
+        ½ gᵀ H⁻¹ g from below.
+    """
+    direction = torch.zeros_like(gradient)
+    residual = -gradient
+    conjugate = preconditioned = precondition(residual)
+    rho = inner(residual, preconditioned)  # (M,)
+    decrement = torch.zeros_like(rho)
+    gains: deque[Tensor] = deque(maxlen=DELAY)
+    for _ in range(MAX_ITER):
+        curved = product(conjugate)
+        curvature = inner(conjugate, curved)  # (M,)
+        # A model that is solved exactly has rho = curvature = 0 and must stand still while others go on.
+        alpha = torch.where(curvature > 0, rho / curvature, 0.0)  # (M,)
+        direction = direction + per_model(alpha, gradient) * conjugate
+        residual = residual - per_model(alpha, gradient) * curved
+        gains.append(0.5 * alpha * rho)
+        decrement = decrement + gains[-1]
+        if len(gains) == DELAY and (sum(gains) <= DECREMENT_ACCURACY * decrement).all():
+            break
+        preconditioned = precondition(residual)
+        rho, previous = inner(residual, preconditioned), rho
+        beta = torch.where(previous > 0, rho / previous, 0.0)  # (M,)
+        conjugate = preconditioned + per_model(beta, gradient) * conjugate
+    return direction, decrement

@@ -1,0 +1,41 @@
+"""Newton's method."""
+
+import torch
+from torch import Tensor
+
+from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
+from skl_softmax.solvers.run import Run
+
+# Above this many parameters the Hessian (here 32 MB) is no longer formed and the step comes from
+# conjugate gradients.
+DIRECT_LIMIT = 2000
+
+
+def newton(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
+    """Newton's method with a line search, Nocedal & Wright (2006), section 3.3 and algorithm 7.1.
+
+    The step d = -H⁻¹ g comes from the Cholesky factor of the Hessian where it is small enough to form,
+    else from preconditioned conjugate gradients. The Newton decrement ½ gᵀ H⁻¹ g estimates F - F*, whatever the units
+    of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5).
+    """
+    run = Run(objective, start, options)
+    while run.active:
+        direction, gap = newton_step(run)
+        keep = run.settle(gap)
+        if run.active:
+            run.descend(direction[keep])
+    return run.result()
+
+
+def newton_step(run: Run) -> tuple[Tensor, Tensor]:
+    """The Newton direction (M, ...) at the run's point and the decrement (M,)."""
+    if run.objective.n_parameters > DIRECT_LIMIT:
+        return run.newton_by_products(torch.arange(len(run.models)))
+    direction = -run.objective.inverse_hessian(run.theta)(run.point.gradient)
+    return direction, -0.5 * inner(run.point.gradient, direction)
+
+
+def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """F (M,) at a point and the estimate (M,) of F - F* by the Newton decrement, for solvers that make none."""
+    run = Run(objective, theta, SolverOptions(tol=0.0, max_iter=0))
+    return run.point.value, newton_step(run)[1]

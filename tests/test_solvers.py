@@ -1,0 +1,286 @@
+"""Every solver on functions whose minimum is known; their parts against slow, obvious versions."""
+
+from dataclasses import dataclass, replace
+from math import inf
+
+import pytest
+import torch
+
+from skl_softmax.solvers import SOLVERS, SolverOptions, Status, lbfgs, newton
+from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
+from skl_softmax.solvers.lbfgs import Memory
+from skl_softmax.solvers.line_search import MAX_TRIALS, backtrack
+
+OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
+DESCENT = ["newton", "lbfgs"]
+
+
+@dataclass
+class Point:
+    value: torch.Tensor
+    gradient: torch.Tensor
+
+
+@dataclass
+class Quadratic:
+    """½ (θ - m)ᵀ A (θ - m) + 1 for a stack of matrices A and minima m, as (M, 1, p)."""
+
+    A: torch.Tensor
+    minimum: torch.Tensor
+    direct: bool = True
+
+    @property
+    def n_models(self):
+        return len(self.A)
+
+    @property
+    def n_parameters(self):
+        return self.A.shape[-1] if self.direct else 10**6
+
+    @property
+    def separable_below(self):
+        return torch.full((self.n_models,), -inf)
+
+    def at(self, theta):
+        gradient = self.hessian_product(theta, theta - self.minimum)
+        return Point(0.5 * ((theta - self.minimum) * gradient).sum(dim=(1, 2)) + 1, gradient)
+
+    def hessian_product(self, theta, direction):
+        return direction @ self.A
+
+    def inverse_hessian(self, theta):
+        return lambda vector: torch.linalg.solve(self.A, vector.mT).mT
+
+    def metric(self, vector):
+        return vector / self.A.diagonal(dim1=1, dim2=2)[:, None]
+
+    def select(self, models):
+        return replace(self, A=self.A[models], minimum=self.minimum[models])
+
+    def smoothness(self, batch_size):
+        return torch.linalg.eigvalsh(self.A)[:, -1]
+
+    def batches(self, size, generator):
+        yield self
+
+
+@dataclass
+class LogCosh(Quadratic):
+    """Σ log cosh(θ - m) + 1: convex, and Newton's full steps from afar overshoot without bound."""
+
+    def at(self, theta):
+        z = theta - self.minimum
+        # log cosh z without overflow
+        value = z.abs() + torch.log1p(torch.exp(-2 * z.abs())) - torch.log(torch.tensor(2.0))
+        return Point(value.sum(dim=(1, 2)) + 1, torch.tanh(z))
+
+    def hessian_product(self, theta, direction):
+        return direction / torch.cosh(theta - self.minimum).square()
+
+    def inverse_hessian(self, theta):
+        return lambda vector: vector * torch.cosh(theta - self.minimum).square()
+
+    def metric(self, vector):
+        return vector
+
+    def smoothness(self, batch_size):
+        return torch.ones(self.n_models)
+
+
+def make(kind=Quadratic, n_models=1, size=6, condition=1e4, direct=True):
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(n_models, size, size, dtype=torch.float64, generator=generator))[0]
+    A = basis @ torch.diag(torch.logspace(0, -torch.tensor(condition).log10(), size, dtype=torch.float64)) @ basis.mT
+    minimum = torch.randn(n_models, 1, size, dtype=torch.float64, generator=generator)
+    return kind(A, minimum, direct)
+
+
+def start(objective):
+    return torch.zeros_like(objective.minimum)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("kind", [Quadratic, LogCosh])
+def test_every_solver_finds_the_minimum(name, kind):
+    objective = make(kind, condition=50)
+    # Descent stops on lack of progress: asking for none lets it go on to the end.
+    options = OPTIONS if name in DESCENT else replace(OPTIONS, tol=0)
+    result = SOLVERS[name].minimise(objective, start(objective), options)
+    value = objective.at(result.theta).value
+    assert value.item() - 1 <= 1e-9
+    assert result.loss_curve[0][0] == objective.at(start(objective)).value.item()
+    assert result.n_iter[0] <= 5000
+    if name in DESCENT:
+        assert result.status == [Status.CONVERGED]
+        assert result.loss_curve[0][-1] == value.item()
+        assert len(result.loss_curve[0]) == result.n_iter[0] + 1
+
+
+@pytest.mark.parametrize("name", DESCENT)
+@pytest.mark.parametrize("kind", [Quadratic, LogCosh])
+def test_a_stack_takes_each_model_where_it_goes_alone(name, kind):
+    stack = make(kind, n_models=3)
+    stack.minimum = stack.minimum * torch.tensor([0.0, 1.0, 30.0])[:, None, None]  # the first one starts finished
+    together = SOLVERS[name].minimise(stack, start(stack), OPTIONS)
+    assert together.status == [Status.CONVERGED] * 3
+    assert together.n_iter[0] == 0
+    for i in range(3):
+        single = stack.select(torch.tensor([i]))
+        alone = SOLVERS[name].minimise(single, start(single), OPTIONS)
+        assert alone.n_iter[0] == together.n_iter[i]
+        torch.testing.assert_close(alone.theta[0], together.theta[i])
+        torch.testing.assert_close(alone.gap[0], together.gap[i], rtol=1e-6, atol=1e-15)
+        assert alone.loss_curve[0] == pytest.approx(together.loss_curve[i])
+
+
+def test_newton_on_a_quadratic_takes_one_step_and_two_evaluations():
+    objective = make()
+    result = newton(objective, start(objective), OPTIONS)
+    assert (result.n_iter[0], result.n_evaluations, result.n_products) == (1, 2, 0)
+
+
+def test_newton_without_a_matrix_takes_conjugate_gradients():
+    objective = make(size=8, direct=False)
+    result = newton(objective, start(objective), OPTIONS)
+    assert result.status == [Status.CONVERGED]
+    assert result.n_products > 0
+    assert objective.at(result.theta).value.item() - 1 <= 1e-9
+
+
+def test_lbfgs_in_the_exact_metric_takes_one_step():
+    objective = make()
+    objective.metric = objective.inverse_hessian(None)
+    result = lbfgs(objective, start(objective), OPTIONS)
+    assert (result.n_iter[0], result.n_evaluations) == (1, 2)
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_iterates_do_not_depend_on_units(name):
+    objective = make()
+    units = torch.logspace(-3, 3, 6, dtype=torch.float64)
+    scaled = Quadratic(units[:, None] * objective.A * units, objective.minimum / units)
+    a = SOLVERS[name].minimise(objective, start(objective), OPTIONS)
+    b = SOLVERS[name].minimise(scaled, start(scaled), OPTIONS)
+    assert a.n_iter == b.n_iter
+    torch.testing.assert_close(a.theta, b.theta * units, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_max_iter_is_a_status(name):
+    objective = make(LogCosh)
+    objective.minimum = 3 * objective.minimum
+    result = SOLVERS[name].minimise(objective, start(objective), replace(OPTIONS, max_iter=1))
+    assert result.status == [Status.MAX_ITER]
+    assert result.n_iter == [1]
+    assert result.gap.item() > 0
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_the_floor_of_precision_is_a_status(name):
+    objective = make(LogCosh)
+    result = SOLVERS[name].minimise(objective, start(objective), replace(OPTIONS, tol=0.0))
+    # log cosh may be hit exactly, where the gap is zero and so within any tolerance.
+    assert result.status == [Status.PRECISION_FLOOR if result.gap > 0 else Status.CONVERGED]
+    assert result.gap <= 1e-15
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_a_failed_line_search_is_a_status_and_stays_where_it_was(name):
+    rising = make()
+    first = rising.at(start(rising))
+    # A gradient that promises descent where there is none.
+    rising.at = lambda theta: Point(first.value + float((theta != 0).any()), first.gradient)
+    result = SOLVERS[name].minimise(rising, start(rising), OPTIONS)
+    assert result.status == [Status.LINE_SEARCH_FAILED]
+    assert result.n_evaluations == 1 + MAX_TRIALS
+    torch.testing.assert_close(result.theta, start(rising))
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_separable_is_a_status(name):
+    class Exponential(LogCosh):
+        """exp(θ): goes to zero and has no minimum."""
+
+        separable_below = torch.tensor([1e-3])
+
+        def at(self, theta):
+            return Point(theta.exp().sum(dim=(1, 2)), theta.exp())
+
+        def hessian_product(self, theta, direction):
+            return theta.exp() * direction
+
+        def inverse_hessian(self, theta):
+            return lambda vector: vector / theta.exp()
+
+    objective = make(Exponential, size=1)
+    result = SOLVERS[name].minimise(objective, start(objective), OPTIONS)
+    assert result.status == [Status.SEPARABLE]
+    assert result.loss_curve[0][-1] < 1e-3
+
+
+@pytest.mark.parametrize("learning_rate", [1e3, 1e200])
+def test_sgd_that_diverges_returns_its_best_point(learning_rate):
+    objective = make()
+    result = SOLVERS["sgd"].minimise(objective, start(objective), replace(OPTIONS, learning_rate=learning_rate))
+    assert result.status == [Status.DIVERGED]
+    torch.testing.assert_close(result.theta, start(objective))
+
+
+def test_sgd_that_makes_no_progress_ends():
+    objective = make()
+    result = SOLVERS["sgd"].minimise(objective, start(objective), replace(OPTIONS, tol=0.5))
+    assert result.status == [Status.STALLED]
+    assert result.n_iter[0] < 130
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e30])
+def test_line_search_gives_sufficient_decrease(scale):
+    objective = make(LogCosh)
+    theta = start(objective)
+    point = objective.at(theta)
+    direction = -scale * point.gradient
+    new_theta, new_point, stuck = backtrack(objective.at, theta, point, direction)
+    assert not stuck.any()
+    slope = (point.gradient * (new_theta - theta)).sum()
+    assert new_point.value.item() <= point.value.item() + 1e-4 * slope.item()
+    torch.testing.assert_close(new_point.value, objective.at(new_theta).value)
+
+
+def test_conjugate_gradients_solve_the_system():
+    objective = make(n_models=2, size=DELAY + 12, condition=100)
+    gradient = objective.at(start(objective)).gradient
+    direction, decrement = conjugate_gradients(lambda v: objective.hessian_product(None, v), objective.metric, gradient)
+    exact = -torch.linalg.solve(objective.A, gradient.mT).mT
+    expected = -0.5 * (gradient * exact).sum(dim=(1, 2))
+    assert ((decrement <= expected) & (decrement >= 0.9 * expected)).all()
+    error = direction - exact
+    # In the norm of A, in which the error and the missing part of the decrement are the same.
+    missing = 0.5 * (error * (error @ objective.A)).sum(dim=(1, 2))
+    torch.testing.assert_close(missing, expected - decrement, rtol=1e-6, atol=1e-9)
+
+
+def test_lbfgs_memory_is_the_dense_bfgs_matrix():
+    generator = torch.Generator().manual_seed(0)
+    objective = make(size=5)
+    memory, H = Memory(size=10), None
+    metric_matrix = torch.diag(1 / objective.A[0].diagonal())
+    pairs = []
+    for _ in range(4):
+        step = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
+        change = step @ objective.A
+        memory.add(step, change)
+        pairs.append((step[0, 0], change[0, 0]))
+    s, y = pairs[-1]
+    H = metric_matrix * (s @ y) / (y @ metric_matrix @ y)
+    for s, y in pairs:  # Nocedal & Wright (2006), eq. 6.17
+        V = torch.eye(5) - torch.outer(y, s) / (s @ y)
+        H = V.T @ H @ V + torch.outer(s, s) / (s @ y)
+    gradient = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(memory.product(gradient, objective.metric)[0, 0], H @ gradient[0, 0])
+
+
+def test_lbfgs_memory_ignores_pairs_without_curvature():
+    objective = make(size=5)
+    memory, step = Memory(), torch.ones(1, 1, 5, dtype=torch.float64)
+    memory.add(step, torch.zeros_like(step))
+    torch.testing.assert_close(memory.product(step, objective.metric), objective.metric(step))
