@@ -1,0 +1,117 @@
+"""What the user passed, checked and turned into tensors.
+
+The only file that touches scikit-learn's less public helpers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_array, validate_data
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Rows that count (weight > 0), ready for the objective."""
+
+    X: Tensor  # (n, d), float32 or float64
+    targets: Tensor  # (n,), int64, index into classes
+    weights: Tensor  # (n,), float64
+    classes: np.ndarray  # (n_classes,)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the linear layer: one for two classes, else one each."""
+        return 1 if len(self.classes) == 2 else len(self.classes)
+
+
+def check_training_rows(estimator: BaseEstimator, X, y, sample_weight) -> TrainingRows:
+    """Check X, y and the weights; set ``n_features_in_`` and ``feature_names_in_``; encode the labels."""
+    X, y = validate_data(estimator, X, y, dtype=[np.float64, np.float32], order="C")
+    check_classification_targets(y)
+    encoder = LabelEncoder().fit(y)
+    if len(encoder.classes_) < 2:
+        raise ValueError(
+            f"y holds one class only, {encoder.classes_.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
+            "two. Check how y was made or split."
+        )
+    targets = encoder.transform(y)
+    weights = _row_weights(estimator.class_weight, encoder.classes_, X, y, targets, sample_weight)
+    counts = weights > 0
+    if not counts.all():  # left out, so that they have no influence at all, not even on rounding
+        X, targets, weights = X[counts], targets[counts], weights[counts]
+    return TrainingRows(as_tensor(X), torch.from_numpy(targets), torch.from_numpy(weights), encoder.classes_)
+
+
+def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
+    """Check X against what the estimator was fitted on."""
+    return as_tensor(validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32]))
+
+
+def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Check initial coefficients given by the user."""
+    value = check_array(value, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)
+    if value.shape != shape:
+        raise ValueError(
+            f"{name} has shape {value.shape}, but these data call for {shape}: one row for each class (one for two "
+            "classes), one column for each feature."
+        )
+    return as_tensor(value).to(dtype)
+
+
+def torch_generator(random_state) -> torch.Generator:
+    """A generator of its own for a fit: seeded with an int as such, from a RandomState by a draw, else afresh."""
+    generator = torch.Generator()
+    if random_state is None:
+        generator.seed()
+    elif isinstance(random_state, np.random.RandomState):
+        generator.manual_seed(int(check_random_state(random_state).randint(2**31)))
+    else:
+        generator.manual_seed(int(random_state))
+    return generator
+
+
+@contextmanager
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Leave the estimator as it was if the block raises."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor that shares the memory of an array, read-only arrays included, of which torch warns."""
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writeable(array)))
+
+
+class _Writeable:
+    """Presents a read-only array as writeable; nothing in this package writes to X."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array  # keeps the memory alive
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+
+
+def _row_weights(class_weight, classes, X, y, targets, sample_weight) -> np.ndarray:
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
+    if class_weight is not None:
+        by_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
+        if not (by_class >= 0).all():
+            raise ValueError(f"class_weight must not be negative, got {class_weight!r}.")
+        weights *= by_class[targets]
+    if not weights.any():
+        raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
+    return weights

@@ -1,0 +1,78 @@
+"""Imports go one way, and what is public is documented."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skl_softmax
+
+PACKAGE = Path(skl_softmax.__file__).parent
+# What each room may import of ours.
+ALLOWED = {
+    "__init__": {"_version", "classifier"},
+    "_version": set(),
+    "classifier": {"data", "inputs", "objective", "solvers", "start"},
+    "start": {"inputs"},
+    "inputs": {"data"},
+    "objective": {"data"},
+    "data": set(),
+    "solvers": {"solvers"},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} line {node.lineno}: write imports in full"
+            yield from (
+                [f"{node.module}.{a.name}" for a in node.names] if node.module == "skl_softmax" else [node.module]
+            )
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def room(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("skl_softmax.")}
+    assert ours <= ALLOWED[room(path)]
+
+
+def test_private_helpers_of_scikit_learn_are_used_in_inputs_only():
+    for path in PACKAGE.rglob("*.py"):
+        private = {name for name in imports(path) if name.startswith("sklearn") and "._" in name}
+        # Parameter constraints are declared in the class body, as in every estimator of scikit-learn.
+        assert private <= ({"sklearn.utils._param_validation"} if room(path) == "classifier" else set())
+
+
+def test_only_data_knows_storage():
+    for path in PACKAGE.rglob("*.py"):
+        if room(path) not in {"data", "inputs"}:
+            assert "issparse" not in path.read_text()
+
+
+def test_public_names_are_documented():
+    for name in skl_softmax.__all__:
+        public = getattr(skl_softmax, name)
+        if inspect.isclass(public):
+            methods = [m for n, m in vars(public).items() if inspect.isfunction(m) and not n.startswith("_")]
+            assert all(inspect.getdoc(item) for item in (public, *methods))
+
+
+def test_every_parameter_and_attribute_is_documented():
+    text = inspect.getdoc(skl_softmax.TorchSoftmaxClassifier)
+    for name in inspect.signature(skl_softmax.TorchSoftmaxClassifier).parameters:
+        assert f"\n{name} : " in text
+
+
+def test_import_brings_no_optional_package():
+    code = "import sys, skl_softmax; print([m for m in ('matplotlib', 'skorch', 'dask') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
