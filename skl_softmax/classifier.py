@@ -12,19 +12,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from torch.nn import functional
 
 from skl_softmax import start
-from skl_softmax.data import DenseData
+from skl_softmax.data import Data, as_tensor, linear, raw, standardised
 from skl_softmax.inputs import (
     TrainingRows,
-    as_tensor,
     check_prediction_rows,
     check_training_rows,
     torch_generator,
     unchanged_on_error,
 )
-from skl_softmax.objective import Objective, loss_for
+from skl_softmax.losses import loss_for
+from skl_softmax.objective import Objective
 from skl_softmax.solvers import PATIENCE, SOLVERS, SolveResult, SolverOptions, Status, choose_solver, optimality
 
 
@@ -186,13 +185,13 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             rows = check_training_rows(self, X, y, sample_weight)
             generator = torch_generator(self.random_state)
             weight, bias = self._start(rows, coef_init, intercept_init, generator)
-            objective = self._objective(rows, DenseData.standardised(rows.X, self.fit_intercept))
-            solver = SOLVERS[choose_solver(objective.n_parameters) if self.solver == "auto" else self.solver]
+            objective = self._objective(rows, standardised(rows.X, self.fit_intercept))
+            solver = SOLVERS[choose_solver(objective) if self.solver == "auto" else self.solver]
             if solver.affine_invariant:
                 minimised, theta = objective, objective.centred(objective.data.to_theta(weight, bias)[None])
             else:
-                minimised = self._objective(rows, DenseData.raw(rows.X, self.fit_intercept, rows.X.dtype))
-                theta = minimised.data.to_theta(weight, bias)[None]  # (1, K, p)
+                minimised = self._objective(rows, raw(rows.X, self.fit_intercept))
+                theta = minimised.data.to_theta(weight, bias)[None].to(rows.X.dtype)  # (1, K, p)
             result = solver.minimise(minimised, theta, self._options(generator))
             weight, bias = minimised.data.from_theta(result.theta[0])
             if not solver.affine_invariant:
@@ -278,7 +277,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             module.bias = nn.Parameter(torch.from_numpy(np.require(self.intercept_, requirements="W")))
         return module
 
-    def _objective(self, rows: TrainingRows, data: DenseData) -> Objective:
+    def _objective(self, rows: TrainingRows, data: Data) -> Objective:
         total = rows.weights.sum()[None]  # (1,)
         return Objective(
             data=data,
@@ -324,10 +323,12 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, X) -> Tensor:
         check_is_fitted(self)
-        X = check_prediction_rows(self, X)  # (n, d)
-        weight, bias = as_tensor(self.coef_), as_tensor(self.intercept_)  # (K, d), (K,)
-        dtype = torch.promote_types(X.dtype, weight.dtype)
-        return functional.linear(X.to(dtype), weight.to(dtype), bias.to(dtype))  # (n, K)
+        return linear(check_prediction_rows(self, X), as_tensor(self.coef_), as_tensor(self.intercept_))  # (n, K)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def _with_optimality(self, result: SolveResult, objective: Objective, weight: Tensor, bias: Tensor) -> SolveResult:
         """Add what a solver that only descends cannot know: F and its gap at the end, on the precise objective."""

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_array, validate_data
 from torch import Tensor
+
+from skl_softmax.data import as_tensor, csr_tensor
+
+# What X may be, for scikit-learn's validation.
+ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
 
 
 @dataclass(frozen=True)
@@ -34,25 +40,25 @@ class TrainingRows:
 
 def check_training_rows(estimator: BaseEstimator, X, y, sample_weight) -> TrainingRows:
     """Check X, y and the weights; set ``n_features_in_`` and ``feature_names_in_``; encode the labels."""
-    X, y = validate_data(estimator, X, y, dtype=[np.float64, np.float32], order="C")
+    X, y = validate_data(estimator, X, y, **ROWS, order="C")
     check_classification_targets(y)
-    encoder = LabelEncoder().fit(y)
+    encoder = LabelEncoder()
+    targets = encoder.fit_transform(y)
     if len(encoder.classes_) < 2:
         raise ValueError(
             f"y holds one class only, {encoder.classes_.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
             "two. Check how y was made or split."
         )
-    targets = encoder.transform(y)
     weights = _row_weights(estimator.class_weight, encoder.classes_, X, y, targets, sample_weight)
     counts = weights > 0
     if not counts.all():  # left out, so that they have no influence at all, not even on rounding
         X, targets, weights = X[counts], targets[counts], weights[counts]
-    return TrainingRows(as_tensor(X), torch.from_numpy(targets), torch.from_numpy(weights), encoder.classes_)
+    return TrainingRows(_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), encoder.classes_)
 
 
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
     """Check X against what the estimator was fitted on."""
-    return as_tensor(validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32]))
+    return _matrix(validate_data(estimator, X, reset=False, **ROWS))
 
 
 def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -90,19 +96,14 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
-def as_tensor(array: np.ndarray) -> Tensor:
-    """A tensor that shares the memory of an array, read-only arrays included, of which torch warns."""
-    if any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writeable(array)))
-
-
-class _Writeable:
-    """Presents a read-only array as writeable; nothing in this package writes to X."""
-
-    def __init__(self, array: np.ndarray):
-        self._array = array  # keeps the memory alive
-        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+def _matrix(X) -> Tensor:
+    """X as a tensor that shares its memory; sparse X in compressed rows, with sorted and unique entries."""
+    if not issparse(X):
+        return as_tensor(X)
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return csr_tensor(X)
 
 
 def _row_weights(class_weight, classes, X, y, targets, sample_weight) -> np.ndarray:

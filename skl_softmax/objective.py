@@ -1,4 +1,4 @@
-"""The objective of penalised softmax regression, its gradient and its curvature.
+"""The objective of penalised softmax regression and its gradient.
 
 With rows x_i, classes y_i, weights s_i, S = Σ s_i, logits z_i = W x_i + b:
 
@@ -9,103 +9,36 @@ With rows x_i, classes y_i, weights s_i, S = Σ s_i, logits z_i = W x_i + b:
 Everything here works on a stack of M models over one X, because sweeps over C and folds solve many at
 once; a single fit is M = 1. Shapes, throughout:
 
-    theta, gradient, direction   (M, K, p)     K outputs, p columns of the design (`skl_softmax.data`)
-    logits, residual             (M, K, rows)  classes before rows: log_softmax over the first of them is 7x faster
+    theta, gradient, direction   (M, K, p)              K outputs, p columns of the design (`skl_softmax.data`)
+    logits, residual             (parts, M, K, part)    one block of rows, in parts of rows
     value, penalty, total        (M,)
     weights                      (M or 1, n)
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from math import inf, log
+from operator import add
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from skl_softmax.data import DenseData
+from skl_softmax import curvature
+from skl_softmax.data import Affine, Data, DenseBlock, SparseBlock
+from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
 
-# A Cholesky factorisation that fails is retried with these multiples of the largest diagonal entry added: the first
-# is the rounding error of the entries, the last makes any matrix with that diagonal definite.
-JITTERS = (1e-14, 1e-12, 1e-10, 1e-8, 1e-4, 1e4)
+# Sizes of the samples that a fit from zero goes through on its way to all rows: the first has this many rows for
+# each parameter, each next one this many times as many, and all rows follow when they are not much more.
+FIRST_SAMPLE, SAMPLE_GROWTH = 8, 8
+# A sample's optimum is about P / 2m above that of all rows; the solution on the sample need not be nearer than this
+# part of it.
+SAMPLE_ACCURACY = 0.05
 
-
-class SigmoidLoss:
-    """Binary cross-entropy of one output: ℓ = log(1 + exp(z)) - y z."""
-
-    @staticmethod
-    def value_and_residual(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each row and its derivative by the logits, σ(z) - y."""
-        value = functional.softplus(logits) - targets * logits  # (M, 1, rows)
-        return value[:, 0], torch.sigmoid(logits) - targets  # (M, rows), (M, 1, rows)
-
-    @staticmethod
-    def curvature(logits: Tensor) -> Tensor:
-        """Second derivatives by the logits for each pair k <= m of outputs: σ(z) σ(-z)."""
-        return torch.sigmoid(logits) * torch.sigmoid(-logits)  # (M, 1, rows)
-
-    @staticmethod
-    def curvature_product(logits: Tensor, direction: Tensor) -> Tensor:
-        """Second derivatives by the logits times a direction in the logits."""
-        return torch.sigmoid(logits) * torch.sigmoid(-logits) * direction  # (M, 1, rows)
-
-    @staticmethod
-    def log_proba(logits: Tensor) -> Tensor:
-        """Log-probabilities (n, 2) from logits (n, 1)."""
-        return functional.logsigmoid(torch.cat([-logits, logits], dim=1))  # (n, 2)
-
-    @staticmethod
-    def proba(logits: Tensor) -> Tensor:
-        """Probabilities (n, 2) from logits (n, 1)."""
-        return torch.sigmoid(torch.cat([-logits, logits], dim=1))  # (n, 2)
-
-    # The second derivative of ℓ is at most this (Böhning & Lindsay 1988).
-    curvature_bound = 0.25
-
-
-class SoftmaxLoss:
-    """Cross-entropy of K >= 3 outputs: ℓ = log Σ_k exp(z_k) - z_y."""
-
-    @staticmethod
-    def value_and_residual(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each row and its derivative by the logits, p - onehot(y)."""
-        log_proba = torch.log_softmax(logits, dim=1)  # (M, K, rows)
-        index = targets.expand(len(logits), 1, -1)  # (M, 1, rows)
-        value = -log_proba.gather(1, index)[:, 0]  # (M, rows)
-        proba = log_proba.exp_()  # (M, K, rows)
-        return value, proba.scatter_add_(1, index, proba.new_full((), -1.0).expand(index.shape))
-
-    @staticmethod
-    def curvature(logits: Tensor) -> Tensor:
-        """Second derivatives by the logits for each pair k <= m of outputs: p_k (δ_km - p_m)."""
-        proba = torch.softmax(logits, dim=1)  # (M, K, rows)
-        k, m = torch.triu_indices(logits.shape[1], logits.shape[1])
-        return proba[:, k] * ((k == m)[:, None].to(proba.dtype) - proba[:, m])  # (M, pairs, rows)
-
-    @staticmethod
-    def curvature_product(logits: Tensor, direction: Tensor) -> Tensor:
-        """Second derivatives by the logits times a direction v in the logits: p ∘ (v - pᵀv)."""
-        proba = torch.softmax(logits, dim=1)  # (M, K, rows)
-        return proba * (direction - (proba * direction).sum(dim=1, keepdim=True))  # (M, K, rows)
-
-    @staticmethod
-    def log_proba(logits: Tensor) -> Tensor:
-        """Log-probabilities (n, K) from logits (n, K)."""
-        return torch.log_softmax(logits, dim=1)  # (n, K)
-
-    @staticmethod
-    def proba(logits: Tensor) -> Tensor:
-        """Probabilities (n, K) from logits (n, K)."""
-        return torch.softmax(logits, dim=1)  # (n, K)
-
-    # The second derivatives of ℓ are at most ½ (I - 11ᵀ/K) (Böhning 1992).
-    curvature_bound = 0.5
-
-
-def loss_for(n_outputs: int) -> SigmoidLoss | SoftmaxLoss:
-    """The loss that belongs to a number of outputs: one is the sigmoid's, more are softmax's."""
-    return SigmoidLoss() if n_outputs == 1 else SoftmaxLoss()
+# Passes longer than this are worth taking in float32, where no column's scale is beyond this range.
+NARROW_SECONDS, NARROW_RANGE = 2e-3, 1e15
+# Probabilities of all rows that Hessian-vector products may keep.
+KEEP_PROBA_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -122,7 +55,7 @@ class Objective:
 
     Parameters
     ----------
-    data : DenseData
+    data : Data
         The rows.
     targets : Tensor of shape (n,)
         Class indices (int64) for several outputs; 0 or 1 in the data's dtype for one output.
@@ -136,7 +69,7 @@ class Objective:
         What the sum over rows is divided by: S, also where ``data`` is a batch of the rows.
     """
 
-    data: DenseData
+    data: Data
     targets: Tensor
     weights: Tensor
     penalty: Tensor
@@ -150,8 +83,11 @@ class Objective:
     @cached_property
     def quadratic(self) -> Tensor:
         """The penalty of each model and column: it adds ½ Σ quadratic θ² to F."""
-        quadratic = self.penalty[:, None] * self.data.penalty_scale()  # (M, p)
-        return quadratic[:, None].to(self.data.dtype)  # (M, 1, p)
+        return (self.penalty[:, None] * self.data.penalty_scale())[:, None]  # (M, 1, p)
+
+    @property
+    def n_rows(self) -> int:
+        return self.data.n_rows
 
     @property
     def n_models(self) -> int:
@@ -159,13 +95,44 @@ class Objective:
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters of one model, K p."""
+        """Number of parameters of one model, P = K p."""
         return self.n_outputs * self.data.n_columns
 
     def select(self, models: Tensor) -> "Objective":
         """The same objective for some of the models."""
         weights = self.weights if len(self.weights) == 1 else self.weights[models]
         return replace(self, weights=weights, penalty=self.penalty[models], total=self.total[models])
+
+    def take(self, index: Tensor) -> "Objective":
+        """F of some of the rows, with the same λ."""
+        weights = self.weights[:, index]
+        total = weights.sum(dim=1, dtype=torch.float64).expand(self.n_models)
+        return replace(self, data=self.data.take(index), targets=self.targets[index], weights=weights, total=total)
+
+    def sample(self, n_rows: int) -> "Objective":
+        """F of ``n_rows`` rows, one drawn from each of as many equal stretches; of all rows if there are no more."""
+        available = self.data.n_rows
+        if n_rows >= available:
+            return self
+        within = torch.rand(n_rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        return self.take(((torch.arange(n_rows) + within) * (available / n_rows)).long())
+
+    def samples(self) -> list[tuple["Objective", float]]:
+        """Ever larger samples on the way to all rows, each with the gap to its minimum that is near enough."""
+        stages, n_rows = [], FIRST_SAMPLE * self.n_parameters
+        while 4 * n_rows <= self.data.n_rows:
+            stages.append((self.sample(n_rows), SAMPLE_ACCURACY * self.n_parameters / (2 * n_rows)))
+            n_rows *= SAMPLE_GROWTH
+        return stages
+
+    def narrow(self) -> "Objective":
+        """F with products in float32, for steps that are far from the minimum; F itself where that gains nothing."""
+        if self.data.dtype == torch.float32 or curvature.pass_seconds(self) < NARROW_SECONDS:
+            return self
+        if not ((self.data.scale > 1 / NARROW_RANGE) & (self.data.scale < NARROW_RANGE)).all():
+            return self
+        targets = self.targets if self.n_outputs > 1 else self.targets.float()
+        return replace(self, data=self.data.narrow(), targets=targets, weights=self.weights.float())
 
     def batches(self, size: int | None, generator: torch.Generator) -> Iterator["Objective"]:
         """Unbiased estimates of F from ``size`` rows each, every row once; F itself where size is None."""
@@ -174,13 +141,7 @@ class Objective:
             yield self
             return
         for index in torch.randperm(n_rows, generator=generator).split(size):
-            yield replace(
-                self,
-                data=self.data.take(index),
-                targets=self.targets[index],
-                weights=self.weights[:, index],
-                total=self.total * (len(index) / n_rows),
-            )
+            yield replace(self.take(index), total=self.total * (len(index) / n_rows))
 
     def centred(self, theta: Tensor) -> Tensor:
         """The same probabilities from parameters that sum to zero over the classes, as they do at the minimum."""
@@ -188,63 +149,54 @@ class Objective:
 
     def at(self, theta: Tensor) -> Evaluation:
         """F and its gradient."""
-        value = torch.zeros(self.n_models, dtype=torch.float64)
-        gradient = torch.zeros_like(theta)
-        for block in self.data.blocks():
-            weights = self.weights[:, block.rows]  # (M or 1, rows)
-            loss, residual = self.loss.value_and_residual(self._logits(block, theta), self.targets[block.rows])
-            value += (loss * weights).sum(dim=1, dtype=torch.float64)
-            residual *= weights[:, None]  # (M, K, rows)
-            gradient += block.pullback(residual.flatten(0, 1)).view_as(theta)
+        affine = self.data.affine(theta.flatten(0, 1))
+        values, sums = [], []
+        for block, targets, weights in self._portions(self.n_models * self.n_outputs):
+            logits = block.logits(affine).view(-1, *theta.shape[:2], block.parts[1])  # (parts, M, K, part)
+            loss, residual = self.loss.value_and_residual(logits, targets)
+            values.append((loss * weights).sum(dim=(0, 2, 3), dtype=torch.float64))
+            sums.append(block.pullback((residual * weights).flatten(1, 2), affine.bias is not None))
         penalised = self.quadratic * theta  # (M, K, p)
-        value = value / self.total + 0.5 * (penalised * theta).sum(dim=(1, 2), dtype=torch.float64)
-        return Evaluation(value, gradient / self._total(3) + penalised)
+        gradient = (self.data.gradient(_sum(sums)).view_as(theta) / self.total[:, None, None]).add_(penalised)
+        value = _sum(values) / self.total + 0.5 * penalised.mul_(theta).sum(dim=(1, 2))
+        return Evaluation(value, gradient.to(theta.dtype))
 
-    def hessian(self, theta: Tensor) -> Tensor:
-        """The matrix of second derivatives, with the directions that F does not see made definite.
+    def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """Products of the matrix of second derivatives at θ with directions, without the matrix: a pass over X each.
 
-        Adding one v to every class's parameters leaves softmax as it is, so that the data term has no curvature
-        along 1 ⊗ v. Where there is no penalty either, the largest curvature of that column is put there
-        (times 11ᵀ/K): gradient and Newton step have no part along it, so nothing else changes.
+        The probabilities at θ are kept for all of them, unless they are too many; then each product costs half a
+        pass more.
         """
-        n_models, n_outputs, n_columns = theta.shape
-        pairs = n_outputs * (n_outputs + 1) // 2
-        grams = theta.new_zeros(n_models * pairs, n_columns, n_columns)
-        for block in self.data.blocks():
-            curvature = self.loss.curvature(self._logits(block, theta)) * self.weights[:, None, block.rows]
-            grams += block.gram(curvature.flatten(0, 1))
-        grams = grams.view(n_models, pairs, n_columns, n_columns) / self._total(4)
-        hessian = theta.new_empty(n_models, n_outputs, n_columns, n_outputs, n_columns)
-        k, m = torch.triu_indices(n_outputs, n_outputs)
-        hessian[:, k, :, m] = hessian[:, m, :, k] = grams.transpose(0, 1)
-        diagonal = hessian.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (M, K, p)
-        if n_outputs > 1:
-            unseen = torch.where(self.quadratic == 0, diagonal.amax(dim=1, keepdim=True), 0.0)  # (M, 1, p)
-            hessian.diagonal(dim1=2, dim2=4).add_(unseen[:, :, None] / n_outputs)
-        hessian.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2).add_(self.quadratic)
-        return hessian.view(n_models, self.n_parameters, self.n_parameters)
+        n_logits = self.n_models * self.n_outputs
+        keeps = 8 * n_logits * self.n_rows <= KEEP_PROBA_BYTES
+        at_theta = self.data.affine(theta.flatten(0, 1))
+        kept = [self._proba(b, at_theta) for b, _, _ in self._portions(n_logits)] if keeps else None
+
+        def product(direction: Tensor) -> Tensor:
+            affine = self.data.affine(direction.flatten(0, 1))
+            sums = []
+            for i, (block, _, weights) in enumerate(self._portions(n_logits)):
+                proba = kept[i] if keeps else self._proba(block, at_theta)  # (parts, M, K, part)
+                along = block.logits(affine).view_as(proba)
+                curved = self.loss.curvature_product(proba, along).mul_(weights)
+                sums.append(block.pullback(curved.flatten(1, 2), affine.bias is not None))
+            curved = self.data.gradient(_sum(sums)).view_as(theta) / self.total[:, None, None]
+            return curved.addcmul_(self.quadratic, direction)  # (M, K, p)
+
+        return product
+
+    def _proba(self, block: DenseBlock | SparseBlock, affine: Affine) -> Tensor:
+        logits = block.logits(affine).view(-1, self.n_models, self.n_outputs, block.parts[1])
+        return self.proba(logits)  # (parts, M, K, part)
 
     def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
-        """The inverse of `hessian`, as a product with vectors (M, K, p), through its Cholesky factor."""
-        factor = factorise(self.hessian(theta))
+        """The inverse of the Hessian of all rows, as a product with vectors (M, K, p)."""
+        factor = curvature.factorise(curvature.hessian(self, theta))
         return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
 
-    def hessian_product(self, theta: Tensor, direction: Tensor) -> Tensor:
-        """The matrix of second derivatives times a direction, without the matrix: one pass over X."""
-        product = torch.zeros_like(theta)
-        for block in self.data.blocks():
-            logits, along = self._logits(block, theta), self._logits(block, direction)  # (M, K, rows)
-            curved = self.loss.curvature_product(logits, along) * self.weights[:, None, block.rows]
-            product += block.pullback(curved.flatten(0, 1)).view_as(theta)
-        return product / self._total(3) + self.quadratic * direction  # (M, K, p)
-
-    @cached_property
-    def gram(self) -> Tensor:
-        """Σ s_i x̃_i x̃_iᵀ / S of each model."""
-        gram = torch.zeros(len(self.weights), self.data.n_columns, self.data.n_columns, dtype=self.data.dtype)
-        for block in self.data.blocks():
-            gram += block.gram(self.weights[:, block.rows])
-        return gram / self._total(3)  # (M, p, p)
+    def metric(self, theta: Tensor) -> curvature.Metric:
+        """An approximate inverse of the Hessian, as good as it is worth."""
+        return curvature.make_metric(self, theta)
 
     def smoothness(self, batch_size: int | None) -> Tensor:
         """A Lipschitz constant (M,) of the gradient of F, or of its estimate from ``batch_size`` rows.
@@ -253,27 +205,17 @@ class Objective:
         one of a single row, Gower et al. (2019), "SGD: general analysis and improved rates", eq. 33.
         """
         bound, penalty = self.loss.curvature_bound, self.quadratic.amax(dim=(1, 2))
-        whole = bound * torch.linalg.eigvalsh(self.gram)[:, -1]  # (M,)
+        norms = self.data.row_norms()  # (n,)
+        if self.n_parameters <= curvature.DENSE_LIMIT:
+            whole = bound * torch.linalg.eigvalsh(curvature.gram(self))[:, -1]  # (M,)
+        else:  # the trace
+            whole = bound * (self.weights @ norms) / self.total
         n_rows = self.data.n_rows
         if batch_size is None or batch_size >= n_rows:
             return whole + penalty
-        heaviest = torch.stack(
-            [(self.weights[:, b.rows] * b.squared_norms()).amax(dim=1) for b in self.data.blocks()]
-        ).amax(dim=0)  # (M,)
-        single = bound * heaviest * n_rows / self.total.to(heaviest.dtype)
+        single = bound * (self.weights * norms).amax(dim=1) * n_rows / self.total
         rest = batch_size * (n_rows - 1)
         return n_rows * (batch_size - 1) / rest * whole + (n_rows - batch_size) / rest * single + penalty
-
-    @cached_property
-    def metric(self) -> Callable[[Tensor], Tensor]:
-        """The inverse of an upper bound of the curvature, the same for every class and every θ.
-
-        The bound is c Σ s_i x̃_i x̃_iᵀ / S + λ with c = ¼ (sigmoid) or ½ (softmax): Böhning & Lindsay
-        (1988), "Monotonicity of quadratic-approximation algorithms"; Böhning (1992), "Multinomial
-        logistic regression algorithm". A solver that measures lengths by it does not see the units of X.
-        """
-        factor = factorise(self.loss.curvature_bound * self.gram + torch.diag_embed(self.quadratic[:, 0]))
-        return lambda vector: torch.cholesky_solve(vector.mT, factor).mT  # (M, K, p)
 
     @cached_property
     def separable_below(self) -> Tensor:
@@ -286,19 +228,33 @@ class Objective:
         one_class = self.data.fit_intercept and bool((self.targets == self.targets[0]).all())
         return torch.where((self.penalty == 0) | one_class, log(2) * smallest / self.total, -inf)  # (M,)
 
-    def _total(self, ndim: int) -> Tensor:
-        return self.total.to(self.data.dtype).view(-1, *[1] * (ndim - 1))
+    def proba(self, logits: Tensor) -> Tensor:
+        """Probabilities of the outputs (..., K, rows)."""
+        return torch.sigmoid(logits) if self.n_outputs == 1 else torch.softmax(logits, dim=-2)
 
-    def _logits(self, block, theta: Tensor) -> Tensor:
-        return block.logits(theta.flatten(0, 1)).view(*theta.shape[:2], -1)  # (M, K, rows)
+    def logits(self, block: DenseBlock | SparseBlock, theta: Tensor) -> Tensor:
+        """Logits of a block at θ."""
+        affine = self.data.affine(theta.flatten(0, 1))
+        return block.logits(affine).unflatten(1, theta.shape[:2])  # (parts, M, K, part)
+
+    def _portions(self, n_logits: int) -> Iterator[tuple[DenseBlock | SparseBlock, Tensor, Tensor]]:
+        """Blocks with their targets (parts, 1, 1, part) and weights (parts, M or 1, 1, part)."""
+        if not self.data.keeps:
+            return self._made_portions(n_logits)
+        kept = self.__dict__.setdefault("_kept_portions", {})
+        if n_logits not in kept:
+            kept[n_logits] = list(self._made_portions(n_logits))
+        return iter(kept[n_logits])
+
+    def _made_portions(self, n_logits: int) -> Iterator[tuple[DenseBlock | SparseBlock, Tensor, Tensor]]:
+        for block in self.data.blocks(n_logits):
+            yield block, self.rows(self.targets[None], block), self.rows(self.weights, block)
+
+    def rows(self, by_row: Tensor, block: DenseBlock | SparseBlock) -> Tensor:
+        """A block's part of what there is of each row, (models, n), laid out as logits are."""
+        return by_row[:, block.rows].unflatten(1, block.parts).transpose(0, 1)[:, :, None]  # (parts, models, 1, part)
 
 
-def factorise(matrices: Tensor) -> Tensor:
-    """Cholesky factors of positive semi-definite matrices (..., p, p), with the least jitter that it takes."""
-    largest = matrices.diagonal(dim1=-2, dim2=-1).amax(dim=-1).clamp_min(torch.finfo(matrices.dtype).tiny)  # (...)
-    for jitter in (0.0, *JITTERS):
-        ridge = (jitter * largest)[..., None].expand(matrices.shape[:-1])
-        factor, info = torch.linalg.cholesky_ex(matrices + torch.diag_embed(ridge) if jitter else matrices)
-        if not info.any():
-            break
-    return factor
+def _sum(terms: list):
+    """Σ terms, starting with the first of them, so that a single one costs nothing."""
+    return reduce(add, terms)

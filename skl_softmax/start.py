@@ -10,8 +10,8 @@ from skl_softmax.inputs import TrainingRows, check_start
 
 def zeros(rows: TrainingRows) -> tuple[Tensor, Tensor]:
     """Equal probabilities for all classes."""
-    shape = rows.n_outputs, rows.X.shape[1]
-    return rows.X.new_zeros(shape), rows.X.new_zeros(rows.n_outputs)  # (K, d), (K,)
+    weight = torch.zeros(rows.n_outputs, rows.X.shape[1], dtype=rows.X.dtype)  # (K, d)
+    return weight, weight.new_zeros(rows.n_outputs)  # (K, d), (K,)
 
 
 def drawn(rows: TrainingRows, fit_intercept: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,17 @@
+"""Every storage of X against the explicit design."""
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from skl_softmax import data
-from skl_softmax.data import DenseData
+from skl_softmax.data import DenseData, SparseData, csr_tensor, linear, standardised
 
 X = np.random.default_rng(0).normal(size=(37, 4)) * [1e-3, 1, 1e3, 1] + [5, -1e4, 0, 2]
 X[:, 3] = 7.25  # a constant column
-
-
-@pytest.fixture(params=[1, 2, 37, 1000], ids="{}-row-blocks".format)
-def block_rows(request, monkeypatch):
-    monkeypatch.setattr(data, "BLOCK_BYTES", request.param * 5 * 8)
+SPARSE = np.where(np.random.default_rng(1).random((37, 6)) < 0.3, np.random.default_rng(2).normal(size=(37, 6)), 0)
+SPARSE[5], SPARSE[:, 2] = 0, 0  # an empty row and an empty column
 
 
 def explicit_design(fit_intercept):
@@ -22,70 +22,163 @@ def explicit_design(fit_intercept):
     return np.hstack([design, np.ones((len(X), 1))]) if fit_intercept else design
 
 
-@pytest.mark.usefixtures("block_rows")
-@pytest.mark.parametrize("fit_intercept", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_products_equal_those_of_the_explicit_design(fit_intercept, dtype):
-    rows = DenseData.standardised(torch.from_numpy(X).to(dtype), fit_intercept)
-    design = torch.from_numpy(explicit_design(fit_intercept))
-    # Rounding X to float32 moves column 1, 1e4 times as far from zero as it is wide, by 1e4 * 6e-8 of its width.
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-3
+def cases():
+    """Data of every kind with the design that it stands for, and how exact its products are."""
+    for fit_intercept in (True, False):
+        ones = [np.ones((37, 1))] if fit_intercept else []
+        design = explicit_design(fit_intercept)
+        yield DenseData.standardised(torch.from_numpy(X), fit_intercept), design, 1e-12
+        # Rounding X to float32 moves column 1, 1e4 times as far from zero as it is wide, by 1e4 * 6e-8 of its width.
+        yield DenseData.standardised(torch.from_numpy(X).float(), fit_intercept), design, 2e-3
+        yield DenseData.standardised(torch.from_numpy(X), fit_intercept).narrow(), design, 1e-5
+        yield DenseData.raw(torch.from_numpy(X), fit_intercept, torch.float64), np.hstack([X, *ones]), 1e-12
+        sparse = SparseData.raw(csr_tensor(sp.csr_array(SPARSE)), fit_intercept, torch.float64)
+        yield sparse, np.hstack([SPARSE, *ones]), 1e-12
+        yield sparse.narrow(), np.hstack([SPARSE, *ones]), 1e-5
+
+
+CASES = pytest.mark.parametrize(
+    ("rows", "design", "tolerance"), list(cases()), ids=lambda v: type(v).__name__ if isinstance(v, data.Data) else ""
+)
+
+
+@pytest.fixture(params=[1, 2, 37, 1000], ids="{}-row-blocks".format)
+def block_rows(request, monkeypatch):
+    monkeypatch.setattr(data, "BLOCK_BYTES", request.param * 6 * 8)
+    monkeypatch.setattr(data, "SPARSE_LOGITS_BYTES", request.param * 3 * 8)
+
+
+@pytest.fixture(params=[True, False], ids=["kept", "not kept"])
+def keep(request, monkeypatch):
+    monkeypatch.setattr(data, "KEEP_BYTES", 2**24 if request.param else 0)
+
+
+@pytest.mark.usefixtures("block_rows", "keep")
+@CASES
+def test_products_equal_those_of_the_explicit_design(rows, design, tolerance):
+    rows = rows.take(torch.arange(37))  # a copy, so that nothing is kept from other settings
+    design = torch.from_numpy(design)
+    close = {"rtol": tolerance, "atol": tolerance * design.abs().max().item() * 10}
     generator = torch.Generator().manual_seed(0)
     theta = torch.randn(3, design.shape[1], dtype=torch.float64, generator=generator)
-    residual = torch.randn(3, len(X), dtype=torch.float64, generator=generator)
-    blocks = list(rows.blocks())
-    logits = torch.cat([b.logits(theta) for b in blocks], dim=1)
-    pullback = sum(b.pullback(residual[:, b.rows]) for b in blocks)
-    gram = sum(b.gram(residual[:, b.rows]) for b in blocks)
-    norms = torch.cat([b.squared_norms() for b in blocks])
-    torch.testing.assert_close(logits, theta @ design.T, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(pullback, residual @ design, rtol=tolerance, atol=10 * tolerance)
-    expected = torch.einsum("qi,ij,ik->qjk", residual, design, design)
-    torch.testing.assert_close(gram, expected, rtol=tolerance, atol=10 * tolerance)
-    torch.testing.assert_close(norms, design.square().sum(dim=1), rtol=tolerance, atol=tolerance)
+    residual = torch.randn(3, 37, dtype=torch.float64, generator=generator)
+    affine = rows.affine(theta)
+    logits, sums = [], []
+    for block in rows.blocks(3):
+        parts, part = block.parts
+        logits.append(block.logits(affine).transpose(0, 1).flatten(1))
+        by_part = residual[:, block.rows].to(rows.dtype).unflatten(1, (parts, part)).transpose(0, 1)
+        sums.append(block.pullback(by_part, affine.bias is not None))
+    torch.testing.assert_close(torch.cat(logits, dim=1).double(), theta @ design.T, **close)
+    total = sums[0]
+    for term in sums[1:]:
+        total = total + term
+    torch.testing.assert_close(rows.gradient(total).double(), residual @ design, **close)
 
 
-def test_gram_is_the_same_in_small_portions(monkeypatch):
-    rows = DenseData.standardised(torch.from_numpy(X), fit_intercept=True)
-    (block,) = rows.blocks()
-    weights = torch.rand(5, len(X), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    whole = block.gram(weights)
-    monkeypatch.setattr(data, "GRAM_BYTES", 1)
-    torch.testing.assert_close(block.gram(weights), whole)
+@pytest.mark.usefixtures("keep")
+@CASES
+def test_design_and_norms(rows, design, tolerance):
+    rows = rows.take(torch.arange(37))
+    close = {"rtol": tolerance, "atol": tolerance * np.abs(design).max() ** 2}
+    weights = torch.rand(2, 37, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    design = torch.from_numpy(design)
+    assert rows.n_columns == design.shape[1]
+    torch.testing.assert_close(rows.design(slice(3, 9)), design[3:9], **close)
+    norms = rows.column_norms(weights.to(rows.dtype) if isinstance(rows, SparseData) else weights)
+    torch.testing.assert_close(norms.double(), weights @ design.square(), **close)
+    torch.testing.assert_close(rows.row_norms().double(), design.square().sum(dim=1), **close)
 
 
-@pytest.mark.parametrize("fit_intercept", [True, False])
-def test_theta_gives_the_same_logits_and_goes_back(fit_intercept):
-    rows = DenseData.standardised(torch.from_numpy(X), fit_intercept)
+@CASES
+def test_take_is_the_rows_in_the_same_coordinates(rows, design, tolerance):
+    index = torch.tensor([3, 3, 0, 36, 5])
+    taken = rows.take(index).design(slice(0, 5))
+    torch.testing.assert_close(taken, torch.from_numpy(design)[index], rtol=tolerance, atol=tolerance * 1e4)
+
+
+@CASES
+def test_theta_gives_the_same_logits_and_goes_back(rows, design, tolerance):
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(3, 4, dtype=torch.float64, generator=generator)
-    bias = torch.randn(3, dtype=torch.float64, generator=generator) * fit_intercept
+    n_features = rows.X.shape[1]
+    weight = torch.randn(3, n_features, dtype=torch.float64, generator=generator)
+    bias = torch.randn(3, dtype=torch.float64, generator=generator) * rows.fit_intercept
     theta = rows.to_theta(weight, bias)
-    logits = torch.cat([b.logits(theta) for b in rows.blocks()], dim=1)
-    expected = weight @ torch.from_numpy(X).T + bias[:, None]
-    # Absolute: the products of column 1 are of size 1e4.
-    torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-11)
+    x = rows.X.to_dense().double()
+    close = {"rtol": 10 * tolerance, "atol": 1e4 * tolerance}
+    torch.testing.assert_close(theta @ torch.from_numpy(design).T, weight @ x.T + bias[:, None], **close)
     for actual, given in zip(rows.from_theta(theta), (weight, bias), strict=True):
-        torch.testing.assert_close(actual, given, rtol=1e-12, atol=1e-11)
-    penalty = (rows.penalty_scale() * theta.square()).sum()
-    torch.testing.assert_close(penalty, weight.square().sum())
+        torch.testing.assert_close(actual, given, rtol=1e-11, atol=1e-10)
+    torch.testing.assert_close((rows.penalty_scale() * theta.square()).sum(), weight.square().sum())
 
 
 def test_constant_columns_vanish_exactly():
-    rows = DenseData.standardised(torch.full((1000, 2), 0.1, dtype=torch.float64), fit_intercept=True)
-    assert all((b.design[:, :2] == 0).all() for b in rows.blocks())
+    rows = DenseData.standardised(torch.full((10_000, 2), 0.1, dtype=torch.float64), fit_intercept=True)
+    assert (rows.design(slice(0, 10_000))[:, :2] == 0).all()
+
+
+def test_columns_that_are_constant_in_most_rows_are_seen():
+    rare = torch.zeros(20_000, 2, dtype=torch.float64)
+    rare[7, 0], rare[9, 1] = 5.0, -1e-8
+    rows = DenseData.standardised(rare, fit_intercept=True)
+    torch.testing.assert_close(rows.scale, torch.tensor([5.0, 1e-8], dtype=torch.float64), rtol=1e-3, atol=0)
 
 
 def test_columns_of_extreme_scale_are_standardised_without_overflow():
     extreme = torch.from_numpy(np.array([[1e150, 1e-150], [-1e150, 3e-150], [2e150, 2e-150]]))
-    (block,) = DenseData.standardised(extreme, fit_intercept=True).blocks()
-    assert block.design.isfinite().all()
-    torch.testing.assert_close(block.design.abs().amax(dim=0), torch.ones(3, dtype=torch.float64))
+    design = DenseData.standardised(extreme, fit_intercept=True).design(slice(0, 3))
+    torch.testing.assert_close(design.abs().amax(dim=0), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.usefixtures("keep")
+def test_a_mean_far_from_zero_does_not_cost_digits():
+    generator = torch.Generator().manual_seed(0)
+    near = torch.randint(-8, 8, (500, 2), generator=generator).double()
+    theta = torch.randn(1, 3, dtype=torch.float64, generator=generator)
+    for offset in (0.0, 2.0**40):  # exact in float64, so that both hold the same rows
+        rows = DenseData.standardised(near + offset, fit_intercept=True)
+        logits = torch.cat([b.logits(rows.affine(theta)).transpose(0, 1).flatten(1) for b in rows.blocks(1)], dim=1)
+        torch.testing.assert_close(logits, theta @ rows.design(slice(0, 500)).T, rtol=1e-12, atol=1e-12)
 
 
 def test_X_is_not_written_to():
     before = torch.from_numpy(X.copy())
-    rows = DenseData.raw(before, fit_intercept=True, dtype=torch.float64)
-    for block in rows.blocks():
-        block.design.zero_()
+    rows = DenseData.standardised(before, fit_intercept=True)
+    rows.design(slice(0, 37)).zero_()
     np.testing.assert_array_equal(before.numpy(), X)
+
+
+def test_sparse_rows_share_memory_with_scipy():
+    matrix = sp.csr_array(SPARSE)
+    assert csr_tensor(matrix).values().data_ptr() == matrix.data.ctypes.data
+
+
+def test_sparse_is_never_made_dense():
+    # 30,000 x 3,000,000 would take 720 GB.
+    rng = np.random.default_rng(0)
+    matrix = sp.random_array((30_000, 3_000_000), density=1e-6, rng=rng, format="csr")
+    rows = standardised(csr_tensor(matrix), fit_intercept=True)
+    theta = torch.zeros(1, rows.n_columns, dtype=torch.float64)
+    (block,) = rows.blocks(1)
+    assert block.logits(rows.affine(theta)).shape == (1, 1, 30_000)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_memory_beside_a_sparse_matrix_is_bounded(dtype):
+    matrix = sp.random_array((2_000, 3_000), density=0.01, rng=np.random.default_rng(0), format="csr", dtype=dtype)
+    own = matrix.data.nbytes + matrix.indices.astype(np.int32).nbytes
+    (block,) = standardised(csr_tensor(matrix), fit_intercept=True).blocks(1)
+    shared = {csr_tensor(matrix).values().data_ptr()}
+    parts = [(x.values(), x.col_indices()) for x in (block.x, block.x_transposed)]
+    values = sum(v.nbytes for v, _ in parts if v.data_ptr() not in shared)
+    assert values + parts[1][1].nbytes <= 2.5 * own
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_takes_every_storage(dtype):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 6, dtype=dtype, generator=generator)
+    bias = torch.randn(3, dtype=dtype, generator=generator)
+    dense = linear(torch.from_numpy(SPARSE), weight, bias)
+    assert dense.dtype == torch.float64
+    torch.testing.assert_close(linear(csr_tensor(sp.csr_array(SPARSE)), weight, bias), dense)

@@ -15,10 +15,12 @@ PACKAGE = Path(skl_softmax.__file__).parent
 ALLOWED = {
     "__init__": {"_version", "classifier"},
     "_version": set(),
-    "classifier": {"data", "inputs", "objective", "solvers", "start"},
+    "classifier": {"data", "inputs", "losses", "objective", "solvers", "start"},
     "start": {"inputs"},
     "inputs": {"data"},
-    "objective": {"data"},
+    "objective": {"curvature", "data", "losses"},
+    "curvature": set(),
+    "losses": set(),
     "data": set(),
     "solvers": {"solvers"},
 }

@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional
 
 from skl_softmax import data as data_module
+from skl_softmax.curvature import dense_metric, diagonal_metric, hessian, kronecker_metric
 from skl_softmax.data import DenseData
-from skl_softmax.objective import Objective, factorise
+from skl_softmax.objective import Objective
 
 N, D = 40, 4
 
@@ -17,10 +18,10 @@ def make_objective(n_outputs=3, fit_intercept=True, C=(1.0,), standardised=True,
     X = torch.from_numpy(rng.normal(size=(N, D)) * [0.1, 1, 10, 1] + [0, 3, -20, 0]).to(dtype)
     targets = torch.from_numpy(rng.integers(max(n_outputs, 2), size=N))
     weights = torch.from_numpy(rng.uniform(0.1, 2, size=(1, N))).to(dtype)
-    make = DenseData.standardised if standardised else lambda X, i: DenseData.raw(X, i, dtype)
+    rows = DenseData.standardised(X, fit_intercept) if standardised else DenseData.raw(X, fit_intercept, dtype)
     total = weights.sum(dim=1, dtype=torch.float64).expand(len(C))
     return Objective(
-        data=make(X, fit_intercept),
+        data=rows,
         targets=targets.to(dtype) if n_outputs == 1 else targets,
         weights=weights,
         penalty=1 / (torch.tensor(C, dtype=torch.float64) * total),
@@ -64,15 +65,13 @@ def test_value_and_derivatives_equal_autograd(n_outputs, fit_intercept, C, stand
     torch.testing.assert_close(point.value[0], naive(objective, theta), **close)
     gradient = torch.autograd.functional.jacobian(lambda t: naive(objective, t), theta)
     torch.testing.assert_close(point.gradient, gradient, **close)
-    hessian = torch.autograd.functional.hessian(lambda t: naive(objective, t), theta).reshape(
-        objective.n_parameters, -1
-    )
-    product = (hessian @ direction.flatten()).view_as(direction)
-    torch.testing.assert_close(objective.hessian_product(theta, direction), product, **close)
+    exact = torch.autograd.functional.hessian(lambda t: naive(objective, t), theta).reshape(objective.n_parameters, -1)
+    product = (exact @ direction.flatten()).view_as(direction)
+    torch.testing.assert_close(objective.hessian_product(theta)(direction), product, **close)
     # The matrix has curvature added along 1 ⊗ v; what it is for, directions that sum to zero over classes, must agree.
     tangent = objective.centred(direction)
-    by_matrix = (objective.hessian(theta)[0] @ tangent.flatten()).view_as(tangent)
-    torch.testing.assert_close(by_matrix, objective.hessian_product(theta, tangent), **close)
+    by_matrix = (hessian(objective, theta)[0] @ tangent.flatten()).view_as(tangent)
+    torch.testing.assert_close(by_matrix, objective.hessian_product(theta)(tangent), **close)
 
 
 @CASES
@@ -90,20 +89,11 @@ def test_gradient_equals_a_five_point_stencil(n_outputs, fit_intercept, C):
 def test_hessian_is_definite_and_its_inverse_inverts_it(n_outputs, fit_intercept, C):
     objective = make_objective(n_outputs, fit_intercept, (C,))
     theta, vector = draw(objective), draw(objective, seed=1)
-    hessian = objective.hessian(theta)[0]
-    torch.testing.assert_close(hessian, hessian.T)
-    assert torch.linalg.eigvalsh(hessian)[0] > 0
+    matrix = hessian(objective, theta)[0]
+    torch.testing.assert_close(matrix, matrix.T)
+    assert torch.linalg.eigvalsh(matrix)[0] > 0
     solved = objective.inverse_hessian(theta)(vector)
-    torch.testing.assert_close((hessian @ solved.flatten()).view_as(vector), vector)
-
-
-@pytest.mark.parametrize("n_outputs", [1, 4])
-def test_metric_bounds_the_curvature(n_outputs):
-    objective = make_objective(n_outputs, C=(3.0,))
-    for seed in range(5):
-        theta, vector = 0.3 * draw(objective, seed), draw(objective, seed + 100)
-        curved = objective.hessian_product(theta, objective.metric(vector))
-        assert (curved * objective.metric(vector)).sum() <= (vector * objective.metric(vector)).sum()
+    torch.testing.assert_close((matrix @ solved.flatten()).view_as(vector), vector)
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
@@ -122,12 +112,12 @@ def test_smoothness_bounds_the_change_of_the_gradient(n_outputs, batch_size):
 
 @pytest.mark.parametrize("n_outputs", [1, 4])
 def test_blocks_do_not_matter(n_outputs, monkeypatch):
-    objective = make_objective(n_outputs)
-    theta = draw(objective)
-    whole = objective.at(theta)
+    theta = draw(make_objective(n_outputs))
+    whole = make_objective(n_outputs).at(theta)
     for n_rows in (1, 2, 7):
-        monkeypatch.setattr(data_module, "BLOCK_BYTES", n_rows * (D + 1) * 8)
-        assert len(list(objective.data.blocks())) == -(-N // n_rows)
+        monkeypatch.setattr(data_module, "BLOCK_BYTES", n_rows * max(D + 1, 2 * n_outputs) * 8)
+        objective = make_objective(n_outputs)
+        assert len(list(objective.data.blocks(n_outputs))) == -(-N // n_rows)
         torch.testing.assert_close(objective.at(theta).value, whole.value)
         torch.testing.assert_close(objective.at(theta).gradient, whole.gradient)
 
@@ -143,7 +133,9 @@ def test_a_stack_is_its_models_one_by_one(n_outputs):
         for objective in (single, selected):
             torch.testing.assert_close(objective.at(theta[one]).value, stack.at(theta).value[one])
             torch.testing.assert_close(objective.at(theta[one]).gradient, stack.at(theta).gradient[one])
-            torch.testing.assert_close(objective.metric(vector[one]), stack.metric(vector)[one])
+            for make in (dense_metric, kronecker_metric, diagonal_metric):
+                solved = make(objective, theta[one])(vector[one])
+                torch.testing.assert_close(solved, make(stack, theta)(vector)[one])
             inverse = objective.inverse_hessian(theta[one])(vector[one])
             torch.testing.assert_close(inverse, stack.inverse_hessian(theta)(vector)[one])
 
@@ -170,7 +162,7 @@ def test_extreme_logits_give_finite_losses_and_derivatives(n_outputs, size, dtyp
     assert point.value.dtype == torch.float64
     assert point.value.isfinite().all()
     assert point.gradient.isfinite().all()
-    assert objective.hessian(theta).isfinite().all()
+    assert hessian(objective, theta.double()).isfinite().all()
 
 
 def test_shifting_all_classes_leaves_the_loss():
@@ -181,8 +173,29 @@ def test_shifting_all_classes_leaves_the_loss():
     torch.testing.assert_close(objective.centred(shifted), objective.centred(theta))
 
 
-@pytest.mark.parametrize("matrix", [torch.zeros(3, 3), torch.ones(3, 3), torch.eye(3)])
-def test_factorise_copes_with_singular_matrices(matrix):
-    factor = factorise(matrix.double()[None])
-    assert factor.isfinite().all()
-    assert (factor.diagonal(dim1=1, dim2=2) > 0).all()
+def test_a_sample_is_spread_over_all_rows_and_always_the_same():
+    objective = make_objective(3)
+    sample = objective.sample(10)
+    assert sample.n_rows == 10
+    torch.testing.assert_close(sample.data.X, objective.sample(10).data.X)
+    theta = draw(objective)
+    # λ is that of all rows, so the formula holds with the sample's rows and weights.
+    torch.testing.assert_close(sample.at(theta).value[0], naive(sample, theta))
+    assert objective.sample(N) is objective
+
+
+def test_float32_products_are_those_of_float64_to_float32(monkeypatch):
+    monkeypatch.setattr("skl_softmax.objective.NARROW_SECONDS", 0)
+    for n_outputs in (1, 3):
+        objective = make_objective(n_outputs)
+        theta, narrow = draw(objective), objective.narrow()
+        assert narrow.data.dtype == torch.float32
+        torch.testing.assert_close(narrow.at(theta).value, objective.at(theta).value, rtol=1e-5, atol=0)
+        torch.testing.assert_close(narrow.at(theta).gradient, objective.at(theta).gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_float32_is_refused_where_it_would_overflow(monkeypatch):
+    monkeypatch.setattr("skl_softmax.objective.NARROW_SECONDS", 0)
+    objective = make_objective(3)
+    objective.data.scale[0] = 1e20
+    assert objective.narrow() is objective

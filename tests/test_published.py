@@ -50,11 +50,45 @@ def fit(trace, n_updates):
     return clf
 
 
+def plain_torch(trace, clf, dtype):
+    """The costs of the published loop: `torch.nn.Linear`, cross-entropy, autograd and `torch.optim.SGD`."""
+    X, y = torch.tensor(trace["X"], dtype=dtype), torch.tensor(trace["y"])
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, X.shape[1], len(clf.coef_), bias=trace["fit_intercept"])
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        start = torch.nn.Linear(X.shape[1], len(clf.coef_))
+    given, drawn = "initial_weight" in trace and "manual_seed" not in trace["init"], "manual_seed" in trace["init"]
+    weight = torch.tensor(trace["initial_weight"]) if given else start.weight.detach() * drawn
+    bias = torch.tensor(trace["initial_bias"]) if given else start.bias.detach() * drawn
+    layer = layer.to(dtype)
+    layer.weight.data.copy_(weight)
+    if trace["fit_intercept"]:
+        layer.bias.data.copy_(bias)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=trace["learning_rate"])
+    costs = []
+    for _ in range(trace["epochs"]):
+        logits = layer(X)
+        if logits.shape[1] == 1:
+            cost = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], y.to(dtype))
+        else:
+            cost = torch.nn.functional.cross_entropy(logits, y)
+        optimizer.zero_grad()
+        cost.backward()
+        optimizer.step()
+        costs.append(cost.item())
+    return np.array(costs)[:: trace["cost_every"]]
+
+
 @pytest.mark.parametrize("name", TRACES)
 def test_costs(name):
     trace = TRACES[name]
     clf = fit(trace, trace["epochs"])
-    assert_printed(clf.loss_curve_[: -1 : trace["cost_every"]], trace["cost"])
+    # Where descent zigzags, float32 rounding reaches the last digit printed: on some machines even the
+    # published code does not print it again. What rounding can do is measured beside.
+    rounding = np.abs(plain_torch(trace, clf, torch.float32) - plain_torch(trace, clf, torch.float64)).max()
+    costs = clf.loss_curve_[: -1 : trace["cost_every"]]
+    np.testing.assert_allclose(costs, trace["cost"], rtol=0, atol=digits(trace["cost"]) + rounding)
+    assert rounding < digits(trace["cost"])
 
 
 @pytest.mark.parametrize("name", [name for name, trace in TRACES.items() if "accuracy_percent" in trace])

@@ -21,21 +21,36 @@ class Evaluation(Protocol):
     gradient: Tensor
 
 
+class Metric(Protocol):
+    """An approximate inverse Hessian."""
+
+    solve: Callable[[Tensor], Tensor]  # its product with a stack of vectors
+    price: float  # what making it costs, in evaluations
+    exact: bool  # whether it is the inverse Hessian
+    follows: bool  # whether another one at a new θ is sure to be better there
+
+
 class Objective(Protocol):
-    """A stack of M smooth convex functions, and what solvers may ask of it."""
+    """A stack of M smooth convex functions, each a sum over rows, and what solvers may ask of it."""
 
     n_models: int
     n_parameters: int
-    metric: Callable[[Tensor], Tensor]
+    n_rows: int
     separable_below: Tensor
 
     def at(self, theta: Tensor) -> Evaluation: ...
 
+    def metric(self, theta: Tensor) -> Metric: ...
+
     def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]: ...
 
-    def hessian_product(self, theta: Tensor, direction: Tensor) -> Tensor: ...
+    def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]: ...
 
     def select(self, models: Tensor) -> "Objective": ...
+
+    def narrow(self) -> "Objective": ...
+
+    def samples(self) -> list[tuple["Objective", float]]: ...
 
 
 class Status(Enum):
@@ -69,6 +84,8 @@ class SolverOptions:
     ----------
     tol : float
         A model is finished when the estimate of F - F* is at most tol |F|.
+    accuracy : float
+        A model is also finished when that estimate is at most this.
     max_iter : int
         Iterations (deterministic solvers) or epochs (stochastic ones).
     learning_rate : float or "auto"
@@ -81,6 +98,7 @@ class SolverOptions:
 
     tol: float
     max_iter: int
+    accuracy: float = 0.0
     learning_rate: float | str = "auto"
     batch_size: int | None = None
     generator: torch.Generator | None = None
@@ -96,13 +114,12 @@ class SolveResult:
     n_iter: list[int]
     status: list[Status]
     loss_curve: list[list[float]]  # F before each iteration and, last, where the solver stopped
-    n_evaluations: int  # values with gradients that were asked for
-    n_products: int  # Hessian-vector products that were asked for
+    n_passes: float  # over the rows, for values with gradients and for Hessian-vector products
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each model's vectors, in float64."""
-    return (a * b).flatten(1).sum(dim=1, dtype=torch.float64)  # (M,)
+    return torch.bmm(a.flatten(1)[:, None], b.flatten(1)[:, :, None]).view(-1).double()  # (M,)
 
 
 def per_model(values: Tensor, like: Tensor) -> Tensor:

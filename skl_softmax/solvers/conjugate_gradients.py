@@ -10,7 +10,7 @@ from skl_softmax.solvers.base import inner, per_model
 
 # The iteration stops when its last DELAY steps have raised the decrement by less than this part of it.
 DECREMENT_ACCURACY = 0.1
-DELAY = 8
+DELAY = 3
 MAX_ITER = 250
 
 
@@ -40,8 +40,8 @@ def conjugate_gradients(
         curvature = inner(conjugate, curved)  # (M,)
         # A model that is solved exactly has rho = curvature = 0 and must stand still while others go on.
         alpha = torch.where(curvature > 0, rho / curvature, 0.0)  # (M,)
-        direction = direction + per_model(alpha, gradient) * conjugate
-        residual = residual - per_model(alpha, gradient) * curved
+        direction.addcmul_(per_model(alpha, gradient), conjugate)
+        residual.addcmul_(per_model(alpha, gradient), curved, value=-1)
         gains.append(0.5 * alpha * rho)
         decrement = decrement + gains[-1]
         if len(gains) == DELAY and (sum(gains) <= DECREMENT_ACCURACY * decrement).all():
@@ -49,5 +49,5 @@ def conjugate_gradients(
         preconditioned = precondition(residual)
         rho, previous = inner(residual, preconditioned), rho
         beta = torch.where(previous > 0, rho / previous, 0.0)  # (M,)
-        conjugate = preconditioned + per_model(beta, gradient) * conjugate
+        conjugate = torch.addcmul(preconditioned, per_model(beta, gradient), conjugate)
     return direction, decrement

@@ -9,6 +9,8 @@ from skl_softmax.solvers.run import Run
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and the step comes from
 # conjugate gradients.
 DIRECT_LIMIT = 2000
+# The part of a decrement that conjugate gradients may have missed.
+UNEXPLAINED = 0.1
 
 
 def newton(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
@@ -16,14 +18,21 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
 
     The step d = -H⁻¹ g comes from the Cholesky factor of the Hessian where it is small enough to form,
     else from preconditioned conjugate gradients. The Newton decrement ½ gᵀ H⁻¹ g estimates F - F*, whatever the units
-    of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5).
+    of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5). After a step that gained what
+    the decrement had promised, no more is left than the difference and the error of the decrement itself.
     """
     run = Run(objective, start, options)
+    left = torch.full((objective.n_models,), torch.inf, dtype=torch.float64)
     while run.active:
+        if (left <= options.tol * run.point.value.abs()).all():
+            run.settle(left)
+            break
         direction, gap = newton_step(run)
         keep = run.settle(gap)
         if run.active:
+            before, gap = run.point.value, gap[keep]
             run.descend(direction[keep])
+            left = UNEXPLAINED * gap + (gap - (before - run.point.value)).abs()
     return run.result()
 
 

@@ -1,12 +1,17 @@
 """The models of a stack that are still being solved, and the record of those that are finished."""
 
+from math import inf, log
+from sys import float_info
+
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Evaluation, Objective, SolveResult, SolverOptions, Status
+from skl_softmax.solvers.base import Evaluation, Metric, Objective, SolveResult, SolverOptions, Status
 from skl_softmax.solvers.conjugate_gradients import conjugate_gradients
 from skl_softmax.solvers.line_search import backtrack
 
+# Iterations over which gains are added up before they are compared.
+WINDOW = 5
 # Differences of F below this multiple of |F| are rounding.
 ROUNDING = 4 * torch.finfo(torch.float64).eps
 
@@ -25,7 +30,8 @@ class Run:
     def __init__(self, objective: Objective, start: Tensor, options: SolverOptions):
         self.objective, self.options = objective, options
         self.theta = start
-        self.n_evaluations = self.n_products = self.iteration = 0
+        self.n_passes = self.iteration = 0
+        self._metric_pass = 0
         self.models = torch.arange(objective.n_models)
         self.stuck = torch.zeros(objective.n_models, dtype=torch.bool)
         self.point = self.evaluate(start)
@@ -34,6 +40,7 @@ class Run:
         self._n_iter = [0] * objective.n_models
         self._status = [Status.MAX_ITER] * objective.n_models
         self._curve: list[list[float]] = [[] for _ in range(objective.n_models)]
+        self._gaps: list[list[float]] = [[] for _ in range(objective.n_models)]
 
     @property
     def active(self) -> bool:
@@ -42,19 +49,53 @@ class Run:
 
     def evaluate(self, theta: Tensor) -> Evaluation:
         """Value and gradient, counted."""
-        self.n_evaluations += 1
+        self.n_passes += 1
         return self.objective.at(theta)
 
     def newton_by_products(self, models: Tensor) -> tuple[Tensor, Tensor]:
         """Newton's direction (m, ...) and the decrement (m,) of some of the models, by conjugate gradients."""
         objective = self.objective if len(models) == len(self.models) else self.objective.select(models)
         theta = self.theta[models]
+        # A direction need not be exact, so float32 will do for it.
+        multiply = objective.narrow().hessian_product(theta)
 
         def product(direction: Tensor) -> Tensor:
-            self.n_products += 1
-            return objective.hessian_product(theta, direction)
+            self.n_passes += 1
+            return multiply(direction)
 
-        return conjugate_gradients(product, objective.metric, self.point.gradient[models])
+        return conjugate_gradients(product, objective.metric(theta).solve, self.point.gradient[models])
+
+    def widen(self, objective: Objective) -> None:
+        """Go on with a more precise version of the objective, at the same point."""
+        self.objective = objective.select(self.models) if len(self.models) < objective.n_models else objective
+        self.point = self.evaluate(self.theta)
+        self.stuck = torch.zeros_like(self.stuck)
+
+    def make_metric(self) -> Metric:
+        """The objective's metric at the point."""
+        self._metric_pass = self.n_passes
+        return self.objective.metric(self.theta)
+
+    def metric_is_due(self, metric: Metric) -> bool:
+        """Whether the passes since the metric was made have cost as much as it did, and as many are to come.
+
+        What a rough metric misses it misses at every θ: it is made again only when the passes have doubled.
+        """
+        wait = max(round(metric.price), 0 if metric.follows else self._metric_pass)
+        if self.n_passes - self._metric_pass < wait:
+            return False
+        return self._passes_to_come() >= metric.price
+
+    def extrapolated_gap(self) -> Tensor:
+        """What would still be gained (M,) if the gains went on as a geometric series; 0 for young runs."""
+        gaps = [0.0] * len(self.models)
+        for i, model in enumerate(self.models.tolist()):
+            if len(self._curve[model]) >= 2 * WINDOW:
+                curve = [*self._curve[model][-2 * WINDOW :], self.point.value[i].item()]
+                before, after = curve[0] - curve[WINDOW], curve[WINDOW] - curve[2 * WINDOW]
+                if after > 0:
+                    gaps[i] = after**2 / (before - after) if before > after else inf
+        return torch.tensor(gaps, dtype=torch.float64)
 
     def settle(self, gap: Tensor) -> Tensor:
         """Record the finished models and drop them from the stack; return the index of those that stay."""
@@ -67,6 +108,7 @@ class Run:
         for i, (model, value, model_gap, separable_below, model_stuck) in enumerate(rows):
             self._curve[model].append(value)
             self._gap[model] = model_gap
+            self._gaps[model].append(model_gap)
             self._n_iter[model] = self.iteration
             status = self._status_of(value, model_gap, separable_below, model_stuck)
             if status is None:
@@ -89,12 +131,11 @@ class Run:
             n_iter=self._n_iter,
             status=self._status,
             loss_curve=self._curve,
-            n_evaluations=self.n_evaluations,
-            n_products=self.n_products,
+            n_passes=self.n_passes,
         )
 
     def _status_of(self, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:
-        if gap <= self.options.tol * abs(value):
+        if gap <= max(self.options.tol * abs(value), self.options.accuracy):
             return Status.CONVERGED
         if value < separable_below:
             return Status.SEPARABLE
@@ -105,6 +146,17 @@ class Run:
         if self.iteration >= self.options.max_iter:
             return Status.MAX_ITER
         return None
+
+    def _passes_to_come(self) -> float:
+        """How many iterations the slowest model needs if its gap goes on shrinking as in the last one."""
+        slowest = 0.0
+        for model in self.models.tolist():
+            if len(self._gaps[model]) < 2:
+                return inf
+            before, now = self._gaps[model][-2:]
+            goal = max(self.options.tol * abs(self._curve[model][-1]), self.options.accuracy, float_info.min)
+            slowest = max(slowest, log(now / goal) / log(before / now) if now < before else inf)
+        return slowest
 
     def _drop(self, keep: Tensor) -> Tensor:
         if len(keep) < len(self.models):

@@ -26,7 +26,7 @@ def sgd(objective, start: Tensor, options: SolverOptions) -> SolveResult:
         rate = 1 / objective.smoothness(options.batch_size).item()
     optimizer = torch.optim.SGD([parameter], lr=rate)
     curve: list[float] = []
-    best, best_epoch, best_theta, status, n_evaluations = inf, 0, start, Status.MAX_ITER, 0
+    best, best_epoch, best_theta, status, n_passes = inf, 0, start, Status.MAX_ITER, 0
     for epoch in range(options.max_iter):
         before = parameter.detach().clone()
         values = []
@@ -35,7 +35,7 @@ def sgd(objective, start: Tensor, options: SolverOptions) -> SolveResult:
             parameter.grad = point.gradient
             optimizer.step()
             values.append(point.value)
-        n_evaluations += len(values)
+        n_passes += 1
         value = torch.cat(values).mean().item()
         curve.append(value)
         if options.report is not None:
@@ -53,6 +53,5 @@ def sgd(objective, start: Tensor, options: SolverOptions) -> SolveResult:
         n_iter=[len(curve)],
         status=[status],
         loss_curve=[curve],
-        n_evaluations=n_evaluations,
-        n_products=0,
+        n_passes=n_passes,
     )

@@ -1,0 +1,219 @@
+"""Models of the curvature of F: the metrics in which quasi-Newton steps are taken.
+
+A metric is an approximate inverse of the Hessian at some θ. What it costs and how good it is differ:
+
+- ``dense``: the Hessian of a sample of rows, factored. Newton's method if the sample is all rows. Byrd, Chin, Neveitt &
+  Nocedal (2011), "On the use of stochastic Hessian information in optimization methods for machine learning".
+- ``kronecker``: (class covariance of p) ⊗ (Gram matrix of x̃ weighted by 1 - Σ_k p_k²) + penalty, diagonalised. Exact at
+  θ = 0. In the manner of Martens & Grosse (2015), "Optimizing neural networks with Kronecker-factored approximate
+  curvature".
+- ``diagonal``: the diagonal of the Hessian. The only one that sparse X with many columns allows.
+
+`make_metric` chooses by counts of operations. Shapes as in `skl_softmax.objective`: θ is (M, K, p).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# A Cholesky factorisation that fails is retried with these multiples of the largest diagonal entry added: the first
+# is the rounding error of the entries, the last makes any matrix with that diagonal definite.
+JITTERS = (1e-14, 1e-12, 1e-10, 1e-8, 1e-4, 1e4)
+# Rows for each parameter in a sample that the Hessian is taken from. With 4 the sampling error costs letter and
+# 200,000 x 50 half as many passes again; with 16 the Hessian costs more than it saves.
+ROWS_PER_PARAMETER = 8
+# Rows for each column in a sample that the Kronecker factors are taken from.
+ROWS_PER_COLUMN = 8
+# Above these sizes a matrix of that order is not formed: the Hessian has P² entries, the Gram matrix p².
+DENSE_LIMIT = 1200
+GRAM_LIMIT = 6000
+# Entries of the weighted copy of a block of the design.
+WEIGHTED_ENTRIES = 4 * 2**20
+# Strips in which the upper triangle of a Hessian is computed: four save a third of the time of the whole square.
+TRIANGLE_STRIPS, SMALLEST_STRIP = 4, 64
+# What the choice is made with, measured on two cores in float64: matrix products, factorisations and
+# eigendecompositions in operations a second; what a pass does beyond its products, in seconds an element of x̃ and of
+# the logits; what any evaluation costs at least.
+PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
+# Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
+GATHER_SECONDS = 5e-9
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An approximate inverse Hessian and what it took to make, in passes over the rows."""
+
+    solve: Callable[[Tensor], Tensor]  # (M, K, p) -> (M, K, p)
+    price: float
+    kind: str
+    exact: bool  # whether it is the Hessian of all rows
+    follows: bool  # whether it becomes exact with more rows, so that it is worth making again wherever θ has moved
+
+
+def make_metric(objective, theta: Tensor) -> Metric:
+    """The metric at θ that suits the sizes."""
+    n_parameters, n_columns = objective.n_parameters, objective.data.n_columns
+    dense_wins = dense_seconds(objective) <= 2 * kronecker_seconds(objective) or bool(theta.any())
+    if n_parameters <= DENSE_LIMIT and dense_wins:
+        kind, make, seconds = "dense", dense_metric, dense_seconds(objective)
+    elif n_columns <= GRAM_LIMIT and objective.data.centres:
+        kind, make, seconds = "kronecker", kronecker_metric, kronecker_seconds(objective)
+    else:
+        kind, make, seconds = "diagonal", diagonal_metric, pass_seconds(objective)
+    exact = kind == "dense" and dense_rows(objective) == objective.data.n_rows
+    return Metric(
+        make(objective, theta), objective.n_models * seconds / pass_seconds(objective), kind, exact, kind == "dense"
+    )
+
+
+def pass_seconds(objective) -> float:
+    """Estimated time of a value with its gradient."""
+    n_rows, n_columns, n_logits = objective.data.n_rows, objective.data.n_columns, objective.n_outputs
+    work = 4 * n_logits * n_columns / PRODUCT_RATE + (n_columns + 6 * n_logits) * ELEMENT_SECONDS
+    return CALL_SECONDS + objective.n_models * n_rows * work
+
+
+def dense_seconds(objective) -> float:
+    """Estimated time of a dense metric of one model."""
+    n_parameters = objective.n_parameters
+    products = 2 * dense_rows(objective) * n_parameters**2 / PRODUCT_RATE
+    return CALL_SECONDS + products + n_parameters**3 / (3 * FACTOR_RATE)
+
+
+def dense_rows(objective) -> int:
+    """Rows that a dense metric is taken from: some for each parameter, or more if they cost less than half a pass."""
+    n_parameters = objective.n_parameters
+    row_seconds = 2 * n_parameters**2 / PRODUCT_RATE + objective.data.n_columns * GATHER_SECONDS
+    cheap = 0.5 * pass_seconds(objective) / row_seconds
+    return min(objective.data.n_rows, max(ROWS_PER_PARAMETER * n_parameters, int(cheap)))
+
+
+def kronecker_seconds(objective) -> float:
+    """Estimated time of a Kronecker metric of one model."""
+    n_columns = objective.data.n_columns
+    n_rows = min(objective.data.n_rows, ROWS_PER_COLUMN * n_columns)
+    return CALL_SECONDS + 2 * n_rows * n_columns**2 / PRODUCT_RATE + 10 * n_columns**3 / FACTOR_RATE
+
+
+def dense_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    """The inverse of the Hessian of a sample of rows, through its Cholesky factor."""
+    factor = factorise(hessian(objective.sample(dense_rows(objective)), theta))
+    return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
+
+
+def hessian(objective, theta: Tensor) -> Tensor:
+    """The matrix of second derivatives (M, P, P), with the directions that F does not see made definite.
+
+    Adding one v to every class's parameters leaves softmax as it is, so that the data term has no curvature
+    along 1 ⊗ v. Where there is no penalty either, the largest curvature of that column is put there
+    (times 11ᵀ/K): gradient and Newton step have no part along it, so nothing else changes.
+    """
+    n_models, n_outputs, n_columns = theta.shape
+    size = n_outputs * n_columns
+    matrix = torch.zeros(n_models, size, size, dtype=torch.float64)
+    blocks = torch.zeros(n_models, n_outputs, n_columns, n_columns, dtype=torch.float64)
+    for design, proba, weights in _samples(objective, theta):
+        columns = design.T.contiguous()  # (p, rows)
+        weighted = (proba * weights)[:, :, None] * columns  # (M, K, p, rows)
+        if n_outputs == 1:
+            blocks += weighted * (1 - proba)[:, :, None] @ design
+            continue
+        blocks += weighted @ design
+        products = proba[:, :, None] * columns  # (M, K, p, rows)
+        for model in range(n_models):
+            _subtract_upper(matrix[model], weighted[model].flatten(0, 1), products[model].flatten(0, 1))
+    if n_outputs > 1:
+        matrix = matrix.triu() + matrix.triu(1).mT
+    by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
+    by_class.diagonal(dim1=1, dim2=3).add_(blocks.permute(0, 2, 3, 1))  # (M, p, p, K)
+    matrix /= objective.total[:, None, None]
+    diagonal = by_class.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (M, K, p)
+    if n_outputs > 1:
+        unseen = torch.where(objective.quadratic == 0, diagonal.amax(dim=1, keepdim=True), 0.0)  # (M, 1, p)
+        by_class.diagonal(dim1=2, dim2=4).add_(unseen[:, :, None] / n_outputs)
+    diagonal.add_(objective.quadratic)
+    return matrix
+
+
+def _subtract_upper(matrix: Tensor, left: Tensor, right: Tensor) -> None:
+    """Subtract left @ right.T, a symmetric matrix, from the upper triangle, and from as much below as is quicker."""
+    stride = max(SMALLEST_STRIP, -(-len(matrix) // TRIANGLE_STRIPS))
+    for start in range(0, len(matrix), stride):
+        rows = slice(start, start + stride)
+        matrix[rows, start:].addmm_(left[rows], right[start:].T, alpha=-1)
+
+
+def gram(objective) -> Tensor:
+    """Σ s_i x̃_i x̃_iᵀ / S of each model, (M, p, p)."""
+    total = 0.0
+    for rows in portions(objective.data.n_rows, objective.data.n_columns):
+        design = objective.data.design(rows)  # (rows, p)
+        total = total + (objective.weights[:, None, rows].double() * design.T) @ design
+    return total / objective.total[:, None, None]
+
+
+def portions(n_rows: int, n_entries: int) -> list[slice]:
+    """Rows in order, in as many at a time as have `WEIGHTED_ENTRIES` entries."""
+    stride = max(1, WEIGHTED_ENTRIES // n_entries)
+    return [slice(start, start + stride) for start in range(0, n_rows, stride)]
+
+
+def kronecker_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    """The inverse of M ⊗ G + I ⊗ D for a sample of rows: M class covariance, G weighted Gram matrix, D penalty.
+
+    With the eigenvalues e of M and the generalised ones μ of (G, D), the matrix is diagonal with entries e μ + 1.
+    """
+    sample = objective.sample(ROWS_PER_COLUMN * objective.data.n_columns)
+    n_models, n_outputs, n_columns = theta.shape
+    classes = theta.new_zeros(n_models, n_outputs, n_outputs)
+    grams = theta.new_zeros(n_models, n_columns, n_columns)
+    for design, proba, weights in _samples(sample, theta):
+        weighted = proba * weights  # (M, K, rows)
+        classes += torch.diag_embed(weighted.sum(dim=2)) - weighted @ proba.mT
+        spread = (weighted * (1 - proba)).sum(dim=1)  # (M, rows), the trace of a row's class covariance
+        grams += (spread[:, None] * design.T) @ design
+    mean_spread = classes.diagonal(dim1=1, dim2=2).sum(dim=1)  # (M,)
+    grams /= mean_spread[:, None, None]
+    values, vectors = torch.linalg.eigh(classes / sample.total[:, None, None])  # (M, K), (M, K, K)
+    # A column without a penalty gets a tiny one, so that D can be divided by.
+    penalty = objective.quadratic[:, 0] + 1e-9 * grams.diagonal(dim1=1, dim2=2)  # (M, p)
+    unit = torch.where(penalty > 0, penalty.rsqrt(), 0.0)  # a column of zeros, unpenalised, is left alone
+    mu, basis = torch.linalg.eigh(unit[:, :, None] * grams * unit[:, None])  # (M, p), (M, p, p)
+    basis = unit[:, :, None] * basis
+    inverse = 1 / (values[:, :, None].clamp_min(0) * mu[:, None].clamp_min(0) + 1)  # (M, K, p)
+    return lambda vector: vectors @ ((vectors.mT @ vector @ basis) * inverse) @ basis.mT
+
+
+def diagonal_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    """The inverse of the diagonal of the Hessian."""
+    data = objective.data
+    variances = []
+    for block in data.blocks(objective.n_models * objective.n_outputs):
+        proba = objective.proba(objective.logits(block, theta))  # (parts, M, K, part)
+        variances.append(
+            (proba * (1 - proba) * objective.rows(objective.weights, block)).permute(1, 2, 0, 3).flatten(2)
+        )
+    curvature = data.column_norms(torch.cat(variances, dim=2).flatten(0, 1)).view_as(theta)  # (M, K, p)
+    diagonal = curvature / objective.total[:, None, None] + objective.quadratic
+    inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0)  # a column of zeros, unpenalised, is left alone
+    return lambda vector: vector * inverse
+
+
+def factorise(matrices: Tensor) -> Tensor:
+    """Cholesky factors of positive semi-definite matrices (..., p, p), with the least jitter that it takes."""
+    largest = matrices.diagonal(dim1=-2, dim2=-1).amax(dim=-1).clamp_min(torch.finfo(matrices.dtype).tiny)  # (...)
+    for jitter in (0.0, *JITTERS):
+        ridge = (jitter * largest)[..., None].expand(matrices.shape[:-1])
+        factor, info = torch.linalg.cholesky_ex(matrices + torch.diag_embed(ridge) if jitter else matrices)
+        if not info.any():
+            break
+    return factor
+
+
+def _samples(objective, theta: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The rows in portions: design (rows, p), probabilities (M, K, rows), weights (M or 1, 1, rows)."""
+    for rows in portions(objective.data.n_rows, theta.numel()):
+        design = objective.data.design(rows)  # (rows, p)
+        yield design, objective.proba(theta @ design.T), objective.weights[:, None, rows].to(design.dtype)
