@@ -84,10 +84,10 @@ def test_costs(name):
     trace = TRACES[name]
     clf = fit(trace, trace["epochs"])
     # Where descent zigzags, float32 rounding reaches the last digit printed: on some machines even the
-    # published code does not print it again. What rounding can do is measured beside.
+    # published code does not print it again. What rounding does to a run is measured beside; two runs are compared.
     rounding = np.abs(plain_torch(trace, clf, torch.float32) - plain_torch(trace, clf, torch.float64)).max()
     costs = clf.loss_curve_[: -1 : trace["cost_every"]]
-    np.testing.assert_allclose(costs, trace["cost"], rtol=0, atol=digits(trace["cost"]) + rounding)
+    np.testing.assert_allclose(costs, trace["cost"], rtol=0, atol=digits(trace["cost"]) + 2 * rounding)
     assert rounding < digits(trace["cost"])
 
 
