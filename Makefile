@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help iris test lint format clean
+.PHONY: help iris bench test lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,6 +20,10 @@ iris: $(STAMP)  ## fit iris, compare with other classifiers, write a table and a
 
 test: $(STAMP)  ## run the test suite
 	$(BIN)/python -m pytest
+
+bench: $(STAMP)  ## measure time to equal accuracy beside the peers (about an hour); DATA=folder of local data
+	$(BIN)/python -m benchmarks run $(if $(DATA),--data-dir $(DATA))
+	$(BIN)/python -m benchmarks report
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .

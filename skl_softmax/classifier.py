@@ -50,10 +50,12 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Weights of the classes, by label; labels that are not named weigh 1. "balanced" weighs each class by
         ``n / (n_classes * count)``. A row's weight is the product of its class's and its ``sample_weight``.
     solver : {"auto", "newton", "lbfgs", "sgd"}, default="auto"
-        - "newton": Newton's method with a line search; exact Hessian, from 2,000 parameters on by conjugate gradients.
-        - "lbfgs": limited-memory BFGS in the metric of a bound of the Hessian.
+        - "newton": Newton's method with a line search; the Hessian of all rows, from 2,000 parameters on conjugate
+          gradients on products with it.
+        - "lbfgs": limited-memory BFGS in a metric of subsampled curvature. A fit from zero goes over growing samples of
+          the rows, so that all rows are needed a few times only, and takes the first steps in float32.
         - "sgd": gradient descent with a constant ``learning_rate``, on all rows at once or on batches.
-        - "auto": "newton" for small numbers of parameters, else "lbfgs".
+        - "auto": "newton" for tiny problems and for sparse X, else "lbfgs".
 
         The first two do not depend on the scale of the features, so raw data converge; the third does.
     tol : float, default=1e-7
@@ -88,12 +90,16 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Names of the features, where X had any.
     n_iter_ : ndarray of shape (1,)
         Iterations or epochs.
+    n_passes_ : float
+        Passes over X that the solver took: values with gradients, Hessian-vector products, and samples by their share.
     loss_curve_ : ndarray of shape (n_iter_ + 1,)
-        F before each iteration and, last, F of the result. For "sgd" with batches, the mean over an epoch's batches.
+        F of all rows before each iteration on them and, last, F of the result. For "sgd" with batches, the mean over an
+        epoch's batches.
     converged_ : bool
         Whether ``optimality_gap_`` is at most ``tol`` times F.
     optimality_gap_ : float
-        The estimate of :math:`F - F^*` at the end: the Newton decrement :math:`\frac12 g^\top H^{-1} g`.
+        The estimate of :math:`F - F^*` at the end, from the Newton decrement :math:`\frac12 g^\top H^{-1} g` (H the
+        Hessian or the model of it that the solver has) and from what the last steps gained.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 
@@ -160,8 +166,9 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Training rows. float32 stays float32; other types become float64.
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training rows. float32 stays float32; other types become float64. Sparse X (CSR; others are converted) is
+            never made dense.
         y : array-like of shape (n_samples,)
             Labels of any kind: strings, numbers, bools.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -205,7 +212,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Rows.
 
         Returns
@@ -221,7 +228,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Rows.
 
         Returns
@@ -237,7 +244,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Rows.
 
         Returns
@@ -253,7 +260,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Rows.
 
         Returns
@@ -317,6 +324,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.coef_ = weight.to(rows.X.dtype).numpy()  # (K, d)
         self.intercept_ = bias.to(rows.X.dtype).numpy()  # (K,)
         self.n_iter_ = np.array(result.n_iter, dtype=np.int32)
+        self.n_passes_ = float(result.n_passes)
         self.loss_curve_ = np.array(result.loss_curve[0])
         self.optimality_gap_ = result.gap.item()
         self.converged_ = result.status[0] is Status.CONVERGED

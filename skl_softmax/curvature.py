@@ -14,6 +14,8 @@ A metric is an approximate inverse of the Hessian at some θ. What it costs and 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ ROWS_PER_COLUMN = 8
 DENSE_LIMIT = 1200
 GRAM_LIMIT = 6000
 # Entries of the weighted copy of a block of the design.
-WEIGHTED_ENTRIES = 4 * 2**20
+WEIGHTED_ENTRIES = 3 * 2**19
 # Strips in which the upper triangle of a Hessian is computed: four save a third of the time of the whole square.
 TRIANGLE_STRIPS, SMALLEST_STRIP = 4, 64
 # What the choice is made with, measured on two cores in float64: matrix products, factorisations and
@@ -38,7 +40,7 @@ TRIANGLE_STRIPS, SMALLEST_STRIP = 4, 64
 # the logits; what any evaluation costs at least.
 PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
 # Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
-GATHER_SECONDS = 5e-9
+GATHER_SECONDS = 1e-8
 
 
 @dataclass(frozen=True)
@@ -111,23 +113,10 @@ def hessian(objective, theta: Tensor) -> Tensor:
     (times 11ᵀ/K): gradient and Newton step have no part along it, so nothing else changes.
     """
     n_models, n_outputs, n_columns = theta.shape
-    size = n_outputs * n_columns
-    matrix = torch.zeros(n_models, size, size, dtype=torch.float64)
-    blocks = torch.zeros(n_models, n_outputs, n_columns, n_columns, dtype=torch.float64)
-    for design, proba, weights in _samples(objective, theta):
-        columns = design.T.contiguous()  # (p, rows)
-        weighted = (proba * weights)[:, :, None] * columns  # (M, K, p, rows)
-        if n_outputs == 1:
-            blocks += weighted * (1 - proba)[:, :, None] @ design
-            continue
-        blocks += weighted @ design
-        products = proba[:, :, None] * columns  # (M, K, p, rows)
-        for model in range(n_models):
-            _subtract_upper(matrix[model], weighted[model].flatten(0, 1), products[model].flatten(0, 1))
-    if n_outputs > 1:
-        matrix = matrix.triu() + matrix.triu(1).mT
+    matrices, blocks = zip(*(_portion_of_hessian(*portion) for portion in _samples(objective, theta)), strict=True)
+    matrix, block = reduce(add, matrices), reduce(add, blocks)  # (M, P, P), (M, K, p, p)
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
-    by_class.diagonal(dim1=1, dim2=3).add_(blocks.permute(0, 2, 3, 1))  # (M, p, p, K)
+    by_class.diagonal(dim1=1, dim2=3).add_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
     matrix /= objective.total[:, None, None]
     diagonal = by_class.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (M, K, p)
     if n_outputs > 1:
@@ -137,12 +126,29 @@ def hessian(objective, theta: Tensor) -> Tensor:
     return matrix
 
 
-def _subtract_upper(matrix: Tensor, left: Tensor, right: Tensor) -> None:
-    """Subtract left @ right.T, a symmetric matrix, from the upper triangle, and from as much below as is quicker."""
-    stride = max(SMALLEST_STRIP, -(-len(matrix) // TRIANGLE_STRIPS))
-    for start in range(0, len(matrix), stride):
+def _portion_of_hessian(design: Tensor, proba: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """- Σ s p pᵀ ⊗ x̃ x̃ᵀ, (M, P, P), and Σ s p x̃ x̃ᵀ by class, (M, K, p, p); for one output their sum in the latter."""
+    columns = design.T.contiguous()  # (p, rows)
+    weighted = (proba * weights)[:, :, None] * columns  # (M, K, p, rows)
+    n_models, n_outputs, n_columns, _ = weighted.shape
+    if n_outputs == 1:
+        return design.new_zeros(n_models, n_columns, n_columns), weighted * (1 - proba)[:, :, None] @ design
+    products = proba[:, :, None] * columns  # (M, K, p, rows)
+    matrices = [-_symmetric_product(a, b) for a, b in zip(weighted.flatten(1, 2), products.flatten(1, 2), strict=True)]
+    return torch.stack(matrices), weighted @ design
+
+
+def _symmetric_product(left: Tensor, right: Tensor) -> Tensor:
+    """The product left @ right.T, which is symmetric, from little more than its upper triangle."""
+    size = len(left)
+    if size <= SMALLEST_STRIP:
+        return left @ right.T
+    matrix = left.new_empty(size, size)
+    stride = max(SMALLEST_STRIP, -(-size // TRIANGLE_STRIPS))
+    for start in range(0, size, stride):
         rows = slice(start, start + stride)
-        matrix[rows, start:].addmm_(left[rows], right[start:].T, alpha=-1)
+        matrix[rows, start:] = left[rows] @ right[start:].T
+    return matrix.triu() + matrix.triu(1).T
 
 
 def gram(objective) -> Tensor:
@@ -203,10 +209,13 @@ def diagonal_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
 
 def factorise(matrices: Tensor) -> Tensor:
     """Cholesky factors of positive semi-definite matrices (..., p, p), with the least jitter that it takes."""
+    factor, info = torch.linalg.cholesky_ex(matrices)
+    if not info.any():
+        return factor
     largest = matrices.diagonal(dim1=-2, dim2=-1).amax(dim=-1).clamp_min(torch.finfo(matrices.dtype).tiny)  # (...)
-    for jitter in (0.0, *JITTERS):
+    for jitter in JITTERS:
         ridge = (jitter * largest)[..., None].expand(matrices.shape[:-1])
-        factor, info = torch.linalg.cholesky_ex(matrices + torch.diag_embed(ridge) if jitter else matrices)
+        factor, info = torch.linalg.cholesky_ex(matrices + torch.diag_embed(ridge))
         if not info.any():
             break
     return factor

@@ -36,6 +36,8 @@ BLOCK_BYTES = 4 * 2**20
 PART_ROWS = 1024
 # A design smaller than this is kept.
 KEEP_BYTES = 16 * 2**20
+# From here on products are quicker class by class (1.5x for 20,000 x 512 x 100, as quick for 64).
+MANY_OUTPUTS = 64
 # Rows that centre and scale of the columns are taken from.
 SPREAD_ROWS = 4096
 # |mean| / scale up to which the mean may be folded into the parameters: products then lose as many of the digits that
@@ -421,7 +423,11 @@ def linear(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Logits (n, K) of rows of any storage, in the wider one of the dtypes."""
     dtype = torch.promote_types(X.dtype, weight.dtype)
     X, weight, bias = X.to(dtype), weight.to(dtype), bias.to(dtype)
-    return functional.linear(X, weight, bias) if X.layout == torch.strided else X @ weight.T + bias
+    if X.layout != torch.strided:
+        return X @ weight.T + bias
+    if len(weight) < MANY_OUTPUTS:
+        return functional.linear(X, weight, bias)
+    return torch.addmm(bias[:, None], weight, X.T).T
 
 
 def as_tensor(array: np.ndarray) -> Tensor:

@@ -6,11 +6,12 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from reference import converged, objective, relative_error
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.inspection import permutation_importance
@@ -616,6 +617,102 @@ class TestNothingGlobalChanges:
         a, b = (TorchSoftmaxClassifier(solver=solver).fit(*raw_data) for _ in range(2))
         np.testing.assert_array_equal(a.coef_, b.coef_)
         np.testing.assert_array_equal(a.loss_curve_, b.loss_curve_)
+
+
+class TestSparse:
+    @pytest.fixture
+    def text(self):
+        """Counts-like rows with a word that never occurs, an empty row, an explicit zero."""
+        rng = np.random.default_rng(0)
+        X = rng.poisson(0.2, size=(150, 40)).astype(float)
+        y = np.array(["sport", "politics", "weather"])[(X[:, :3] + rng.gumbel(size=(150, 3))).argmax(axis=1)]
+        X[:, 7], X[3] = 0, 0
+        return X, y
+
+    KINDS = ("csr_array", "csc_array", "coo_array", "csr_matrix", "csc_matrix", "coo_matrix")
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("solver", ["auto", "newton", "lbfgs"])
+    def test_equals_dense(self, text, kind, solver):
+        X, y = text
+        sparse = getattr(sp, kind)(X)
+        a = TorchSoftmaxClassifier(solver=solver, tol=TIGHT).fit(sparse, y)
+        b = TorchSoftmaxClassifier(tol=TIGHT).fit(X, y)
+        assert relative_error(a.coef_, b.coef_) < 1e-6
+        np.testing.assert_allclose(a.predict_proba(sparse), b.predict_proba(X), rtol=1e-6)
+        assert a.score(sparse, y) == b.score(X, y)
+
+    @pytest.mark.parametrize("fit_intercept", [True, False])
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_equals_logistic_regression(self, text, fit_intercept, classes):
+        X, y = text
+        rows = np.isin(y, np.unique(y)[:classes])
+        X, y = sp.csr_array(X[rows]), y[rows]
+        weight = np.random.default_rng(0).uniform(0.1, 2, size=len(y))
+        ours = TorchSoftmaxClassifier(fit_intercept=fit_intercept, tol=TIGHT).fit(X, y, weight)
+        theirs = converged(X.toarray(), y, fit_intercept=fit_intercept, sample_weight=weight)
+        assert relative_error(ours.coef_, theirs.coef_) < 1e-6
+
+    def test_unsorted_duplicate_and_zero_entries(self, text):
+        X, y = text
+        plain = sp.csr_array(X)
+        order = np.random.default_rng(0).permutation(plain.nnz)
+        coo = plain.tocoo()
+        # Each entry in two halves, in any order, and zeros that are stored.
+        row, column = (np.r_[part[order], part, [0, 0]] for part in (coo.row, coo.col))
+        values = np.r_[coo.data[order] / 2, coo.data / 2, [0.0, 0.0]]
+        by_row = np.argsort(row, kind="stable")
+        indptr = np.searchsorted(row[by_row], np.arange(len(X) + 1))
+        messy = sp.csr_array((values[by_row], column[by_row], indptr), shape=X.shape)
+        assert not messy.has_canonical_format
+        before = messy.data.copy()
+        a = TorchSoftmaxClassifier(tol=TIGHT).fit(messy, y)
+        np.testing.assert_allclose(a.coef_, TorchSoftmaxClassifier(tol=TIGHT).fit(plain, y).coef_, rtol=1e-9)
+        np.testing.assert_array_equal(messy.data, before)
+
+    @pytest.mark.parametrize("index", [np.int32, np.int64])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_types_of_values_and_indices(self, text, index, dtype):
+        X, y = text
+        sparse = sp.csr_array(X.astype(dtype))
+        sparse.indices, sparse.indptr = sparse.indices.astype(index), sparse.indptr.astype(index)
+        clf = TorchSoftmaxClassifier().fit(sparse, y)
+        assert clf.coef_.dtype == clf.predict_proba(sparse).dtype == dtype
+        best = objective(converged(X, y), X, y)
+        assert objective(clf, X, y) <= best * (1 + 1e-6)
+
+    @pytest.mark.parametrize("batch_size", [None, 32])
+    def test_descent(self, text, batch_size):
+        X, y = text
+        settings = {"solver": "sgd", "batch_size": batch_size, "max_iter": 20, "random_state": 0}
+        with pytest.warns(ConvergenceWarning):
+            a, b = (TorchSoftmaxClassifier(**settings).fit(Z, y) for Z in (X, sp.csr_array(X)))
+        np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-9)
+
+    def test_a_hundred_thousand_features(self):
+        rng = np.random.default_rng(0)
+        X = sp.random_array((2_000, 120_000), density=2e-4, rng=rng, format="csr")
+        y = np.asarray(X[:, :60_000].sum(axis=1) > X[:, 60_000:].sum(axis=1)).astype(int)
+        clf = TorchSoftmaxClassifier(C=10.0).fit(X, y)
+        assert clf.converged_
+        assert clf.score(X, y) > 0.95
+
+
+class TestPasses:
+    """Counts that do not depend on the machine: a fit that needs more than before fails here, without a clock."""
+
+    def test_a_tall_table_takes_few_passes(self, tall_table):
+        clf = TorchSoftmaxClassifier().fit(*tall_table)
+        assert clf.n_passes_ <= 8  # 6.4 when this was written
+
+    @pytest.mark.parametrize(("load", "most"), [(load_iris, 8), (load_wine, 9), (load_breast_cancer, 9)])
+    def test_tiny_tables_take_newton_steps(self, load, most):
+        clf = TorchSoftmaxClassifier().fit(*load(return_X_y=True))
+        assert clf.n_passes_ <= most
+
+    def test_digits(self):
+        clf = TorchSoftmaxClassifier().fit(*load_digits(return_X_y=True))
+        assert clf.n_passes_ <= 75  # 59 when this was written
 
 
 def test_extreme_logits_give_finite_probabilities():

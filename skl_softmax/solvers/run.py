@@ -81,7 +81,7 @@ class Run:
 
         What a rough metric misses it misses at every θ: it is made again only when the passes have doubled.
         """
-        wait = max(round(metric.price), 0 if metric.follows else self._metric_pass)
+        wait = max(metric.price - 0.5, 0 if metric.follows else self._metric_pass)
         if self.n_passes - self._metric_pass < wait:
             return False
         return self._passes_to_come() >= metric.price

@@ -1,0 +1,1 @@
+"""Benchmarks of skl_softmax beside its peers; see ``python -m benchmarks --help``."""

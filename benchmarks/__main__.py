@@ -1,0 +1,39 @@
+"""``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it."""
+
+import argparse
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="measure and write results/speed.json")
+    run.add_argument("--problems", nargs="+", help="names; all but those that need the internet if not given")
+    run.add_argument("--C", nargs="+", type=float, default=[0.01, 1.0, 100.0], help="inverse penalties")
+    run.add_argument("--peers", nargs="+", help="names; all if not given")
+    run.add_argument("--target", type=float, default=1e-6, help="relative gap to reach")
+    run.add_argument("--limit", type=float, default=60.0, help="seconds after which a fit is stopped")
+    run.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
+    for command in (run, commands.add_parser("report", help="write results/speed.md and results/speed.png")):
+        command.add_argument("--results", type=Path, default=RESULTS / "speed.json", help="the file of measurements")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse()
+    if arguments.command == "report":
+        from benchmarks.report import report
+
+        report(arguments.results)
+        return
+    from benchmarks.problems import PROBLEMS
+    from benchmarks.run import run
+
+    names = arguments.problems or [name for name, problem in PROBLEMS.items() if problem.size != "online"]
+    run(names, arguments.C, arguments.peers, arguments.target, arguments.limit, arguments.data_dir, arguments.results)
+
+
+if __name__ == "__main__":
+    main()

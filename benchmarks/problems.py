@@ -1,0 +1,157 @@
+"""Named problems: what is fitted, on which data. Each function returns X and y; all are seeded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from sklearn import datasets
+
+CS = (0.01, 1.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Data by name. ``size`` is the row of the targets that it counts for."""
+
+    name: str
+    size: str
+    load: Callable[[Path | None], tuple]
+    dtype: str = "float64"
+
+    def data(self, data_dir: Path | None):
+        """X, in the problem's dtype, and y."""
+        X, y = self.load(data_dir)
+        return X.astype(self.dtype, copy=False), y
+
+
+def bundled(name):
+    return lambda _: getattr(datasets, f"load_{name}")(return_X_y=True)
+
+
+@cache
+def letter(data_dir):
+    if data_dir is None:
+        return datasets.fetch_openml("letter", version=1, return_X_y=True, as_frame=False)
+    frame = pd.read_csv(data_dir / "letter.csv.gz")
+    return frame.drop(columns="Letter").to_numpy(np.float64), frame["Letter"].to_numpy(object)
+
+
+@cache
+def covertype_10k(data_dir):
+    if data_dir is None:
+        X, y = covertype(None)
+        return X[:10_000], y[:10_000]
+    frame = pd.read_csv(data_dir / "covtype_10k.csv.gz")
+    return frame.drop(columns="Cover_Type").to_numpy(np.float64), frame["Cover_Type"].to_numpy()
+
+
+@cache
+def covertype(_):
+    return datasets.fetch_covtype(return_X_y=True)
+
+
+@cache
+def mnist_like(_):
+    """10,000 images of 28 x 28 pixels, low-rank and spatially correlated, values 0 to 255, 10 classes."""
+    rng = np.random.default_rng(0)
+    grid = np.linspace(0, 1, 28)
+    blur = np.exp(-((grid[:, None] - grid) ** 2) / (2 * 0.06**2))
+    patterns = np.einsum("ab,rbc,dc->rad", blur, rng.normal(size=(60, 28, 28)), blur).reshape(60, 784)
+    y = rng.integers(10, size=10_000)
+    codes = 0.12 * rng.normal(size=(10, 60))[y] + rng.normal(size=(10_000, 60)) * np.geomspace(1, 0.1, 60)
+    pixels = codes @ patterns + 0.02 * patterns.std() * rng.normal(size=(10_000, 784))
+    window = np.sin(np.pi * grid) ** 2  # dark corners, as in photographs of digits
+    pixels = np.maximum(0, pixels * np.outer(window, window).reshape(784))
+    return np.round(255 * np.minimum(1, pixels / np.quantile(pixels, 0.999))), y
+
+
+@cache
+def tall_scaled(_):
+    return datasets.make_classification(
+        200_000, 50, n_informative=25, n_redundant=12, n_classes=5, n_clusters_per_class=1, random_state=0
+    )
+
+
+@cache
+def very_tall_scaled(_):
+    return datasets.make_classification(
+        1_000_000, 20, n_informative=10, n_redundant=5, n_classes=3, n_clusters_per_class=1, random_state=0
+    )
+
+
+def badly_scaled(load):
+    """Columns multiplied by 10^U(-2, 3) and shifted by 10^U(-1, 3)."""
+
+    @cache
+    def raw(data_dir):
+        X, y = load(data_dir)
+        rng = np.random.RandomState(1)
+        factors, shifts = 10 ** rng.uniform(-2, 3, X.shape[1]), 10 ** rng.uniform(-1, 3, X.shape[1])
+        return X * factors + shifts, y
+
+    return raw
+
+
+@cache
+def embeddings(_):
+    """20,000 vectors of 512 correlated features around 100 class centres, of norm about one."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(100, size=20_000)
+    basis = np.linalg.qr(rng.normal(size=(512, 512)))[0] * np.geomspace(1, 0.02, 512)[:, None]
+    X = (0.35 * rng.normal(size=(100, 512))[y] + rng.normal(size=(20_000, 512))) @ basis
+    return X / np.linalg.norm(X, axis=1).mean() + 0.01 * rng.normal(size=512), y
+
+
+@cache
+def text_like(_):
+    """20,000 documents of about 100 of 50,000 words, Zipf-distributed, tf-idf-like values, 20 topics."""
+    rng = np.random.default_rng(0)
+    n, d, per_row, n_classes = 20_000, 50_000, 100, 20
+    y = rng.integers(n_classes, size=n)
+    zipf = 1 / (np.arange(d) + 10.0)
+    common = rng.choice(d, size=(n, per_row), p=zipf / zipf.sum())
+    topics = rng.permutation(d)[: n_classes * 400].reshape(n_classes, 400)
+    own = topics[y[:, None], rng.integers(400, size=(n, per_row))]
+    words = np.where(rng.random((n, per_row)) < 0.1, own, common)
+    values = rng.uniform(0.5, 1.5, size=(n, per_row)) / np.sqrt(per_row)
+    X = sp.csr_array((values.ravel(), words.ravel(), np.arange(0, n * per_row + 1, per_row)), shape=(n, d))
+    X.sum_duplicates()
+    return X, y
+
+
+@cache
+def one_hot(_):
+    """500,000 rows of 20 categorical columns of 1,000 levels each, one-hot, 2 classes."""
+    rng = np.random.default_rng(0)
+    n, n_columns, levels = 500_000, 20, 1_000
+    codes = (levels * rng.random((n, n_columns)) ** 3).astype(np.int32) + levels * np.arange(n_columns, dtype=np.int32)
+    effects = 0.5 * rng.normal(size=n_columns * levels)
+    y = (effects[codes].sum(axis=1) + rng.logistic(size=n) > 0).astype(int)
+    indptr = np.arange(0, n * n_columns + 1, n_columns, dtype=np.int32)
+    return sp.csr_array((np.ones(n * n_columns), codes.ravel(), indptr), shape=(n, n_columns * levels)), y
+
+
+PROBLEMS = {
+    problem.name: problem
+    for problem in (
+        *(Problem(name, "tiny", bundled(name)) for name in ("iris", "wine", "breast_cancer")),
+        Problem("digits", "medium", bundled("digits")),
+        Problem("letter", "medium", letter),
+        Problem("covertype_10k", "medium", covertype_10k),
+        Problem("mnist_like", "medium", mnist_like),
+        Problem("embeddings", "medium", embeddings),
+        Problem("tall_scaled", "large", tall_scaled),
+        Problem("tall_raw", "large", badly_scaled(tall_scaled)),
+        Problem("tall_raw_float32", "large", badly_scaled(tall_scaled), "float32"),
+        Problem("very_tall_scaled", "large", very_tall_scaled),
+        Problem("very_tall_raw", "large", badly_scaled(very_tall_scaled)),
+        Problem("very_tall_raw_float32", "large", badly_scaled(very_tall_scaled), "float32"),
+        Problem("sparse_text", "large", text_like),
+        Problem("sparse_one_hot", "large", one_hot),
+        Problem("covertype", "online", covertype),
+    )
+}

@@ -1,0 +1,134 @@
+"""The table and the picture of a run."""
+
+import json
+from math import exp, log
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+
+from benchmarks.peers import OURS
+
+FLOOR = 1e-10  # gaps below this are drawn there
+COLORS = {
+    OURS: "#D55E00",
+    "LogisticRegression(lbfgs)": "#0072B2",
+    "LogisticRegression(newton-cg)": "#56B4E9",
+    "LogisticRegression(newton-cholesky)": "#009E73",
+    "LogisticRegression(liblinear)": "#F0E442",
+    "LogisticRegression(saga)": "#999999",
+    "torch.optim.LBFGS": "#CC79A7",
+    "SGDClassifier(log_loss)": "#8C6D31",
+    "skorch": "#333333",
+}
+SIZES = ("tiny", "medium", "large", "online")
+
+
+def report(path: Path):
+    """Write the Markdown table and the picture beside the file of measurements."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows = [row(result) for result in record["results"]]
+    text = f"# Time to a relative gap of {record['target']:g}\n\n{table(rows)}\n\n{summary(rows)}\n\n{note(record)}\n"
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    picture(record, path.with_suffix(".png"))
+    print(text)
+    print(f"Written to {path.with_suffix('.md')} and {path.with_suffix('.png')}")
+
+
+def row(result):
+    """What the table says of a problem. A peer that did not reach the target counts with the limit."""
+    limit = result["limit"]
+    reached = {t["peer"]: t for t in result["reached"]}
+    ours = reached.get(OURS)
+    scikit = {k: t for k, t in reached.items() if k.startswith("LogisticRegression") and t["median"] <= limit}
+    others = {k: t for k, t in reached.items() if k != OURS and t["median"] <= limit}
+    best = min(scikit.values(), key=lambda t: t["median"], default=None)
+    fastest = min(others.values(), key=lambda t: t["median"], default=None)
+    n, d, k = result["shape"]
+    tried = next(t for t in result["tried"] if t["peer"] == OURS)
+    return {
+        "size": result["size"],
+        "problem": result["problem"],
+        "C": result["C"],
+        "n × d × K": f"{n:,} × {d:,} × {k}",
+        "ours [s]": ours["median"] if ours else None,
+        "best of scikit-learn [s]": best["median"] if best else limit,
+        "which": f"{best['peer'][19:-1]}, {best['label']}" if best else f"none in {limit:g} s",
+        "ratio": (best["median"] if best else limit) / ours["median"] if ours else None,
+        "open": best is None,
+        "best of all others [s]": f"{fastest['median']:.3g} ({fastest['peer']})" if fastest else "–",
+        "passes": result["passes"],
+        "fit / read": ours["median"] / result["read_seconds"] if ours else None,
+        "memory [MB]": tried["memory"] / 1e6 if tried.get("memory") is not None else None,
+    }
+
+
+def table(rows):
+    """Markdown."""
+    frame = pd.DataFrame(rows)
+    frame["ratio"] = [
+        "not reached" if pd.isna(r) else f"{'≥ ' if o else ''}{r:.1f}×"
+        for r, o in zip(frame["ratio"], frame["open"], strict=True)
+    ]
+    for column in ("ours [s]", "best of scikit-learn [s]", "passes"):
+        frame[column] = ["–" if pd.isna(v) else f"{v:.3g}" for v in frame[column]]
+    for column in ("fit / read", "memory [MB]"):
+        frame[column] = ["–" if pd.isna(v) else f"{v:.0f}" for v in frame[column]]
+    return frame.drop(columns=["size", "open"]).to_markdown(index=False, disable_numparse=True)
+
+
+def summary(rows):
+    """Geometric mean and worst of the ratios, by size."""
+    lines = ["| size | problems | reached | geometric mean | worst |", "| --- | --- | --- | --- | --- |"]
+    for size in SIZES:
+        chosen = [r for r in rows if r["size"] == size]
+        ratios = [r["ratio"] for r in chosen if r["ratio"] is not None]
+        if ratios:
+            mean = exp(sum(map(log, ratios)) / len(ratios))
+            lines.append(f"| {size} | {len(chosen)} | {len(ratios)} | {mean:.1f}× | {min(ratios):.1f}× |")
+    return "\n".join(lines)
+
+
+def note(record):
+    """How it was measured."""
+    machine = record["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("scikit-learn", "torch", "numpy", "scipy"))
+    return (
+        f"Measured on {machine['date']} on {machine['cores']} cores, Python {machine['python']}, {versions}. Ours is "
+        "the constructor with nothing but C. F is recomputed in float64 NumPy; F* is the lowest F that any contestant "
+        "reached. Of every peer the quickest setting (tolerance, threads) that reaches the target counts, medians of "
+        "up to nine fits in turn; one that does not within the limit counts with that time (≥). Passes: "
+        "over X, for values with gradients and Hessian-vector products, samples by their share. fit / read: time of a "
+        "fit over that of reading X once. Memory: the most held beyond what was held before the fit."
+    )
+
+
+def picture(record, path):
+    """Time against gap of everything that was tried."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    results = [r for r in record["results"] if r["C"] == 1.0]
+    n_rows = -(-len(results) // 4)
+    figure, grid = plt.subplots(n_rows, 4, figsize=(14, 2.7 * n_rows), layout="constrained", squeeze=False)
+    for axes in grid.flat[len(results) :]:
+        axes.set_visible(False)
+    for axes, result in zip(grid.flat, results, strict=False):
+        for t in result["tried"]:
+            if t["gap"] < float("inf"):
+                mine = t["peer"] == OURS
+                axes.scatter(
+                    t["first"], min(1.0, max(t["gap"], FLOOR)), color=COLORS[t["peer"]], s=90 if mine else 22,
+                    marker="*" if mine else "o", zorder=3 if mine else 2,
+                )  # fmt: skip
+        axes.axhline(record["target"], color="black", linewidth=0.7, linestyle="--")
+        axes.set(xscale="log", yscale="log", ylim=(FLOOR / 3, 3), title=result["problem"])
+        axes.grid(alpha=0.25)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("relative gap")
+    for axes in grid[-1]:
+        axes.set_xlabel("seconds")
+    marks = [plt.Line2D([], [], color=c, marker="*" if p == OURS else "o", linestyle="") for p, c in COLORS.items()]
+    figure.legend(marks, COLORS, loc="outside lower center", ncols=5, fontsize=9)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)

@@ -1,0 +1,112 @@
+"""Time to a target gap, for every problem, C and peer."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numpy as np
+
+from benchmarks import measure
+from benchmarks.peers import OURS, settings
+from benchmarks.problems import PROBLEMS
+
+PACKAGES = ("skl-softmax", "numpy", "scipy", "scikit-learn", "torch", "skorch")
+MAX_REPEATS, REPEAT_SECONDS = 9, 5.0
+
+
+def run(names, Cs, peers, target, limit, data_dir, path):
+    """Measure, and write the JSON file after every problem; what the file holds of other problems and C stays."""
+    known = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+    results = {(r["problem"], r["C"]): r for r in known}
+    for name in names:
+        X, y = PROBLEMS[name].data(data_dir)
+        for C in Cs:
+            result = {"problem": name, "size": PROBLEMS[name].size, "C": C, "limit": limit}
+            results[name, C] = result | contest(X, y, C, peers, target, limit)
+            ordered = [results[p, c] for p in PROBLEMS for c in sorted(c for q, c in results if q == p)]
+            record = {"machine": machine(), "target": target, "results": ordered}
+            path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            print_result(results[name, C])
+
+
+def contest(X, y, C, peers, target, limit):
+    """Search the fastest setting of each peer that reaches the target, then time these in turn."""
+    n_classes = len(np.unique(y))
+    entries = [s for s in settings() if (peers is None or s.peer in peers) and s.suits(X, n_classes)]
+    tried = search(entries, X, y, C, limit)
+    best = min(t["objective"] for t in tried if np.isfinite(t["objective"]))
+    for t in tried:
+        t["gap"] = max(0.0, (t["objective"] - best) / abs(best))
+    reached = fastest([t for t in tried if t["gap"] <= target])
+    repeat(reached, X, y, C, limit)
+    ours = next((t for t in reached if t["peer"] == OURS), None)
+    read = measure.seconds_to_read(X)
+    return {
+        "shape": [*X.shape, n_classes],
+        "dtype": str(X.dtype),
+        "optimum": best,
+        "read_seconds": read,
+        "passes": None if ours is None else ours["passes"],
+        "reached": [{k: v for k, v in t.items() if k != "setting"} for t in reached],
+        "tried": [{k: v for k, v in t.items() if k not in ("setting", "seconds")} for t in tried],
+    }
+
+
+def search(entries, X, y, C, limit):
+    """Fit every setting once; skip what is slower than a setting of the same peer that was stopped."""
+    tried, stopped = [], set()
+    for setting in entries:
+        if (setting.peer, setting.n_threads) in stopped:
+            continue
+        with measure.PeakMemory() as peak:
+            seconds, model = measure.fit(setting, X, y, C, limit)
+        if model is None:
+            stopped.add((setting.peer, setting.n_threads))
+        value = np.inf if model is None else measure.objective(model, X, y, C)
+        value = np.inf if np.isnan(value) else value
+        passes = float(model.n_passes_) if hasattr(model, "n_passes_") else None
+        tried.append(
+            {"peer": setting.peer, "label": setting.label, "setting": setting, "first": min(seconds, limit),
+             "objective": value, "passes": passes, "memory": peak.bytes}
+        )  # fmt: skip
+    return tried
+
+
+def fastest(reached):
+    """The quickest setting of each peer."""
+    by_peer = {}
+    for t in sorted(reached, key=lambda t: t["first"]):
+        by_peer.setdefault(t["peer"], t)
+    return list(by_peer.values())
+
+
+def repeat(reached, X, y, C, limit):
+    """Take turns, until each has had its repeats or its share of time."""
+    for t in reached:
+        t["seconds"] = []
+    for _ in range(MAX_REPEATS):
+        for t in reached:
+            if not t["seconds"] or sum(t["seconds"]) < REPEAT_SECONDS:
+                t["seconds"].append(measure.fit(t["setting"], X, y, C, 2 * limit)[0])
+    for t in reached:
+        t["median"] = float(np.median(t["seconds"]))
+
+
+def machine():
+    """What the figures were measured on and with."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def print_result(result):
+    """One line for each peer."""
+    print(f"{result['problem']} C={result['C']:g} {result['shape']} optimum {result['optimum']:.8g}", flush=True)
+    for t in sorted(result["reached"], key=lambda t: t["median"]):
+        print(f"    {t['median']:9.4f} s  {t['peer']}, {t['label']}, gap {t['gap']:.0e}", flush=True)

@@ -1,0 +1,51 @@
+"""The benchmark runs, on its smallest problem, so that it cannot rot."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from reference import converged, objective
+
+from benchmarks import measure
+from benchmarks.peers import OURS
+from benchmarks.problems import PROBLEMS
+
+
+def test_run_and_report(tmp_path, monkeypatch, capsys):
+    from benchmarks.__main__ import main
+
+    path = tmp_path / "speed.json"
+    peers = [OURS, "LogisticRegression(newton-cholesky)"]
+    command = ["run", "--problems", "iris", "--C", "1", "--limit", "5", "--results", str(path), "--peers", *peers]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *command])
+    main()
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "report", "--results", str(path)])
+    main()
+    (result,) = json.loads(path.read_text())["results"]
+    assert {t["peer"] for t in result["reached"]} == set(peers)
+    assert "| iris" in path.with_suffix(".md").read_text()
+    assert path.with_suffix(".png").stat().st_size > 10_000
+    assert "tiny" in capsys.readouterr().out
+
+
+def test_its_objective_is_that_of_the_tests():
+    X, y = PROBLEMS["wine"].data(None)
+    model = converged(X, y, C=2.0)
+    assert measure.objective(model, X, y, 2.0) == pytest.approx(objective(model, X, y, C=2.0), rel=1e-12)
+
+
+def test_a_fit_is_stopped_at_the_limit():
+    class Endless:
+        def fit(self, X, y):
+            while True:
+                pass
+
+    class Setting:
+        n_threads = 1
+
+        def make(self, C, n):
+            return Endless()
+
+    seconds, model = measure.fit(Setting(), np.zeros((1, 1)), None, 1.0, 0.05)
+    assert (seconds, model) == (np.inf, None)
