@@ -90,6 +90,11 @@ class Objective:
         return self.data.n_rows
 
     @property
+    def has_diagonal_metric(self) -> bool:
+        """Whether the diagonal is all that the storage of X lets a metric know."""
+        return not self.data.centres
+
+    @property
     def n_models(self) -> int:
         return len(self.penalty)
 

@@ -53,4 +53,4 @@ def choose_solver(objective: Objective) -> str:
     if objective.n_rows * objective.n_parameters**2 <= NEWTON_LIMIT:
         return "newton"
     # With a metric that knows no correlations, conjugate gradients find a step sooner than L-BFGS finds its pairs.
-    return "lbfgs" if objective.data.centres else "newton"
+    return "newton" if objective.has_diagonal_metric else "lbfgs"

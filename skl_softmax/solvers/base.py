@@ -37,6 +37,7 @@ class Objective(Protocol):
     n_parameters: int
     n_rows: int
     separable_below: Tensor
+    has_diagonal_metric: bool  # whether its metric knows no correlations
 
     def at(self, theta: Tensor) -> Evaluation: ...
 
