@@ -21,7 +21,7 @@ iris: $(STAMP)  ## fit iris, compare with other classifiers, write a table and a
 test: $(STAMP)  ## run the test suite
 	$(BIN)/python -m pytest
 
-bench: $(STAMP)  ## measure time to equal accuracy beside the peers (about an hour); DATA=folder of local data
+bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DATA=folder of local data
 	$(BIN)/python -m benchmarks run $(if $(DATA),--data-dir $(DATA))
 	$(BIN)/python -m benchmarks report
 

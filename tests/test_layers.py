@@ -68,7 +68,7 @@ def test_public_names_are_documented():
             assert all(inspect.getdoc(item) for item in (public, *methods))
 
 
-def test_every_parameter_and_attribute_is_documented():
+def test_every_parameter_is_documented():
     text = inspect.getdoc(skl_softmax.TorchSoftmaxClassifier)
     for name in inspect.signature(skl_softmax.TorchSoftmaxClassifier).parameters:
         assert f"\n{name} : " in text
