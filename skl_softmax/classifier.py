@@ -24,6 +24,7 @@ from skl_softmax.inputs import (
 )
 from skl_softmax.losses import loss_for
 from skl_softmax.objective import Objective
+from skl_softmax.small import SmallObjective, is_small
 from skl_softmax.solvers import PATIENCE, SOLVERS, SolveResult, SolverOptions, Status, choose_solver, optimality
 
 
@@ -286,7 +287,8 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def _objective(self, rows: TrainingRows, data: Data) -> Objective:
         total = rows.weights.sum()[None]  # (1,)
-        return Objective(
+        kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
+        return kind(
             data=data,
             targets=rows.targets if rows.n_outputs > 1 else rows.targets.to(data.dtype),
             weights=rows.weights[None].to(data.dtype),

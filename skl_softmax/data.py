@@ -230,8 +230,8 @@ class DenseData(Data):
         squares of deviations overflow or vanish for columns beyond 1e±154.
         """
         mean, largest = _centre_and_spread(X[:: max(1, len(X) // SPREAD_ROWS)], fit_intercept)
-        unseen = torch.nonzero(largest == 0)[:, 0]
-        if len(unseen) and len(X) > SPREAD_ROWS:
+        if len(X) > SPREAD_ROWS and (largest == 0).any():
+            unseen = torch.nonzero(largest == 0)[:, 0]
             mean[unseen], largest[unseen] = _centre_and_spread(X[:, unseen], fit_intercept)
         scale = torch.where(largest > 0, largest, 1.0)
         folds = X.dtype == torch.float64 and (mean.abs() <= FOLD_LIMIT * scale).all()
@@ -433,9 +433,12 @@ class _Writeable:
 
 def _centre_and_spread(x: Tensor, fit_intercept: bool) -> tuple[Tensor, Tensor]:
     """Means (or zeros) of the columns and the largest deviation from them, in float64."""
+    if not fit_intercept:
+        low, high = torch.aminmax(x, dim=0)
+        return low.new_zeros(len(low), dtype=torch.float64), torch.maximum(high, -low).double()
     # Measured from the first row, so that the mean of a constant column is exactly its value.
-    first = x[0].double() * fit_intercept
+    first = x[0].double()
     deviation = x - first  # (n, d)
-    shift = deviation.mean(dim=0) * fit_intercept
-    low, high = deviation.amin(dim=0), deviation.amax(dim=0)
+    shift = deviation.mean(dim=0)
+    low, high = torch.aminmax(deviation, dim=0)
     return first + shift, torch.maximum(high - shift, shift - low)

@@ -41,19 +41,21 @@ class TrainingRows:
 def check_training_rows(estimator: BaseEstimator, X, y, sample_weight) -> TrainingRows:
     """Check X, y and the weights; set ``n_features_in_`` and ``feature_names_in_``; encode the labels."""
     X, y = validate_data(estimator, X, y, **ROWS, order="C")
-    check_classification_targets(y)
+    if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the check takes a tenth of the fit
+        check_classification_targets(y)
     encoder = LabelEncoder()
     targets = encoder.fit_transform(y)
-    if len(encoder.classes_) < 2:
+    classes = encoder.classes_
+    if len(classes) < 2:
         raise ValueError(
-            f"y holds one class only, {encoder.classes_.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
+            f"y holds one class only, {classes.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
             "two. Check how y was made or split."
         )
-    weights = _row_weights(estimator.class_weight, encoder.classes_, X, y, targets, sample_weight)
+    weights = _row_weights(estimator.class_weight, classes, X, y, targets, sample_weight)
     counts = weights > 0
     if not counts.all():  # left out, so that they have no influence at all, not even on rounding
         X, targets, weights = X[counts], targets[counts], weights[counts]
-    return TrainingRows(_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), encoder.classes_)
+    return TrainingRows(_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), classes)
 
 
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:

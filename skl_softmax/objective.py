@@ -90,8 +90,11 @@ class Objective:
         return self.data.n_rows
 
     @property
-    def has_diagonal_metric(self) -> bool:
-        """Whether the diagonal is all that the storage of X lets a metric know."""
+    def prefers_newton(self) -> bool:
+        """Whether Newton's method needs less time than L-BFGS.
+
+        With a metric that knows no correlations, conjugate gradients find a step sooner than L-BFGS finds its pairs.
+        """
         return not self.data.centres
 
     @property
@@ -229,9 +232,11 @@ class Objective:
         F < log 2 min(s)/S means that every row has ℓ_i < log 2, so its own class has the largest
         logit; then F goes to zero along this very θ.
         """
-        smallest = self.weights.amin(dim=1)
         one_class = self.data.fit_intercept and bool((self.targets == self.targets[0]).all())
-        return torch.where((self.penalty == 0) | one_class, log(2) * smallest / self.total, -inf)  # (M,)
+        free = (self.penalty == 0) | one_class  # (M,)
+        if not free.any():
+            return torch.full_like(self.total, -inf)
+        return torch.where(free, log(2) * self.weights.amin(dim=1) / self.total, -inf)  # (M,)
 
     def proba(self, logits: Tensor) -> Tensor:
         """Probabilities of the outputs (..., K, rows)."""

@@ -15,10 +15,11 @@ PACKAGE = Path(skl_softmax.__file__).parent
 ALLOWED = {
     "__init__": {"_version", "classifier"},
     "_version": set(),
-    "classifier": {"data", "inputs", "losses", "objective", "solvers", "start"},
+    "classifier": {"data", "inputs", "losses", "objective", "small", "solvers", "start"},
     "start": {"inputs"},
     "inputs": {"data"},
     "objective": {"curvature", "data", "losses"},
+    "small": {"curvature", "data", "objective"},
     "curvature": set(),
     "losses": set(),
     "data": set(),

@@ -9,18 +9,21 @@ from skl_softmax import data as data_module
 from skl_softmax.curvature import dense_metric, diagonal_metric, hessian, kronecker_metric
 from skl_softmax.data import DenseData
 from skl_softmax.objective import Objective
+from skl_softmax.small import SmallObjective, is_small
 
 N, D = 40, 4
 
 
-def make_objective(n_outputs=3, fit_intercept=True, C=(1.0,), standardised=True, dtype=torch.float64, seed=0):
+def make_objective(
+    n_outputs=3, fit_intercept=True, C=(1.0,), standardised=True, dtype=torch.float64, seed=0, kind=Objective
+):
     rng = np.random.default_rng(seed)
     X = torch.from_numpy(rng.normal(size=(N, D)) * [0.1, 1, 10, 1] + [0, 3, -20, 0]).to(dtype)
     targets = torch.from_numpy(rng.integers(max(n_outputs, 2), size=N))
     weights = torch.from_numpy(rng.uniform(0.1, 2, size=(1, N))).to(dtype)
     rows = DenseData.standardised(X, fit_intercept) if standardised else DenseData.raw(X, fit_intercept, dtype)
     total = weights.sum(dim=1, dtype=torch.float64).expand(len(C))
-    return Objective(
+    return kind(
         data=rows,
         targets=targets.to(dtype) if n_outputs == 1 else targets,
         weights=weights,
@@ -52,12 +55,14 @@ CASES = pytest.mark.parametrize(
     ("n_outputs", "fit_intercept", "C"),
     [(1, True, 1.0), (1, False, np.inf), (3, True, np.inf), (3, False, 0.1), (6, True, 10.0)],
 )
+KINDS = pytest.mark.parametrize("kind", [Objective, SmallObjective])
 
 
 @CASES
+@KINDS
 @pytest.mark.parametrize("standardised", [True, False])
-def test_value_and_derivatives_equal_autograd(n_outputs, fit_intercept, C, standardised):
-    objective = make_objective(n_outputs, fit_intercept, (C,), standardised)
+def test_value_and_derivatives_equal_autograd(n_outputs, fit_intercept, C, standardised, kind):
+    objective = make_objective(n_outputs, fit_intercept, (C,), standardised, kind=kind)
     theta, direction = draw(objective), draw(objective, seed=1)
     # On raw columns the logits reach 60, and derivatives of the formula lose as many digits.
     close = {"rtol": 1e-10, "atol": 1e-10}
@@ -86,14 +91,28 @@ def test_gradient_equals_a_five_point_stencil(n_outputs, fit_intercept, C):
 
 
 @CASES
-def test_hessian_is_definite_and_its_inverse_inverts_it(n_outputs, fit_intercept, C):
-    objective = make_objective(n_outputs, fit_intercept, (C,))
-    theta, vector = draw(objective), draw(objective, seed=1)
+@KINDS
+def test_hessian_is_definite_and_its_inverse_inverts_it(n_outputs, fit_intercept, C, kind):
+    objective = make_objective(n_outputs, fit_intercept, (C,), kind=kind)
+    theta, vector = draw(objective), objective.centred(draw(objective, seed=1))
     matrix = hessian(objective, theta)[0]
     torch.testing.assert_close(matrix, matrix.T)
     assert torch.linalg.eigvalsh(matrix)[0] > 0
     solved = objective.inverse_hessian(theta)(vector)
     torch.testing.assert_close((matrix @ solved.flatten()).view_as(vector), vector)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_a_singular_hessian_of_a_small_table_still_gives_a_direction(n_outputs):
+    objective = make_objective(n_outputs, C=(np.inf,), kind=SmallObjective)
+    saturated = 1e4 * draw(objective)
+    assert objective.inverse_hessian(saturated)(draw(objective, seed=1)).isfinite().all()
+
+
+def test_what_is_small():
+    assert is_small(make_objective().data, 3)
+    assert not is_small(make_objective().data, 1000)
+    assert not is_small(make_objective(dtype=torch.float32, standardised=False).data, 3)
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
@@ -122,13 +141,14 @@ def test_blocks_do_not_matter(n_outputs, monkeypatch):
         torch.testing.assert_close(objective.at(theta).gradient, whole.gradient)
 
 
+@KINDS
 @pytest.mark.parametrize("n_outputs", [1, 3])
-def test_a_stack_is_its_models_one_by_one(n_outputs):
+def test_a_stack_is_its_models_one_by_one(n_outputs, kind):
     Cs = (0.01, 1.0, np.inf)
-    stack = make_objective(n_outputs, C=Cs)
+    stack = make_objective(n_outputs, C=Cs, kind=kind)
     theta, vector = draw(stack), draw(stack, seed=1)
     for i, C in enumerate(Cs):
-        single, one = make_objective(n_outputs, C=(C,)), slice(i, i + 1)
+        single, one = make_objective(n_outputs, C=(C,), kind=kind), slice(i, i + 1)
         selected = stack.select(torch.tensor([i]))
         for objective in (single, selected):
             torch.testing.assert_close(objective.at(theta[one]).value, stack.at(theta).value[one])
@@ -152,17 +172,26 @@ def test_batches_are_unbiased(n_outputs):
     torch.testing.assert_close(shares @ values, objective.at(theta).value[0])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(Objective, torch.float64), (Objective, torch.float32), (SmallObjective, torch.float64)]
+)
 @pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
 @pytest.mark.parametrize("n_outputs", [1, 3])
-def test_extreme_logits_give_finite_losses_and_derivatives(n_outputs, size, dtype):
-    objective = make_objective(n_outputs, standardised=False, dtype=dtype, C=(np.inf,))
+def test_extreme_logits_give_finite_losses_and_derivatives(n_outputs, size, kind, dtype):
+    objective = make_objective(n_outputs, standardised=False, dtype=dtype, C=(np.inf,), kind=kind)
     theta = size * draw(objective)
     point = objective.at(theta)
     assert point.value.dtype == torch.float64
     assert point.value.isfinite().all()
     assert point.gradient.isfinite().all()
     assert hessian(objective, theta.double()).isfinite().all()
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_overflow_in_a_small_table_is_silent(n_outputs):
+    objective = make_objective(n_outputs, kind=SmallObjective)
+    with np.errstate(all="raise"):  # as a user may have it
+        assert not objective.at(1e200 * draw(objective) * 1e200).value.isfinite().any()
 
 
 def test_shifting_all_classes_leaves_the_loss():

@@ -254,7 +254,9 @@ def test_line_search_gives_sufficient_decrease(scale):
     theta = start(objective)
     point = objective.at(theta)
     direction = -scale * point.gradient
-    new_theta, new_point, stuck = backtrack(objective.at, theta, point, direction)
+    new_theta, new_point, stuck = backtrack(
+        objective.at, theta, point, direction, (point.gradient * direction).sum(dim=(1, 2))
+    )
     assert not stuck.any()
     slope = (point.gradient * (new_theta - theta)).sum()
     assert new_point.value.item() <= point.value.item() + 1e-4 * slope.item()

@@ -44,13 +44,7 @@ SOLVERS = {
     "sgd": Solver(sgd, affine_invariant=False),
 }
 
-# Operations of a Hessian up to which it costs less than the calls around it, so that nothing beats Newton's method.
-NEWTON_LIMIT = 1e7
-
 
 def choose_solver(objective: Objective) -> str:
     """The name of the solver that ``solver="auto"`` stands for."""
-    if objective.n_rows * objective.n_parameters**2 <= NEWTON_LIMIT:
-        return "newton"
-    # With a metric that knows no correlations, conjugate gradients find a step sooner than L-BFGS finds its pairs.
-    return "newton" if objective.has_diagonal_metric else "lbfgs"
+    return "newton" if objective.prefers_newton else "lbfgs"

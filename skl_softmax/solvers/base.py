@@ -37,7 +37,7 @@ class Objective(Protocol):
     n_parameters: int
     n_rows: int
     separable_below: Tensor
-    has_diagonal_metric: bool  # whether its metric knows no correlations
+    prefers_newton: bool  # whether Newton's method needs less time than L-BFGS
 
     def at(self, theta: Tensor) -> Evaluation: ...
 
@@ -120,7 +120,7 @@ class SolveResult:
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each model's vectors, in float64."""
-    return torch.bmm(a.flatten(1)[:, None], b.flatten(1)[:, :, None]).view(-1).double()  # (M,)
+    return torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(a), -1, 1)).view(-1).double()  # (M,)
 
 
 def per_model(values: Tensor, like: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     memory, metric = Memory(), run.make_metric()
     is_narrow = run.objective is not objective
     while run.active:
-        direction = -memory.product(run.point.gradient, metric)
-        gap = torch.maximum(-0.5 * inner(run.point.gradient, direction), run.extrapolated_gap())  # (M,)
+        direction, slope = memory.direction(run.point.gradient, metric)
+        gap = torch.maximum(-0.5 * slope, run.extrapolated_gap())  # (M,)
         if is_narrow and (run.stuck | (gap <= NARROW_ACCURACY * run.point.value.abs())).any():
             run.widen(objective)
             is_narrow = False
@@ -59,16 +59,16 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         keep = run.settle(gap)
         if not run.active:
             break
-        if len(keep) < len(direction):
+        if len(run.models) < len(direction):
             memory.keep(keep)
-            direction, metric = direction[keep], run.make_metric()
+            direction, slope, metric = direction[keep], slope[keep], run.make_metric()
         elif run.metric_is_due(metric):
             metric = run.make_metric()
             if metric.exact:
                 memory = Memory()
-            direction = -memory.product(run.point.gradient, metric)
+            direction, slope = memory.direction(run.point.gradient, metric)
         theta, gradient = run.theta, run.point.gradient
-        run.descend(direction)
+        run.descend(direction, slope)
         memory.add(run.theta - theta, run.point.gradient - gradient)
     return run.result()
 
@@ -89,6 +89,11 @@ class Memory:
     def keep(self, models: Tensor) -> None:
         """Forget all but these models."""
         self._pairs = deque(((s[models], y[models], rho[models]) for s, y, rho in self._pairs), self._pairs.maxlen)
+
+    def direction(self, gradient: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+        """The quasi-Newton direction -H g (M, ...) and the slope (M,) along it."""
+        direction = -self.product(gradient, metric)
+        return direction, inner(gradient, direction)
 
     def product(self, gradient: Tensor, metric: Metric) -> Tensor:
         """H g by the two-loop recursion, Nocedal & Wright (2006), algorithm 7.4, with the metric for H₀."""

@@ -17,11 +17,12 @@ MAX_TRIALS = 40
 
 
 def backtrack(
-    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor
+    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, slope: Tensor
 ) -> tuple[Tensor, Evaluation, Tensor]:
     """Step along ``direction``, from length 1 downwards, until the objective has decreased sufficiently.
 
-    Each trial yields value and slope together, so the next one is where the secant of the slopes crosses zero.
+    ``slope`` (M,) is that of the objective along the direction. Each trial yields value and slope together, so the
+    next one is where the secant of the slopes crosses zero.
     Where the promised decrease is lost in rounding, the approximate condition on slopes of Hager &
     Zhang (2005), "A new conjugate gradient method with guaranteed descent", eq. 4.1, takes over. For a convex function
     a step with sufficient decrease also gives the positive curvature sᵀy that L-BFGS wants.
@@ -33,27 +34,29 @@ def backtrack(
     stuck : Tensor of shape (M,), bool
         For which models no step was found.
     """
-    slope = inner(point.gradient, direction)  # (M,)
+    stuck = torch.zeros_like(slope, dtype=torch.bool)
+    trial_theta = theta + direction
+    trial = evaluate(trial_theta)
+    promised = (SUFFICIENT_DECREASE * s for s in slope.tolist())
+    if all(t <= v + p for t, v, p in zip(trial.value.tolist(), point.value.tolist(), promised, strict=True)):
+        return trial_theta, trial, stuck  # nearly always, and in less time than tensors of one element would take
     step = torch.ones_like(slope)  # (M,)
-    for i in range(MAX_TRIALS):
-        trial_theta = theta + per_model(step, theta) * direction
-        trial = evaluate(trial_theta)
+    for i in range(1, MAX_TRIALS + 1):
         trial_slope = inner(trial.gradient, direction)  # (M,)
-        accepted = _sufficient(point.value, slope, step, trial.value, trial_slope)  # (M,)
+        accepted = _is_sufficient(point.value, slope, step, trial.value, trial_slope)  # (M,)
         if accepted.all():
-            return trial_theta, trial, ~accepted
-        step = torch.where(accepted, step, _shorter(slope, step, trial_slope, i < SECANT_TRIALS))
-    return (
-        torch.where(per_model(accepted, theta).bool(), trial_theta, theta),
-        type(point)(
-            torch.where(accepted, trial.value, point.value),
-            torch.where(per_model(accepted, theta).bool(), trial.gradient, point.gradient),
-        ),
-        ~accepted,
-    )
+            return trial_theta, trial, stuck
+        if i < MAX_TRIALS:
+            step = torch.where(accepted, step, _shorter(slope, step, trial_slope, i <= SECANT_TRIALS))
+            trial_theta = theta + per_model(step, theta) * direction
+            trial = evaluate(trial_theta)
+    moved = per_model(accepted, theta).bool()
+    value = torch.where(accepted, trial.value, point.value)  # (M,)
+    gradient = torch.where(moved, trial.gradient, point.gradient)  # (M, ...)
+    return torch.where(moved, trial_theta, theta), type(point)(value, gradient), ~accepted
 
 
-def _sufficient(value: Tensor, slope: Tensor, step: Tensor, trial_value: Tensor, trial_slope: Tensor) -> Tensor:
+def _is_sufficient(value: Tensor, slope: Tensor, step: Tensor, trial_value: Tensor, trial_slope: Tensor) -> Tensor:
     armijo = trial_value <= value + SUFFICIENT_DECREASE * step * slope
     unseen = trial_value <= value + ROUNDING * value.abs()
     flatter = trial_slope.abs() <= (1 - 2 * SUFFICIENT_DECREASE) * slope.abs()

@@ -1,5 +1,7 @@
 """Newton's method."""
 
+from math import inf
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from skl_softmax.solvers.run import Run
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and the step comes from
 # conjugate gradients.
 DIRECT_LIMIT = 2000
-# The part of a decrement that conjugate gradients may have missed.
+# The part of a decrement that conjugate gradients may have missed (`conjugate_gradients.DECREMENT_ACCURACY`).
 UNEXPLAINED = 0.1
 
 
@@ -22,29 +24,32 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     the decrement had promised, no more is left than the difference and the error of the decrement itself.
     """
     run = Run(objective, start, options)
-    left = torch.full((objective.n_models,), torch.inf, dtype=torch.float64)
+    left = [inf] * objective.n_models
+    unexplained = UNEXPLAINED if objective.n_parameters > DIRECT_LIMIT else 0.0
     while run.active:
-        if (left <= options.tol * run.point.value.abs()).all():
-            run.settle(left)
+        if all(map(run.is_near, run.point.value.tolist(), left)):
+            run.settle(torch.tensor(left, dtype=torch.float64))
             break
-        direction, gap = newton_step(run)
-        keep = run.settle(gap)
+        direction, slope = newton_step(run)
+        keep = run.settle(-0.5 * slope)
         if run.active:
-            before, gap = run.point.value, gap[keep]
-            run.descend(direction[keep])
-            left = UNEXPLAINED * gap + (gap - (before - run.point.value)).abs()
+            before, slope = run.point.value.tolist(), slope[keep]
+            run.descend(direction[keep], slope)
+            after = run.point.value.tolist()
+            decrements = (-0.5 * slope).tolist()
+            left = [unexplained * d + abs(d - (b - a)) for d, b, a in zip(decrements, before, after, strict=True)]
     return run.result()
 
 
 def newton_step(run: Run) -> tuple[Tensor, Tensor]:
-    """The Newton direction (M, ...) at the run's point and the decrement (M,)."""
+    """The Newton direction (M, ...) at the run's point and the slope (M,) along it, minus twice the decrement."""
     if run.objective.n_parameters > DIRECT_LIMIT:
         return run.newton_by_products(torch.arange(len(run.models)))
     direction = -run.objective.inverse_hessian(run.theta)(run.point.gradient)
-    return direction, -0.5 * inner(run.point.gradient, direction)
+    return direction, inner(run.point.gradient, direction)
 
 
 def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     """F (M,) at a point and the estimate (M,) of F - F* by the Newton decrement, for solvers that make none."""
     run = Run(objective, theta, SolverOptions(tol=0.0, max_iter=0))
-    return run.point.value, newton_step(run)[1]
+    return run.point.value, -0.5 * newton_step(run)[1]

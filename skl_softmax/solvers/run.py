@@ -6,7 +6,7 @@ from sys import float_info
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Evaluation, Metric, Objective, SolveResult, SolverOptions, Status
+from skl_softmax.solvers.base import Evaluation, Metric, Objective, SolveResult, SolverOptions, Status, inner
 from skl_softmax.solvers.conjugate_gradients import conjugate_gradients
 from skl_softmax.solvers.line_search import backtrack
 
@@ -22,9 +22,9 @@ class Run:
     The loop of every descent method is then::
 
         while run.active:
-            direction, gap = ...            # what distinguishes the method
-            keep = run.settle(gap)          # finished models leave the stack
-            run.descend(direction[keep])    # line search
+            direction, slope, gap = ...                  # what distinguishes the method
+            keep = run.settle(gap)                       # finished models leave the stack
+            run.descend(direction[keep], slope[keep])    # line search
     """
 
     def __init__(self, objective: Objective, start: Tensor, options: SolverOptions):
@@ -36,7 +36,6 @@ class Run:
         self.stuck = torch.zeros(objective.n_models, dtype=torch.bool)
         self.point = self.evaluate(start)
         self._theta = start.clone()
-        self._gap = torch.full((objective.n_models,), torch.nan, dtype=torch.float64)
         self._n_iter = [0] * objective.n_models
         self._status = [Status.MAX_ITER] * objective.n_models
         self._curve: list[list[float]] = [[] for _ in range(objective.n_models)]
@@ -53,9 +52,9 @@ class Run:
         return self.objective.at(theta)
 
     def newton_by_products(self, models: Tensor) -> tuple[Tensor, Tensor]:
-        """Newton's direction (m, ...) and the decrement (m,) of some of the models, by conjugate gradients."""
+        """Newton's direction (m, ...) and the slope (m,) along it of some of the models, by conjugate gradients."""
         objective = self.objective if len(models) == len(self.models) else self.objective.select(models)
-        theta = self.theta[models]
+        theta, gradient = self.theta[models], self.point.gradient[models]
         # A direction need not be exact, so float32 will do for it.
         multiply = objective.narrow().hessian_product(theta)
 
@@ -63,7 +62,8 @@ class Run:
             self.n_passes += 1
             return multiply(direction)
 
-        return conjugate_gradients(product, objective.metric(theta).solve, self.point.gradient[models])
+        direction, _ = conjugate_gradients(product, objective.metric(theta).solve, gradient)
+        return direction, inner(gradient, direction)
 
     def widen(self, objective: Objective) -> None:
         """Go on with a more precise version of the objective, at the same point."""
@@ -97,37 +97,38 @@ class Run:
                     gaps[i] = after**2 / (before - after) if before > after else inf
         return torch.tensor(gaps, dtype=torch.float64)
 
-    def settle(self, gap: Tensor) -> Tensor:
+    def is_near(self, value: float, gap: float) -> bool:
+        """Whether a model with this gap is as near to its minimum as is asked for."""
+        return gap <= max(self.options.tol * abs(value), self.options.accuracy)
+
+    def settle(self, gap: Tensor) -> Tensor | slice:
         """Record the finished models and drop them from the stack; return the index of those that stay."""
         if self.options.report is not None:
             self.options.report(self.iteration, self.point.value, gap)
         stay = []
-        below = self.objective.separable_below.tolist()
-        stuck = self.stuck.tolist()
-        rows = zip(self.models.tolist(), self.point.value.tolist(), gap.tolist(), below, stuck, strict=True)
+        values = self.point.value.tolist()
+        rows = zip(self.models.tolist(), values, gap.tolist(), self._below(values), self.stuck.tolist(), strict=True)
         for i, (model, value, model_gap, separable_below, model_stuck) in enumerate(rows):
             self._curve[model].append(value)
-            self._gap[model] = model_gap
             self._gaps[model].append(model_gap)
-            self._n_iter[model] = self.iteration
             status = self._status_of(value, model_gap, separable_below, model_stuck)
             if status is None:
                 stay.append(i)
             else:
-                self._status[model] = status
+                self._status[model], self._n_iter[model] = status, self.iteration
                 self._theta[model] = self.theta[i]
-        return self._drop(torch.tensor(stay, dtype=torch.int64))
+        return slice(None) if len(stay) == len(self.models) else self._drop(torch.tensor(stay, dtype=torch.int64))
 
-    def descend(self, direction: Tensor) -> None:
-        """Move every model along its direction by a line search."""
-        self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction)
+    def descend(self, direction: Tensor, slope: Tensor) -> None:
+        """Move every model along its direction, with this slope, by a line search."""
+        self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
         self.iteration += 1
 
     def result(self) -> SolveResult:
         """The record, once no model is active."""
         return SolveResult(
             theta=self._theta,
-            gap=self._gap,
+            gap=torch.tensor([gaps[-1] for gaps in self._gaps], dtype=torch.float64),
             n_iter=self._n_iter,
             status=self._status,
             loss_curve=self._curve,
@@ -135,7 +136,7 @@ class Run:
         )
 
     def _status_of(self, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:
-        if gap <= max(self.options.tol * abs(value), self.options.accuracy):
+        if self.is_near(value, gap):
             return Status.CONVERGED
         if value < separable_below:
             return Status.SEPARABLE
@@ -146,6 +147,12 @@ class Run:
         if self.iteration >= self.options.max_iter:
             return Status.MAX_ITER
         return None
+
+    def _below(self, values: list[float]) -> list[float]:
+        """Values of F that prove data separable, which are log 2 / n at most."""
+        if min(values) * self.objective.n_rows > log(2):
+            return [-inf] * len(values)
+        return self.objective.separable_below.tolist()
 
     def _passes_to_come(self) -> float:
         """How many iterations the slowest model needs if its gap goes on shrinking as in the last one."""
@@ -159,9 +166,8 @@ class Run:
         return slowest
 
     def _drop(self, keep: Tensor) -> Tensor:
-        if len(keep) < len(self.models):
-            self.models, self.theta, self.stuck = self.models[keep], self.theta[keep], self.stuck[keep]
-            self.point = type(self.point)(self.point.value[keep], self.point.gradient[keep])
-            if len(keep):
-                self.objective = self.objective.select(keep)
+        self.models, self.theta, self.stuck = self.models[keep], self.theta[keep], self.stuck[keep]
+        self.point = type(self.point)(self.point.value[keep], self.point.gradient[keep])
+        if len(keep):
+            self.objective = self.objective.select(keep)
         return keep

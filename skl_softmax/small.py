@@ -1,0 +1,134 @@
+"""F of a table so small that calls cost more than arithmetic.
+
+The F of `skl_softmax.objective` by formulas for all rows at once, in NumPy, whose calls on small arrays take a third of
+the time of torch's. On iris a value with its gradient takes 22 microseconds instead of 105, a Newton step 60 instead
+of 200.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.linalg.lapack import dposv
+from scipy.special import expit
+from torch import Tensor
+
+from skl_softmax.curvature import factorise
+from skl_softmax.data import Data
+from skl_softmax.objective import Evaluation, Objective
+
+# Operations of a Hessian up to which it costs less than the calls around it, so that nothing beats Newton's method.
+SMALL_HESSIAN = 1e7
+
+
+def is_small(data: Data, n_outputs: int) -> bool:
+    """Whether the calls of a Newton step take longer than its arithmetic."""
+    operations = data.n_rows * (n_outputs * data.n_columns) ** 2
+    return data.keeps and data.dtype == torch.float64 and operations <= SMALL_HESSIAN
+
+
+class SmallObjective(Objective):
+    """F of M models over one small dense X, in float64. Shapes as in `skl_softmax.objective`."""
+
+    prefers_newton = True
+
+    @np.errstate(all="ignore")
+    def at(self, theta: Tensor) -> Evaluation:
+        parameters = theta.numpy()
+        value, proba = self._value_and_proba(parameters @ self._columns)  # (M,), (M, K, n)
+        shares = proba * self._shares  # (M, K, n)
+        self.__dict__["_last"] = theta, proba, shares
+        penalised = self._penalty * parameters  # (M, K, p)
+        gradient = (shares - self._target_shares) @ self._rows  # (M, K, p)
+        gradient += penalised
+        penalised *= parameters
+        value += 0.5 * penalised.sum(axis=(1, 2))
+        return Evaluation(torch.from_numpy(value), torch.from_numpy(gradient))
+
+    @np.errstate(all="ignore")
+    def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        matrices = self._hessian(*self._proba_and_shares(theta))
+
+        def product(vector: Tensor) -> Tensor:
+            solutions = np.empty_like(vector.numpy())
+            for matrix, right, solution in zip(matrices, vector.numpy(), solutions, strict=True):
+                _, x, failed = dposv(matrix.T, right.ravel())
+                if failed:
+                    factor = factorise(torch.from_numpy(matrix))
+                    x = torch.cholesky_solve(torch.from_numpy(right).reshape(-1, 1), factor).numpy()
+                solution.flat = x
+            return torch.from_numpy(solutions)
+
+        return product
+
+    def _value_and_proba(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weighted mean of the loss (M,) and probabilities (M, K, n); ``logits`` is overwritten."""
+        if self.n_outputs == 1:
+            proba = expit(logits)
+            excess = np.maximum(logits, 0) * self._shares - logits * self._target_shares  # (M, 1, n)
+            excess += np.log1p(np.exp(-np.abs(logits))) * self._shares
+            return excess.sum(axis=(1, 2)), proba
+        logits -= logits.max(axis=1, keepdims=True)
+        proba = np.exp(logits)
+        sums = proba.sum(axis=1, keepdims=True)  # (M, 1, n)
+        proba /= sums
+        logits *= self._target_shares
+        return (np.log(sums) * self._shares).sum(axis=(1, 2)) - logits.sum(axis=(1, 2)), proba
+
+    def _proba_and_shares(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (M, K, n) and their parts in the mean; from the last evaluation if that was at θ."""
+        last = self.__dict__.get("_last")
+        if last is None or last[0] is not theta:
+            self.at(theta)
+        return self.__dict__["_last"][1:]
+
+    def _hessian(self, proba: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        n_models, n_outputs, n_rows = proba.shape
+        n_columns = self.data.n_columns
+        if n_outputs == 1:
+            curvature = shares - shares * proba  # (M, 1, n)
+        else:
+            curvature = shares[:, :, None] * -proba[:, None]  # (M, K, K, n)
+            curvature.reshape(n_models, -1, n_rows)[:, :: n_outputs + 1] += shares
+        weighted = curvature.reshape(n_models, -1, 1, n_rows) * self._columns  # (M, K², p, n)
+        products = weighted.reshape(-1, n_rows) @ self._rows  # (M K² p, p)
+        by_class = products.reshape(n_models, n_outputs, n_outputs, n_columns, n_columns).swapaxes(2, 3)
+        return by_class.reshape(n_models, self.n_parameters, self.n_parameters) + self._constant_curvature
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return self.data.design(slice(0, self.n_rows)).numpy()  # (n, p)
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        return np.ascontiguousarray(self._rows.T)  # (p, n)
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        """Each row's part in the mean, s_i / S."""
+        return (self.weights / self.total[:, None])[:, None].numpy()  # (M, 1, n)
+
+    @cached_property
+    def _target_shares(self) -> np.ndarray:
+        """Each row's part in the mean, at its class."""
+        if self.n_outputs == 1:
+            return self._shares * self.targets.numpy()  # (M, 1, n)
+        return self._shares * (self.targets.numpy() == np.arange(self.n_outputs)[:, None])  # (M, K, n)
+
+    @cached_property
+    def _penalty(self) -> np.ndarray:
+        return self.quadratic.numpy()  # (M, 1, p)
+
+    @cached_property
+    def _constant_curvature(self) -> np.ndarray:
+        """The penalty and, where there is none, what makes the Hessian definite: see `curvature.hessian`."""
+        matrix = np.eye(self.n_outputs)[:, None, :, None] * self._by_class(self._penalty)  # (M, K, p, K, p)
+        if self.n_outputs > 1:
+            norms = self._shares @ np.square(self._rows)  # (M, 1, p)
+            matrix += self._by_class(np.where(self._penalty == 0, norms / self.n_outputs, 0.0))
+        return matrix.reshape(self.n_models, self.n_parameters, self.n_parameters)
+
+    def _by_class(self, diagonal: np.ndarray) -> np.ndarray:
+        """Diagonal matrices (M, 1, p, 1, p) from their diagonals (M, 1, p)."""
+        return (diagonal.swapaxes(1, 2) * np.eye(self.data.n_columns))[:, None, :, None]
