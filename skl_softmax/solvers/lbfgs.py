@@ -102,7 +102,15 @@ class Memory:
             alpha = inner(s, q)[:, None] * rho  # (M, 1)
             alphas.append(alpha)
             q = torch.addcmul(q, alpha, y, value=-1)
-        r = metric.solve(q.view_as(gradient)).flatten(1)
+        r = metric.solve(q.view_as(gradient)).flatten(1) * self._scale(gradient, metric)
         for (s, y, rho), alpha in zip(self._pairs, reversed(alphas), strict=True):
             r.addcmul_(alpha - inner(y, r)[:, None] * rho, s)
         return r.view_as(gradient)
+
+    def _scale(self, gradient: Tensor, metric: Metric) -> Tensor | float:
+        """Of a rough metric, the multiple (M, 1) that fits the last pair, Nocedal & Wright (2006), eq. 7.20."""
+        if metric.follows or not self._pairs:
+            return 1.0
+        s, y, rho = self._pairs[-1]
+        product = inner(y, metric.solve(y.view_as(gradient)))[:, None]  # (M, 1), yᵀ H₀ y
+        return torch.where(rho > 0, 1 / (rho * product), 1.0)
