@@ -113,7 +113,7 @@ def hessian(objective, theta: Tensor) -> Tensor:
     (times 11ᵀ/K): gradient and Newton step have no part along it, so nothing else changes.
     """
     n_models, n_outputs, n_columns = theta.shape
-    matrices, blocks = zip(*(_portion_of_hessian(*portion) for portion in _samples(objective, theta)), strict=True)
+    matrices, blocks = zip(*(_portion_of_hessian(*p) for p in _samples(objective, theta, theta.numel())), strict=True)
     matrix, block = reduce(add, matrices), reduce(add, blocks)  # (M, P, P), (M, K, p, p)
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
     by_class.diagonal(dim1=1, dim2=3).add_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
@@ -175,7 +175,7 @@ def kronecker_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     n_models, n_outputs, n_columns = theta.shape
     classes = theta.new_zeros(n_models, n_outputs, n_outputs)
     grams = theta.new_zeros(n_models, n_columns, n_columns)
-    for design, proba, weights in _samples(sample, theta):
+    for design, proba, weights in _samples(sample, theta, n_columns + 3 * n_models * n_outputs):
         weighted = proba * weights  # (M, K, rows)
         classes += torch.diag_embed(weighted.sum(dim=2)) - weighted @ proba.mT
         spread = (weighted * (1 - proba)).sum(dim=1)  # (M, rows), the trace of a row's class covariance
@@ -221,8 +221,11 @@ def factorise(matrices: Tensor) -> Tensor:
     return factor
 
 
-def _samples(objective, theta: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The rows in portions: design (rows, p), probabilities (M, K, rows), weights (M or 1, 1, rows)."""
-    for rows in portions(objective.data.n_rows, theta.numel()):
+def _samples(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The rows in portions: design (rows, p), probabilities (M, K, rows), weights (M or 1, 1, rows).
+
+    ``n_entries`` is how many numbers a row becomes in what is made of it.
+    """
+    for rows in portions(objective.data.n_rows, n_entries):
         design = objective.data.design(rows)  # (rows, p)
         yield design, objective.proba(theta @ design.T), objective.weights[:, None, rows].to(design.dtype)
