@@ -102,7 +102,7 @@ def kronecker_seconds(objective) -> float:
 def dense_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     """The inverse of the Hessian of a sample of rows, through its Cholesky factor."""
     factor = factorise(hessian(objective.sample(dense_rows(objective)), theta))
-    return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
+    return lambda vector: torch.cholesky_solve(vector.double().flatten(1)[..., None], factor).view_as(vector).to(vector)
 
 
 def hessian(objective, theta: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def kronecker_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     mu, basis = torch.linalg.eigh(unit[:, :, None] * grams * unit[:, None])  # (M, p), (M, p, p)
     basis = unit[:, :, None] * basis
     inverse = 1 / (values[:, :, None].clamp_min(0) * mu[:, None].clamp_min(0) + 1)  # (M, K, p)
-    return lambda vector: vectors @ ((vectors.mT @ vector @ basis) * inverse) @ basis.mT
+    return lambda vector: (vectors @ ((vectors.mT @ vector.double() @ basis) * inverse) @ basis.mT).to(vector)
 
 
 def diagonal_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
@@ -203,7 +203,7 @@ def diagonal_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
         )
     curvature = data.column_norms(torch.cat(variances, dim=2).flatten(0, 1)).view_as(theta)  # (M, K, p)
     diagonal = curvature / objective.total[:, None, None] + objective.quadratic
-    inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0)  # a column of zeros, unpenalised, is left alone
+    inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0).to(objective.dtype)  # a column of zeros, unpenalised, is left alone
     return lambda vector: vector * inverse
 
 

@@ -43,6 +43,8 @@ SPREAD_ROWS = 4096
 # the dtype has, and F and its gradient need half of them.
 FOLD_LIMIT = 1e3
 
+# Squares of numbers within this range and their sums are numbers in float32.
+FLOAT32_RANGE = 1e15
 # Sparse rows are taken in one piece unless their logits need more than this.
 SPARSE_LOGITS_BYTES = 256 * 2**20
 
@@ -105,11 +107,11 @@ class SparseBlock:
 
     def logits(self, affine: Affine) -> Tensor:
         """W x_i + b of each row."""
-        return (self.x @ affine.weight.T.contiguous() + affine.bias).T.contiguous()[None]  # (1, q, rows)
+        return _times(self.x, affine.weight).add_(affine.bias[:, None])[None]  # (1, q, rows)
 
     def pullback(self, residual: Tensor, with_bias: bool) -> Affine:  # noqa: ARG002, there always is one
         """Σ_i r_i x_i and Σ_i r_i, the transpose of `logits`; ``residual`` is (1, q, rows)."""
-        return Affine((self.x_transposed @ residual[0].T.contiguous()).T, residual[0].sum(dim=1))  # (q, d), (q,)
+        return Affine(_times(self.x_transposed, residual[0]), residual[0].sum(dim=1))  # (q, d), (q,)
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,11 @@ class Data:
         """The rows in order, in blocks that fit the cache with ``n_logits`` logits a row."""
         raise NotImplementedError
 
+    @property
+    def fits_float32(self) -> bool:
+        """Whether products in float32 neither overflow nor vanish, nor take more memory than is allowed."""
+        raise NotImplementedError
+
     def narrow(self) -> "Data":
         """The same rows with products in float32."""
         raise NotImplementedError
@@ -258,6 +265,10 @@ class DenseData(Data):
                 if rows.stop > rows.start:
                     x = self._rows(rows)
                     yield DenseBlock(rows, x.view(-1, size, x.shape[1]))
+
+    @property
+    def fits_float32(self) -> bool:
+        return bool(((self.scale > 1 / FLOAT32_RANGE) & (self.scale < FLOAT32_RANGE)).all())
 
     def narrow(self) -> "DenseData":
         # Folded means would cost digits that float32 does not have.
@@ -332,10 +343,22 @@ class SparseData(Data):
             return total.weight.contiguous()
         return torch.cat([total.weight, total.bias[:, None]], dim=1)  # (q, p)
 
+    @cached_property
+    def fits_float32(self) -> bool:
+        if self.X.dtype == torch.float32:  # its values in both types would take more than 2.5 times X
+            return False
+        sizes = self.X.values().abs()
+        return bool(((sizes > 1 / FLOAT32_RANGE) & (sizes < FLOAT32_RANGE) | (sizes == 0)).all())
+
     def narrow(self) -> "SparseData":
+        return self._narrow
+
+    @cached_property
+    def _narrow(self) -> "SparseData":
         narrow = replace(self, dtype=torch.float32)
         whole = self._whole
-        narrow.__dict__["_whole"] = SparseBlock(whole.rows, *(_narrowed(x) for x in (whole.x, whole.x_transposed)))
+        parts = (_with_values(x, x.values().float()) for x in (whole.x, whole.x_transposed))
+        narrow.__dict__["_whole"] = SparseBlock(whole.rows, *parts)
         return narrow
 
     def take(self, index: Tensor) -> "SparseData":
@@ -351,17 +374,19 @@ class SparseData(Data):
         return torch.cat([dense, dense.new_ones(len(dense), int(self.fit_intercept))], dim=1)  # (rows, p)
 
     def column_norms(self, weights: Tensor) -> Tensor:
-        x = self._whole.x_transposed
-        squares = torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), x.values().square(), x.shape)
-        norms = (squares @ weights.T.contiguous()).T  # (q, d)
+        norms = _times(self._squares_transposed, weights.to(self.dtype))  # (q, d)
         if self.fit_intercept:
             norms = torch.cat([norms, weights.sum(dim=1, keepdim=True)], dim=1)
         return norms  # (q, p)
 
     def row_norms(self) -> Tensor:
         x = self._whole.x
-        squares = torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), x.values().square(), x.shape)
-        return (squares @ x.values().new_ones(x.shape[1], 1))[:, 0] + float(self.fit_intercept)
+        return _times(_with_values(x, x.values().square()), x.values().new_ones(1, x.shape[1]))[0] + self.fit_intercept
+
+    @cached_property
+    def _squares_transposed(self) -> Tensor:
+        x = self._whole.x_transposed
+        return _with_values(x, x.values().square())  # (d, n), CSR
 
     @cached_property
     def _whole(self) -> SparseBlock:
@@ -382,9 +407,16 @@ class SparseData(Data):
         )
 
 
-def _narrowed(x: Tensor) -> Tensor:
-    """A sparse matrix in float32 that shares the indices of another one."""
-    return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), x.values().float(), x.shape)
+def _with_values(x: Tensor, values: Tensor) -> Tensor:
+    """A sparse matrix with other values that shares the indices of ``x``."""
+    return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), values, x.shape)
+
+
+def _times(x: Tensor, vectors: Tensor) -> Tensor:
+    """The product of a sparse matrix (m, k) with each row of ``vectors`` (q, k), as (q, m)."""
+    if len(vectors) == 1:
+        return (x @ vectors[0])[None]  # a third less time than a product with a matrix of one column
+    return (x @ vectors.T.contiguous()).T.contiguous()
 
 
 def csr_tensor(X: csr_array | csr_matrix) -> Tensor:

@@ -35,8 +35,8 @@ FIRST_SAMPLE, SAMPLE_GROWTH = 8, 8
 # part of it.
 SAMPLE_ACCURACY = 0.05
 
-# Passes longer than this are worth taking in float32, where no column's scale is beyond this range.
-NARROW_SECONDS, NARROW_RANGE = 2e-3, 1e15
+# Passes longer than this are worth taking in float32.
+NARROW_SECONDS = 2e-3
 # Probabilities of all rows that Hessian-vector products may keep.
 KEEP_PROBA_BYTES = 256 * 2**20
 
@@ -90,6 +90,11 @@ class Objective:
         return self.data.n_rows
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The type in which products are computed."""
+        return self.data.dtype
+
+    @property
     def prefers_newton(self) -> bool:
         """Whether Newton's method needs less time than L-BFGS.
 
@@ -137,7 +142,7 @@ class Objective:
         """F with products in float32, for steps that are far from the minimum; F itself where that gains nothing."""
         if self.data.dtype == torch.float32 or curvature.pass_seconds(self) < NARROW_SECONDS:
             return self
-        if not ((self.data.scale > 1 / NARROW_RANGE) & (self.data.scale < NARROW_RANGE)).all():
+        if not self.data.fits_float32:
             return self
         targets = self.targets if self.n_outputs > 1 else self.targets.float()
         return replace(self, data=self.data.narrow(), targets=targets, weights=self.weights.float())
@@ -179,6 +184,7 @@ class Objective:
         keeps = 8 * n_logits * self.n_rows <= KEEP_PROBA_BYTES
         at_theta = self.data.affine(theta.flatten(0, 1))
         kept = [self._proba(b, at_theta) for b, _, _ in self._portions(n_logits)] if keeps else None
+        total, quadratic = self.total[:, None, None].to(self.dtype), self.quadratic.to(self.dtype)
 
         def product(direction: Tensor) -> Tensor:
             affine = self.data.affine(direction.flatten(0, 1))
@@ -188,8 +194,8 @@ class Objective:
                 along = block.logits(affine).view_as(proba)
                 curved = self.loss.curvature_product(proba, along).mul_(weights)
                 sums.append(block.pullback(curved.flatten(1, 2), affine.bias is not None))
-            curved = self.data.gradient(_sum(sums)).view_as(theta) / self.total[:, None, None]
-            return curved.addcmul_(self.quadratic, direction)  # (M, K, p)
+            curved = self.data.gradient(_sum(sums)).view_as(theta) / total
+            return curved.to(direction.dtype).addcmul_(quadratic, direction)  # (M, K, p)
 
         return product
 

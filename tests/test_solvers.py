@@ -37,6 +37,7 @@ class Quadratic:
     minimum: torch.Tensor
     direct: bool = True
     n_rows: int = 1
+    dtype: torch.dtype = torch.float64
 
     @property
     def n_models(self):

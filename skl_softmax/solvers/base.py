@@ -36,6 +36,7 @@ class Objective(Protocol):
     n_models: int
     n_parameters: int
     n_rows: int
+    dtype: torch.dtype  # in which its products are computed
     separable_below: Tensor
     prefers_newton: bool  # whether Newton's method needs less time than L-BFGS
 

@@ -55,14 +55,15 @@ class Run:
         """Newton's direction (m, ...) and the slope (m,) along it of some of the models, by conjugate gradients."""
         objective = self.objective if len(models) == len(self.models) else self.objective.select(models)
         theta, gradient = self.theta[models], self.point.gradient[models]
-        # A direction need not be exact, so float32 will do for it.
-        multiply = objective.narrow().hessian_product(theta)
+        narrow = objective.narrow()  # a direction need not be exact, so float32 will do for it
+        multiply = narrow.hessian_product(theta)
 
         def product(direction: Tensor) -> Tensor:
             self.n_passes += 1
             return multiply(direction)
 
-        direction, _ = conjugate_gradients(product, objective.metric(theta).solve, gradient)
+        solve = narrow.metric(theta).solve
+        direction = conjugate_gradients(product, solve, gradient.to(narrow.dtype))[0].to(theta.dtype)
         return direction, inner(gradient, direction)
 
     def widen(self, objective: Objective) -> None:
