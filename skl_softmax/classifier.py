@@ -75,7 +75,8 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         Only for "sgd". An int draws the initial weights that ``torch.nn.Linear`` has after ``torch.manual_seed`` of
         that int, and the order of the batches; None starts at zero and shuffles differently in each fit.
     verbose : int, default=0
-        Print the objective at every ``verbose``-th iteration.
+        Print the objective at every ``verbose``-th iteration, and what the solver has chosen: samples of rows, float32
+        or float64, the model of the curvature and its price.
 
     Attributes
     ----------
@@ -194,13 +195,15 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             generator = torch_generator(self.random_state)
             weight, bias = self._start(rows, coef_init, intercept_init, generator)
             objective = self._objective(rows, standardised(rows.X, self.fit_intercept))
-            solver = SOLVERS[choose_solver(objective) if self.solver == "auto" else self.solver]
+            name = choose_solver(objective) if self.solver == "auto" else self.solver
+            solver, options = SOLVERS[name], self._options(generator)
+            options.say(f"{name}: {objective.n_rows:,} rows, {objective.n_parameters:,} parameters")
             if solver.affine_invariant:
                 minimised, theta = objective, objective.centred(objective.data.to_theta(weight, bias)[None])
             else:
                 minimised = self._objective(rows, raw(rows.X, self.fit_intercept))
                 theta = minimised.data.to_theta(weight, bias)[None].to(rows.X.dtype)  # (1, K, p)
-            result = solver.minimise(minimised, theta, self._options(generator))
+            result = solver.minimise(minimised, theta, options)
             weight, bias = minimised.data.from_theta(result.theta[0])
             if not solver.affine_invariant:
                 result = self._with_optimality(result, objective, weight, bias)
@@ -312,13 +315,14 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         return start.zeros(rows)
 
     def _options(self, generator) -> SolverOptions:
+        said = {"report": self._print_progress, "note": print} if self.verbose else {}
         return SolverOptions(
             tol=self.tol,
             max_iter=self.max_iter,
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
             generator=generator,
-            report=self._print_progress if self.verbose else None,
+            **said,
         )
 
     def _store(self, rows: TrainingRows, weight: Tensor, bias: Tensor, result: SolveResult) -> None:

@@ -203,7 +203,9 @@ def diagonal_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
         )
     curvature = data.column_norms(torch.cat(variances, dim=2).flatten(0, 1)).view_as(theta)  # (M, K, p)
     diagonal = curvature / objective.total[:, None, None] + objective.quadratic
-    inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0).to(objective.dtype)  # a column of zeros, unpenalised, is left alone
+    inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0).to(
+        objective.dtype
+    )  # a column of zeros, unpenalised, is left alone
     return lambda vector: vector * inverse
 
 

@@ -1,6 +1,7 @@
 """The estimator as its users meet it."""
 
 import pickle
+from importlib import import_module
 
 import joblib
 import numpy as np
@@ -322,11 +323,26 @@ class TestConvergence:
 
     def test_verbose_prints_costs(self, raw_data, capsys):
         clf = TorchSoftmaxClassifier(verbose=1).fit(*raw_data)
-        lines = capsys.readouterr().out.splitlines()
+        chosen, *lines = capsys.readouterr().out.splitlines()
+        assert chosen.startswith("newton: ")
         assert len(lines) == clf.n_iter_[0] + 1
         assert f"cost {clf.loss_curve_[0]:.6f}" in lines[0]
         TorchSoftmaxClassifier(verbose=5).fit(*raw_data)
-        assert len(capsys.readouterr().out.splitlines()) == 1 + clf.n_iter_[0] // 5
+        assert len(capsys.readouterr().out.splitlines()) == 2 + clf.n_iter_[0] // 5
+
+    def test_verbose_says_what_was_chosen(self, tall_table, capsys):
+        TorchSoftmaxClassifier(verbose=1).fit(*tall_table)
+        said = capsys.readouterr().out
+        for words in (
+            "lbfgs: 200,000 rows",
+            "2,040 rows, products in ",
+            "torch.float32",
+            "torch.float64",
+            "a dense metric at the price of ",
+        ):
+            assert words in said
+        TorchSoftmaxClassifier(verbose=1).fit(sp.random_array((300, 3000), rng=0), tall_table[1][:300])
+        assert "a diagonal metric" in capsys.readouterr().out
 
     def test_silent_by_default(self, raw_data, capsys):
         TorchSoftmaxClassifier().fit(*raw_data)
@@ -689,6 +705,30 @@ class TestSparse:
             a, b = (TorchSoftmaxClassifier(**settings).fit(Z, y) for Z in (X, sp.csr_array(X)))
         np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-9)
 
+    def test_a_fit_never_makes_it_dense(self):
+        # Dense, X would take 720 GB.
+        X = sp.random_array((30_000, 3_000_000), density=3e-6, rng=np.random.default_rng(0), format="csr")
+        y = np.asarray(X[:, :1_500_000].sum(axis=1) > X[:, 1_500_000:].sum(axis=1)).astype(int)
+        clf = TorchSoftmaxClassifier(C=1e3).fit(X, y)
+        assert clf.converged_
+        assert clf.predict_proba(X).shape == (30_000, 2)
+
+    @pytest.mark.parametrize(
+        ("settings", "cause"),
+        [({"max_iter": 1}, "max_iter=1 iterations"), ({"tol": 0.0}, "rounding lets the objective")],
+    )
+    def test_what_stopped_a_fit_is_said(self, text, settings, cause):
+        X, y = text
+        with pytest.warns(ConvergenceWarning, match=cause):
+            TorchSoftmaxClassifier(**settings).fit(sp.csr_array(X), y)
+
+    def test_float32_products_are_not_used_where_they_would_overflow(self, text, monkeypatch):
+        as_if_it_were_large(monkeypatch)
+        X, y = text
+        X = X * np.geomspace(1e-30, 1e30, X.shape[1])
+        clf = TorchSoftmaxClassifier(C=np.inf, tol=TIGHT).fit(sp.csr_array(X), y)
+        assert np.isfinite(clf.coef_).all()
+
     def test_a_hundred_thousand_features(self):
         rng = np.random.default_rng(0)
         X = sp.random_array((2_000, 120_000), density=2e-4, rng=rng, format="csr")
@@ -696,6 +736,21 @@ class TestSparse:
         clf = TorchSoftmaxClassifier(C=10.0).fit(X, y)
         assert clf.converged_
         assert clf.score(X, y) > 0.95
+
+
+def as_if_it_were_large(monkeypatch):
+    """Let a small table be solved by conjugate gradients, and those in float32."""
+    monkeypatch.setattr("skl_softmax.objective.NARROW_SECONDS", 0)
+    monkeypatch.setattr(import_module("skl_softmax.solvers.newton"), "DIRECT_LIMIT", 0)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_newton_steps_by_conjugate_gradients_in_float32(n_classes, monkeypatch):
+    as_if_it_were_large(monkeypatch)
+    X, y = load_wine(return_X_y=True)
+    X, y = X[y < n_classes], y[y < n_classes]
+    clf = TorchSoftmaxClassifier(solver="newton").fit(X, y)
+    assert objective(clf, X, y) <= objective(converged(X, y), X, y) * (1 + 1e-6)
 
 
 class TestPasses:

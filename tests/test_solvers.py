@@ -25,6 +25,7 @@ class Point:
 class Metric:
     solve: object
     price: float = inf
+    kind: str = "diagonal"
     exact: bool = False
     follows: bool = True
 
@@ -294,6 +295,16 @@ def test_lbfgs_memory_is_the_dense_bfgs_matrix():
         H = V.T @ H @ V + torch.outer(s, s) / (s @ y)
     gradient = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
     torch.testing.assert_close(memory.product(gradient, objective.metric(None))[0, 0], H @ gradient[0, 0])
+
+
+def test_lbfgs_scales_a_rough_metric_to_the_last_pair():
+    objective = make(size=5)
+    memory, step = Memory(), torch.arange(1.0, 6.0, dtype=torch.float64).view(1, 1, 5)
+    memory.add(step, step @ objective.A)
+    for factor in (1e-3, 1.0, 1e3):  # so its size is of no account
+        rough = Metric(lambda vector, factor=factor: factor * vector, follows=False)
+        expected = memory.product(step, Metric(lambda vector: vector, follows=False))
+        torch.testing.assert_close(memory.product(step, rough), expected)
 
 
 def test_lbfgs_memory_ignores_pairs_without_curvature():

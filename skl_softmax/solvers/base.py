@@ -26,6 +26,7 @@ class Metric(Protocol):
 
     solve: Callable[[Tensor], Tensor]  # its product with a stack of vectors
     price: float  # what making it costs, in evaluations
+    kind: str  # what it is, in a word
     exact: bool  # whether it is the inverse Hessian
     follows: bool  # whether another one at a new θ is sure to be better there
 
@@ -96,6 +97,8 @@ class SolverOptions:
         Rows in a batch and the source of their order, for the stochastic solvers.
     report : callable or None
         Called with (iteration, values (M,), gaps (M,) or None) before each iteration.
+    note : callable or None
+        Called with a line of text when a method has chosen how to go on.
     """
 
     tol: float
@@ -105,6 +108,12 @@ class SolverOptions:
     batch_size: int | None = None
     generator: torch.Generator | None = None
     report: Callable[[int, Tensor, Tensor | None], None] | None = None
+    note: Callable[[str], None] | None = None
+
+    def say(self, text: str) -> None:
+        """Pass a note on, if anybody listens."""
+        if self.note is not None:
+            self.note(text)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
 
 def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
     run = Run(objective.narrow(), start, options)
+    options.say(f"{objective.n_rows:,} rows, products in {run.objective.dtype}")
     memory, metric = Memory(), run.make_metric()
     is_narrow = run.objective is not objective
     while run.active:
@@ -111,6 +112,6 @@ class Memory:
         """Of a rough metric, the multiple (M, 1) that fits the last pair, Nocedal & Wright (2006), eq. 7.20."""
         if metric.follows or not self._pairs:
             return 1.0
-        s, y, rho = self._pairs[-1]
+        _, y, rho = self._pairs[-1]
         product = inner(y, metric.solve(y.view_as(gradient)))[:, None]  # (M, 1), yᵀ H₀ y
         return torch.where(rho > 0, 1 / (rho * product), 1.0)

@@ -56,18 +56,20 @@ class Run:
         objective = self.objective if len(models) == len(self.models) else self.objective.select(models)
         theta, gradient = self.theta[models], self.point.gradient[models]
         narrow = objective.narrow()  # a direction need not be exact, so float32 will do for it
+        metric = narrow.metric(theta)
+        self.options.say(f"conjugate gradients in {narrow.dtype}, preconditioned by a {metric.kind} metric")
         multiply = narrow.hessian_product(theta)
 
         def product(direction: Tensor) -> Tensor:
             self.n_passes += 1
             return multiply(direction)
 
-        solve = narrow.metric(theta).solve
-        direction = conjugate_gradients(product, solve, gradient.to(narrow.dtype))[0].to(theta.dtype)
+        direction = conjugate_gradients(product, metric.solve, gradient.to(narrow.dtype))[0].to(theta.dtype)
         return direction, inner(gradient, direction)
 
     def widen(self, objective: Objective) -> None:
         """Go on with a more precise version of the objective, at the same point."""
+        self.options.say(f"products in {objective.dtype}")
         self.objective = objective.select(self.models) if len(self.models) < objective.n_models else objective
         self.point = self.evaluate(self.theta)
         self.stuck = torch.zeros_like(self.stuck)
@@ -75,7 +77,9 @@ class Run:
     def make_metric(self) -> Metric:
         """The objective's metric at the point."""
         self._metric_pass = self.n_passes
-        return self.objective.metric(self.theta)
+        metric = self.objective.metric(self.theta)
+        self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
+        return metric
 
     def metric_is_due(self, metric: Metric) -> bool:
         """Whether the passes since the metric was made have cost as much as it did, and as many are to come.
