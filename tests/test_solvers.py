@@ -68,6 +68,9 @@ class Quadratic:
     def narrow(self):
         return self
 
+    def resolves(self, theta):  # noqa: ARG002, in float64 always
+        return True
+
     def samples(self):
         return []
 

@@ -53,9 +53,12 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     while run.active:
         direction, slope = memory.direction(run.point.gradient, metric)
         gap = torch.maximum(-0.5 * slope, run.extrapolated_gap())  # (M,)
-        if is_narrow and (run.stuck | (gap <= NARROW_ACCURACY * run.point.value.abs())).any():
+        lost = is_narrow and run.is_lost_in_rounding()
+        if lost or (is_narrow and (gap <= NARROW_ACCURACY * run.point.value.abs()).any()):
             run.widen(objective)
             is_narrow = False
+            if lost:
+                memory, metric = Memory(), run.make_metric()
             continue
         keep = run.settle(gap)
         if not run.active:

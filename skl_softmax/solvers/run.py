@@ -12,6 +12,8 @@ from skl_softmax.solvers.line_search import backtrack
 
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
+# Iterations after which a gap should have become smaller.
+STALL = 10
 # Differences of F below this multiple of |F| are rounding.
 ROUNDING = 4 * torch.finfo(torch.float64).eps
 
@@ -66,6 +68,15 @@ class Run:
 
         direction = conjugate_gradients(product, metric.solve, gradient.to(narrow.dtype))[0].to(theta.dtype)
         return direction, inner(gradient, direction)
+
+    def is_lost_in_rounding(self) -> bool:
+        """Whether the objective is too rough to lead any model further."""
+        if self.stuck.any() or not self.objective.resolves(self.theta):
+            return True
+        late = [
+            gaps[-1] >= gaps[-1 - STALL] for gaps in (self._gaps[m] for m in self.models.tolist()) if len(gaps) > STALL
+        ]
+        return any(late)
 
     def widen(self, objective: Objective) -> None:
         """Go on with a more precise version of the objective, at the same point."""
