@@ -68,7 +68,7 @@ class Quadratic:
     def narrow(self):
         return self
 
-    def resolves(self, theta):  # noqa: ARG002, in float64 always
+    def resolves(self, theta):
         return True
 
     def samples(self):
