@@ -50,6 +50,9 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, by label; labels that are not named weigh 1. "balanced" weighs each class by
         ``n / (n_classes * count)``. A row's weight is the product of its class's and its ``sample_weight``.
+    label_smoothing : float, default=0.0
+        Part of every target, 0 to 1, that is spread evenly over the K classes: ``(1 - label_smoothing) y +
+        label_smoothing / K``, as in `torch.nn.CrossEntropyLoss`.
     solver : {"auto", "newton", "lbfgs", "sgd"}, default="auto"
         - "newton": Newton's method with a line search; the Hessian of all rows, from 2,000 parameters on conjugate
           gradients on products with it.
@@ -125,6 +128,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         "C": [Interval(Real, 0, None, closed="right")],
         "fit_intercept": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "solver": [StrOptions({"auto", *SOLVERS})],
         "tol": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -141,6 +145,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         C=1.0,
         fit_intercept=True,
         class_weight=None,
+        label_smoothing=0.0,
         solver="auto",
         tol=1e-7,
         max_iter=1000,
@@ -153,6 +158,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.C = C
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
@@ -163,7 +169,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, coef_init=None, intercept_init=None):
+    def fit(self, X, y, sample_weight=None, coef_init=None, intercept_init=None, classes=None):
         """Fit the model.
 
         Parameters
@@ -171,14 +177,18 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Training rows. float32 stays float32; other types become float64. Sparse X (CSR; others are converted) is
             never made dense.
-        y : array-like of shape (n_samples,)
-            Labels of any kind: strings, numbers, bools.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels of any kind: strings, numbers, bools. Or, with a column for each class, the probabilities of the
+            classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as one row of each class,
+            weighted with its probability.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0. A row of weight 0 has no influence.
         coef_init : array-like of the shape of ``coef_``, default=None
             Where to start; zeros (or, for "sgd" with a ``random_state``, drawn) if None.
         intercept_init : array-like of the shape of ``intercept_``, default=None
             Where to start; as ``coef_init``.
+        classes : array-like of shape (n_classes,), default=None
+            All labels, if not only those in ``y``; the labels of the columns of a two-dimensional ``y``, if not 0, 1, ...
 
         Returns
         -------
@@ -191,7 +201,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             If the fit ended without reaching ``tol``, with the cause, the gap and what to do.
         """
         with unchanged_on_error(self), torch.no_grad():
-            rows = check_training_rows(self, X, y, sample_weight)
+            rows = check_training_rows(self, X, y, sample_weight, classes)
             generator = torch_generator(self.random_state)
             weight, bias = self._start(rows, coef_init, intercept_init, generator)
             objective = self._objective(rows, standardised(rows.X, self.fit_intercept))
@@ -293,11 +303,12 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
         return kind(
             data=data,
-            targets=rows.targets if rows.n_outputs > 1 else rows.targets.to(data.dtype),
+            targets=rows.targets.to(data.dtype) if rows.targets.is_floating_point() else rows.targets,
             weights=rows.weights[None].to(data.dtype),
             penalty=1 / (self.C * total),
             n_outputs=rows.n_outputs,
             total=total,
+            label_proba=rows.label_proba,
         )
 
     def _start(self, rows: TrainingRows, coef_init, intercept_init, generator) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ The only file that touches scikit-learn's less public helpers.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from skl_softmax.data import as_tensor, csr_tensor
 
 # What X may be, for scikit-learn's validation.
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
+# How far from 1 the probabilities in a row of y may sum up to; they are then divided by the sum.
+SUM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,10 @@ class TrainingRows:
     """Rows that count (weight > 0), ready for the objective."""
 
     X: Tensor  # (n, d), float32 or float64
-    targets: Tensor  # (n,), int64, index into classes
+    targets: Tensor  # (n,) of class indices, or probabilities in float64: (n,) of the second of two classes or (n, K)
     weights: Tensor  # (n,), float64
     classes: np.ndarray  # (n_classes,)
+    label_proba: Tensor | None = None  # (K, K), what class indices stand for if labels are smoothed
 
     @property
     def n_outputs(self) -> int:
@@ -38,24 +41,29 @@ class TrainingRows:
         return 1 if len(self.classes) == 2 else len(self.classes)
 
 
-def check_training_rows(estimator: BaseEstimator, X, y, sample_weight) -> TrainingRows:
+def check_training_rows(estimator: BaseEstimator, X, y, sample_weight, classes=None) -> TrainingRows:
     """Check X, y and the weights; set ``n_features_in_`` and ``feature_names_in_``; encode the labels."""
-    X, y = validate_data(estimator, X, y, **ROWS, order="C")
-    if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the check takes a tenth of the fit
-        check_classification_targets(y)
-    encoder = LabelEncoder()
-    targets = encoder.fit_transform(y)
-    classes = encoder.classes_
-    if len(classes) < 2:
-        raise ValueError(
-            f"y holds one class only, {classes.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
-            "two. Check how y was made or split."
-        )
-    weights = _row_weights(estimator.class_weight, classes, X, y, targets, sample_weight)
+    is_soft = _has_columns(y)
+    X, y = validate_data(estimator, X, y, **ROWS, order="C", multi_output=is_soft)
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
+    if is_soft:
+        y, classes = _check_probabilities(y, classes)
+        targets, of_row = _weighted(*_settings(estimator, classes, y, weights), y)  # (n, K), (n,)
+        label_proba = None
+    else:
+        targets, classes = _encode(estimator, y, classes)
+        label_proba, of_row = None, 1.0
+        if estimator.class_weight is not None or estimator.label_smoothing or len(classes) == 2:
+            label_proba, of_class = _weighted(*_settings(estimator, classes, y, weights), np.eye(len(classes)))
+            of_row = of_class[targets]
+    weights *= of_row
     counts = weights > 0
+    if not counts.any():
+        raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
     if not counts.all():  # left out, so that they have no influence at all, not even on rounding
         X, targets, weights = X[counts], targets[counts], weights[counts]
-    return TrainingRows(_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), classes)
+    rows = TrainingRows(_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), classes)
+    return _with_label_proba(rows, label_proba, estimator.label_smoothing)
 
 
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
@@ -108,13 +116,91 @@ def _matrix(X) -> Tensor:
     return csr_tensor(X)
 
 
-def _row_weights(class_weight, classes, X, y, targets, sample_weight) -> np.ndarray:
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
-    if class_weight is not None:
-        by_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
-        if not (by_class >= 0).all():
-            raise ValueError(f"class_weight must not be negative, got {class_weight!r}.")
-        weights *= by_class[targets]
-    if not weights.any():
-        raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
-    return weights
+def _encode(estimator: BaseEstimator, y, classes) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
+    if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the check takes a tenth of the fit
+        check_classification_targets(y)
+    encoder = LabelEncoder()
+    targets = encoder.fit_transform(y)
+    found = encoder.classes_
+    if classes is None:
+        classes = found
+    else:
+        classes = np.unique(classes)
+        place = np.searchsorted(classes, found)
+        unknown = found[classes[np.minimum(place, len(classes) - 1)] != found]
+        if len(unknown):
+            raise ValueError(
+                f"y holds the labels {unknown.tolist()}, which are not among the classes {classes.tolist()}."
+            )
+        targets = place[targets]
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds one class only, {classes.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
+            "two. Check how y was made or split."
+        )
+    return targets, classes
+
+
+def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of probabilities of the classes, with columns in the order of the sorted classes."""
+    y = check_array(y, dtype=np.float64, input_name="y")
+    sums = y.sum(axis=1)
+    if not (wrong := (y < 0).any(axis=1) | (np.abs(sums - 1) > SUM_TOLERANCE)).any():
+        y = y / sums[:, None]
+    else:
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"A two-dimensional y holds the probabilities of the classes, at least 0 and with a sum of 1 in each row, "
+            f"but row {row} is {y[row].tolist()}. Pass labels as a one-dimensional array."
+        )
+    if classes is None:
+        return y, np.arange(y.shape[1])
+    classes, order = np.unique(classes, return_index=True)
+    if len(order) != y.shape[1]:
+        raise ValueError(f"classes names {len(order)} different classes, but y has {y.shape[1]} columns.")
+    return y[:, order], classes
+
+
+def _has_columns(y) -> bool:
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
+    return len(shape) == 2 and shape[1] > 1
+
+
+def _settings(estimator: BaseEstimator, classes, y, weights) -> tuple[np.ndarray, float]:
+    """Weights of the classes and the label smoothing."""
+    weigh = _soft_class_weight if y.ndim == 2 else _class_weight
+    return weigh(estimator.class_weight, classes, y, weights), estimator.label_smoothing
+
+
+def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Targets, smoothed and weighted by class, as probabilities (n, K) again and what to weigh the rows with (n,)."""
+    proba = ((1 - smoothing) * proba + smoothing / proba.shape[1]) * by_class  # (n, K)
+    of_row = proba.sum(axis=1)  # (n,)
+    return proba / np.where(of_row > 0, of_row, 1)[:, None], of_row
+
+
+def _with_label_proba(rows: TrainingRows, label_proba: np.ndarray | None, label_smoothing: float) -> TrainingRows:
+    """Targets in the form that the number of outputs wants."""
+    if rows.targets.ndim == 2:
+        return replace(rows, targets=rows.targets[:, 1].contiguous()) if rows.n_outputs == 1 else rows
+    if rows.n_outputs == 1:
+        return replace(rows, targets=torch.from_numpy(label_proba[:, 1])[rows.targets])
+    return replace(rows, label_proba=torch.from_numpy(label_proba)) if label_smoothing else rows
+
+
+def _class_weight(class_weight, classes, y, weights) -> np.ndarray:
+    if class_weight is None:
+        return np.ones(len(classes))
+    by_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
+    if not (by_class >= 0).all():
+        raise ValueError(f"class_weight must not be negative, got {class_weight!r}.")
+    return by_class
+
+
+def _soft_class_weight(class_weight, classes, proba, weights) -> np.ndarray:
+    """As for labels, where each row is one row of each class with its probability for a weight."""
+    if class_weight != "balanced":
+        return _class_weight(class_weight, classes, classes, np.ones(len(classes)))
+    counts = weights @ proba
+    return np.where(counts > 0, weights.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 1)

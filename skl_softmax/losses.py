@@ -1,8 +1,8 @@
 """The losses, as functions of logits.
 
 Logits and their derivatives have the shape (..., K, rows), one class after the other: log_softmax over a dimension in
-the middle is seven times as fast as over the last one. ``targets`` are (..., 1, rows): class indices for softmax, 0
-or 1 in the dtype of the logits for the sigmoid.
+the middle is seven times as fast as over the last one. ``targets`` are (..., 1, rows): class indices for softmax, the
+probability of the second class for the sigmoid; or (..., K, rows): probabilities of the classes for softmax.
 """
 
 import torch
@@ -42,15 +42,18 @@ class SigmoidLoss:
 
 
 class SoftmaxLoss:
-    """Cross-entropy of K >= 3 outputs: ℓ = log Σ_k exp(z_k) - z_y."""
+    """Cross-entropy of K >= 3 outputs: ℓ = log Σ_k exp(z_k) - Σ_k y_k z_k, y one-hot or any probabilities."""
 
     # The second derivatives of ℓ are at most ½ (I - 11ᵀ/K) (Böhning 1992).
     curvature_bound = 0.5
 
     @staticmethod
     def value_and_residual(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each row (..., 1, rows) and its derivative by the logits (..., K, rows), p - onehot(y)."""
+        """Loss of each row (..., 1, rows) and its derivative by the logits (..., K, rows), p - y."""
         log_proba = torch.log_softmax(logits, dim=-2)
+        if targets.is_floating_point():
+            value = -(log_proba * targets).sum(dim=-2, keepdim=True)
+            return value, log_proba.exp_().sub_(targets)
         index = targets.expand(*logits.shape[:-2], 1, logits.shape[-1])
         value = -log_proba.gather(-2, index)
         proba = log_proba.exp_()

@@ -59,8 +59,9 @@ class Objective:
     ----------
     data : Data
         The rows.
-    targets : Tensor of shape (n,)
-        Class indices (int64) for several outputs; 0 or 1 in the data's dtype for one output.
+    targets : Tensor of shape (n,) or (n, K)
+        Class indices (int64) or probabilities of the classes for several outputs; probabilities (n,) of the second
+        class for one output. Probabilities in the data's dtype.
     weights : Tensor of shape (M or 1, n)
         Positive row weights s_i.
     penalty : Tensor of shape (M,)
@@ -69,6 +70,8 @@ class Objective:
         K, or 1 for two classes.
     total : Tensor of shape (M,)
         What the sum over rows is divided by: S, also where ``data`` is a batch of the rows.
+    label_proba : Tensor of shape (K, K) or None
+        The probabilities of the classes that a class index stands for, if not the class itself: smoothed labels.
     """
 
     data: Data
@@ -77,6 +80,7 @@ class Objective:
     penalty: Tensor
     n_outputs: int
     total: Tensor
+    label_proba: Tensor | None = None
 
     @cached_property
     def loss(self) -> SigmoidLoss | SoftmaxLoss:
@@ -146,7 +150,7 @@ class Objective:
             return self
         if not self.data.fits_float32:
             return self
-        targets = self.targets if self.n_outputs > 1 else self.targets.float()
+        targets = self.targets.float() if self.targets.is_floating_point() else self.targets
         return replace(self, data=self.data.narrow(), targets=targets, weights=self.weights.float())
 
     def resolves(self, theta: Tensor) -> bool:
@@ -246,9 +250,12 @@ class Objective:
         """Where no penalty holds the parameters, a value of F below this proves that no minimum exists.
 
         F < log 2 min(s)/S means that every row has ℓ_i < log 2, so its own class has the largest
-        logit; then F goes to zero along this very θ.
+        logit; then F goes to zero along this very θ. With targets between 0 and 1 there is a minimum.
         """
-        one_class = self.data.fit_intercept and bool((self.targets == self.targets[0]).all())
+        between = self.targets.is_floating_point() and not ((self.targets == 0) | (self.targets == 1)).all()
+        if between or self.label_proba is not None:
+            return torch.full_like(self.total, -inf)
+        one_class = self.data.fit_intercept and bool((self.targets == self.targets[:1]).all())
         free = (self.penalty == 0) | one_class  # (M,)
         if not free.any():
             return torch.full_like(self.total, -inf)
@@ -264,7 +271,7 @@ class Objective:
         return block.logits(affine).unflatten(1, theta.shape[:2])  # (parts, M, K, part)
 
     def _portions(self, n_logits: int) -> Iterator[tuple[DenseBlock | SparseBlock, Tensor, Tensor]]:
-        """Blocks with their targets (parts, 1, 1, part) and weights (parts, M or 1, 1, part)."""
+        """Blocks with their targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part)."""
         if not self.data.keeps:
             return self._made_portions(n_logits)
         kept = self.__dict__.setdefault("_kept_portions", {})
@@ -274,7 +281,15 @@ class Objective:
 
     def _made_portions(self, n_logits: int) -> Iterator[tuple[DenseBlock | SparseBlock, Tensor, Tensor]]:
         for block in self.data.blocks(n_logits):
-            yield block, self.rows(self.targets[None], block), self.rows(self.weights, block)
+            yield block, self._targets(block), self.rows(self.weights, block)
+
+    def _targets(self, block: DenseBlock | SparseBlock) -> Tensor:
+        if self.targets.ndim == 1 and self.label_proba is None:
+            return self.rows(self.targets[None], block)  # (parts, 1, 1, part)
+        targets = self.targets[block.rows]
+        if self.targets.ndim == 1:
+            targets = self.label_proba[targets].to(self.dtype)  # (rows, K)
+        return targets.unflatten(0, block.parts).mT.contiguous()[:, None]  # (parts, 1, K, part)
 
     def rows(self, by_row: Tensor, block: DenseBlock | SparseBlock) -> Tensor:
         """A block's part of what there is of each row, (models, n), laid out as logits are."""

@@ -111,10 +111,16 @@ class SmallObjective(Objective):
 
     @cached_property
     def _target_shares(self) -> np.ndarray:
-        """Each row's part in the mean, at its class."""
+        """Each row's part in the mean, at its class or spread over the classes as its target is."""
         if self.n_outputs == 1:
-            return self._shares * self.targets.numpy()  # (M, 1, n)
-        return self._shares * (self.targets.numpy() == np.arange(self.n_outputs)[:, None])  # (M, K, n)
+            targets = self.targets.numpy()  # (n,)
+        elif self.targets.ndim == 2:
+            targets = self.targets.numpy().T  # (K, n)
+        elif self.label_proba is not None:
+            targets = self.label_proba.numpy()[self.targets.numpy()].T  # (K, n)
+        else:
+            targets = self.targets.numpy() == np.arange(self.n_outputs)[:, None]  # (K, n)
+        return self._shares * targets  # (M, K, n)
 
     @cached_property
     def _penalty(self) -> np.ndarray:
