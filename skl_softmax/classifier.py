@@ -188,7 +188,7 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         intercept_init : array-like of the shape of ``intercept_``, default=None
             Where to start; as ``coef_init``.
         classes : array-like of shape (n_classes,), default=None
-            All labels, if not only those in ``y``; for a two-dimensional ``y``, the labels of its columns, if not 0, 1, ...
+            All labels, if not only those in ``y``; the labels of the columns of ``y``, if not 0, 1, ...
 
         Returns
         -------
