@@ -1,20 +1,21 @@
 """The estimator."""
 
 import warnings
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skl_softmax import start
-from skl_softmax.data import Data, as_tensor, linear, raw, standardised
+from skl_softmax.data import as_tensor, linear
 from skl_softmax.inputs import (
     TrainingRows,
     check_prediction_rows,
@@ -23,12 +24,25 @@ from skl_softmax.inputs import (
     unchanged_on_error,
 )
 from skl_softmax.losses import loss_for
-from skl_softmax.objective import Objective
-from skl_softmax.small import SmallObjective, is_small
-from skl_softmax.solvers import PATIENCE, SOLVERS, SolveResult, SolverOptions, Status, choose_solver, optimality
+from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
+from skl_softmax.training import (
+    Problem,
+    Stream,
+    is_descent,
+    make_batch_problem,
+    make_problem,
+    takes_any_units,
+)
+from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
 
 
-class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
+def _has_partial_fit(estimator) -> bool:
+    if is_descent(estimator):
+        return True
+    raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
+
+
+class TorchSoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     r"""Softmax regression: multinomial logistic regression, trained by torch.
 
     With logits :math:`z_i = W x_i + b`, row weights :math:`s_i` (``sample_weight`` times class weight) and
@@ -53,33 +67,58 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     label_smoothing : float, default=0.0
         Part of every target, 0 to 1, that is spread evenly over the K classes: ``(1 - label_smoothing) y +
         label_smoothing / K``, as in `torch.nn.CrossEntropyLoss`.
-    solver : {"auto", "newton", "lbfgs", "sgd"}, default="auto"
+    solver : {"auto", "newton", "lbfgs", "sgd", "adam"} or class, default="auto"
         - "newton": Newton's method with a line search; the Hessian of all rows, from 2,000 parameters on conjugate
           gradients on products with it.
         - "lbfgs": limited-memory BFGS in a metric of subsampled curvature. A fit from zero goes over growing samples of
           the rows, so that all rows are needed a few times only, and takes the first steps in float32.
-        - "sgd": gradient descent with a constant ``learning_rate``, on all rows at once or on batches.
+        - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. Only these have
+          ``partial_fit``.
+        - any class of `torch.optim.Optimizer`.
         - "auto": "newton" for tiny problems and for sparse X, else "lbfgs".
 
-        The first two do not depend on the scale of the features, so raw data converge; the third does.
+        "newton" and "lbfgs" do not depend on the scale of the features, so raw data converge. The optimisers do not if
+        their rate is "auto": then they work on normalised columns (sparse X as it is) and the result is put in the
+        units of X.
     tol : float, default=1e-7
-        The fit ends when the estimate of :math:`F - F^*`, F* the minimum, is at most ``tol`` times F. For "sgd": when F
-        has not fallen by more than ``tol`` times itself in 100 epochs.
+        The fit ends when the estimate of :math:`F - F^*`, F* the minimum, is at most ``tol`` times F. For optimisers:
+        when F, or with ``early_stopping`` the validation score, has not improved by more than ``tol`` times itself in
+        ``n_iter_no_change`` epochs.
     max_iter : int, default=1000
-        Upper limit of iterations, or of epochs for "sgd".
-    learning_rate : float or "auto", default="auto"
-        Step size of "sgd". "auto" is one over a bound of the curvature, with which full-batch descent goes down on data
-        of any scale, if slowly.
-    batch_size : int or None, default=None
-        Rows in a batch of "sgd"; None means all rows.
+        Upper limit of iterations, or of epochs.
+    learning_rate : float, "auto" or the name of a schedule, default="auto"
+        Step size of the optimisers, the same all the time. "auto" is one over a bound of the curvature for "sgd", with
+        which full-batch descent goes down on data of any scale, 0.02 for "adam" and torch's default for others. Or how
+        the rate goes on from ``learning_rate_init``: "constant"; "invscaling", divided by the root of 1 + epochs;
+        "adaptive", divided by 5 whenever ``n_iter_no_change`` epochs bring no progress; "cosine" and "one-cycle", those
+        of torch over ``max_iter`` epochs.
+    learning_rate_init : float or "auto", default="auto"
+        Where a schedule begins ("one-cycle": the largest rate).
+    momentum : float, default=0.0
+        Momentum of "sgd".
+    batch_size : int, "auto" or None, default=None
+        Rows in a batch of the optimisers; "auto" means 256, None all rows.
+    shuffle : bool, default=True
+        Whether batches are drawn anew for each epoch, or go through the rows in their order.
+    average : bool, default=False
+        Whether the result of an optimiser is the mean over all its updates.
+    early_stopping : bool, default=False
+        Whether to hold out rows, score each iterate by its mean log loss on them, end the fit when the score has not
+        risen for ``n_iter_no_change`` iterations or epochs, and return the iterate with the best score.
+    validation_fraction : float, default=0.1
+        Part of the rows, of each class the same, that ``early_stopping`` holds out.
+    n_iter_no_change : int, default=10
+        Iterations or epochs without progress after which early stopping and optimisers end.
     warm_start : bool, default=False
-        Whether ``fit`` starts from the previous fit's coefficients.
+        Whether ``fit`` starts from the previous fit's coefficients, matched by class label and, between data frames, by
+        name of the feature; new ones start at zero. Optimisers also go on with their state if neither has changed.
     random_state : int, RandomState instance or None, default=None
-        Only for "sgd". An int draws the initial weights that ``torch.nn.Linear`` has after ``torch.manual_seed`` of
-        that int, and the order of the batches; None starts at zero and shuffles differently in each fit.
+        Only for the optimisers and ``early_stopping``. An int fixes the order of the batches, the rows that are held
+        out and, with a learning rate that is a number, initial weights: those that ``torch.nn.Linear`` has after
+        ``torch.manual_seed`` of that int. None starts at zero and draws differently in each fit.
     verbose : int, default=0
-        Print the objective at every ``verbose``-th iteration, and what the solver has chosen: samples of rows, float32
-        or float64, the model of the curvature and its price.
+        Print the cost and the accuracy at every ``verbose``-th iteration or epoch, and what the solver has chosen:
+        samples of rows, float32 or float64, the model of the curvature and its price.
 
     Attributes
     ----------
@@ -98,8 +137,12 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
     n_passes_ : float
         Passes over X that the solver took: values with gradients, Hessian-vector products, and samples by their share.
     loss_curve_ : ndarray of shape (n_iter_ + 1,)
-        F of all rows before each iteration on them and, last, F of the result. For "sgd" with batches, the mean over an
-        epoch's batches.
+        F of all rows before each iteration on them and, last, F of the result. With batches, the mean over those of an
+        epoch.
+    validation_scores_ : list of float
+        Minus the mean log loss of the held-out rows at each iterate, if ``early_stopping``.
+    best_iteration_ : int
+        The iteration or epoch with the best of these scores, that of the result.
     converged_ : bool
         Whether ``optimality_gap_`` is at most ``tol`` times F.
     optimality_gap_ : float
@@ -129,11 +172,18 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         "fit_intercept": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
-        "solver": [StrOptions({"auto", *SOLVERS})],
+        "solver": [StrOptions({"auto", *SOLVERS}), type],
         "tol": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", *SCHEDULES})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
+        "shuffle": ["boolean"],
+        "average": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -150,7 +200,14 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         tol=1e-7,
         max_iter=1000,
         learning_rate="auto",
+        learning_rate_init="auto",
+        momentum=0.0,
         batch_size=None,
+        shuffle=True,
+        average=False,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         warm_start=False,
         random_state=None,
         verbose=0,
@@ -163,7 +220,14 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         self.tol = tol
         self.max_iter = max_iter
         self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.momentum = momentum
         self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.average = average
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
@@ -200,26 +264,98 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         sklearn.exceptions.ConvergenceWarning
             If the fit ended without reaching ``tol``, with the cause, the gap and what to do.
         """
-        with unchanged_on_error(self), torch.no_grad():
+        call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
+        context = self._begin_callbacks(call)
+        with unchanged_on_error(self) as keep, torch.no_grad():
+            known = dict(vars(self))
             rows = check_training_rows(self, X, y, sample_weight, classes)
             generator = torch_generator(self.random_state)
-            weight, bias = self._start(rows, coef_init, intercept_init, generator)
-            objective = self._objective(rows, standardised(rows.X, self.fit_intercept))
-            name = choose_solver(objective) if self.solver == "auto" else self.solver
-            solver, options = SOLVERS[name], self._options(generator)
-            options.say(f"{name}: {objective.n_rows:,} rows, {objective.n_parameters:,} parameters")
-            if solver.affine_invariant:
-                minimised, theta = objective, objective.centred(objective.data.to_theta(weight, bias)[None])
-            else:
-                minimised = self._objective(rows, raw(rows.X, self.fit_intercept))
-                theta = minimised.data.to_theta(weight, bias)[None].to(rows.X.dtype)  # (1, K, p)
-            result = solver.minimise(minimised, theta, options)
-            weight, bias = minimised.data.from_theta(result.theta[0])
-            if not solver.affine_invariant:
-                result = self._with_optimality(result, objective, weight, bias)
-            self._store(rows, weight, bias, result)
+            watch, rows = self._watch(rows, generator, context, call)
+            begin = self._start(rows, coef_init, intercept_init, generator, known)
+            stream = self._stream_of(known, rows) if self.warm_start else None
+            problem = make_problem(self, rows, begin, generator, watch, stream)
+            watch.data = problem.objective.data
+            try:
+                result = problem.solve()
+            except KeyboardInterrupt:
+                self._store_interrupted(rows, watch)
+                keep()
+                raise
+            self._store(rows, *watch.best(problem.objective.data.from_theta(result.theta[0])), result)
+            self._store_scores(watch)
+            self._store_stream(problem, result, rows.weights.sum().item())
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
         self._warn_unless_converged(result)
         return self
+
+    @available_if(_has_partial_fit)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Go once over a batch of a stream of rows, where the last call has left off.
+
+        The optimiser's state goes on from call to call, and the penalty is that of ``fit`` on all rows so far, so that
+        ``C`` means the same. What ``learning_rate="auto"`` needs to know, the scale of the columns, it takes from the
+        first batch.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The batch. It is itself taken in batches of ``batch_size``.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels or probabilities of the classes, as in ``fit``.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that may come. Needed in the first call, unless ``y`` has a column for each.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, >= 0.
+
+        Returns
+        -------
+        self : TorchSoftmaxClassifier
+            The estimator, fitted so far.
+        """
+        with unchanged_on_error(self), torch.no_grad():
+            known = dict(vars(self))
+            rows = self._check_batch(X, y, classes, sample_weight)
+            generator = torch_generator(self.random_state)
+            stream = self._stream_of(known, rows) or Stream(self, rows)
+            begin = start.given(rows, self.coef_, self.intercept_) if "coef_" in known else None
+            begin = begin or self._start(rows, None, None, generator, known)
+            problem = make_batch_problem(self, rows, begin, generator, stream)
+            result = problem.descend()
+            curve = np.append(known.get("loss_curve_", []), result.loss_curve[0])
+            self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
+            self.loss_curve_, self.n_iter_ = curve, self.n_iter_ + known.get("n_iter_", 0)
+            self._store_stream(problem, result, stream.seen + rows.weights.sum().item())
+        return self
+
+    def _check_batch(self, X, y, classes, sample_weight) -> TrainingRows:
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs the labels of all rows, which partial_fit does not see. Pass "
+                "dict(zip(classes, compute_class_weight('balanced', classes=classes, y=y))) of a sample of them "
+                "(sklearn.utils.class_weight)."
+            )
+        is_first = not hasattr(self, "classes_")
+        if is_first and classes is None and np.ndim(y) == 1:
+            raise ValueError("classes must be passed in the first call of partial_fit: all labels that may come.")
+        if not is_first:
+            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                raise ValueError(f"classes is {classes!r}, but partial_fit began with {self.classes_!r}.")
+            classes = self.classes_
+        return check_training_rows(self, X, y, sample_weight, classes, reset=is_first)
+
+    def _stream_of(self, known: dict, rows: TrainingRows) -> Stream | None:
+        """What an earlier call has left for the same classes, features and optimiser."""
+        stream = known.get("_stream")
+        names = (known.get("feature_names_in_"), getattr(self, "feature_names_in_", None))
+        same = stream is not None and np.array_equal(known["classes_"], rows.classes) and np.array_equal(*names)
+        return stream if same and stream.goes_on(self, rows) else None
+
+    def _store_stream(self, problem: Problem, result: SolveResult, seen: float) -> None:
+        vars(self).pop("_stream", None)
+        if problem.stream is not None:
+            self._stream = problem.stream.after(result.memory, seen)
 
     def decision_function(self, X):
         """Logits: W x + b.
@@ -298,48 +434,44 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
             module.bias = nn.Parameter(torch.from_numpy(np.require(self.intercept_, requirements="W")))
         return module
 
-    def _objective(self, rows: TrainingRows, data: Data) -> Objective:
-        total = rows.weights.sum()[None]  # (1,)
-        kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
-        return kind(
-            data=data,
-            targets=rows.targets.to(data.dtype) if rows.targets.is_floating_point() else rows.targets,
-            weights=rows.weights[None].to(data.dtype),
-            penalty=1 / (self.C * total),
-            n_outputs=rows.n_outputs,
-            total=total,
-            label_proba=rows.label_proba,
-        )
+    def _begin_callbacks(self, call: dict):
+        if not hasattr(self, "_skl_callbacks"):
+            return None
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        return context.call_on_fit_task_begin(estimator=self, **call)
 
-    def _start(self, rows: TrainingRows, coef_init, intercept_init, generator) -> tuple[Tensor, Tensor]:
+    def _watch(self, rows: TrainingRows, generator, context, call: dict) -> tuple[Watch, TrainingRows]:
+        """What looks on at the fit, and the rows that are left to fit."""
+        looks, unit = [], "Epoch" if is_descent(self) else "Iteration"
+        if self.early_stopping:
+            rows, held_out = hold_out(rows, self.validation_fraction, generator)
+            looks.append(EarlyStopping(held_out, self.tol, self.n_iter_no_change))
+        if self.verbose:
+            looks.append(Printer(rows, self.verbose, self.max_iter, unit))
+        if context is not None:
+            attributes = lambda *coefficients: self._attributes(rows, *coefficients)  # noqa: E731
+            looks.append(Callbacks(self, context, call, attributes, is_descent(self)))
+        return Watch(looks), rows
+
+    def _start(self, rows: TrainingRows, coef_init, intercept_init, generator, known: dict) -> tuple[Tensor, Tensor]:
         if coef_init is not None or intercept_init is not None:
             return start.given(rows, coef_init, intercept_init)
-        if self.warm_start and hasattr(self, "coef_"):
-            if not np.array_equal(self.classes_, rows.classes):
-                raise ValueError(
-                    f"warm_start=True continues a fit of the classes {self.classes_}, but y holds {rows.classes}. "
-                    "Pass the same classes or set warm_start=False."
-                )
-            return start.given(rows, self.coef_, self.intercept_)
-        if not SOLVERS.get(self.solver, SOLVERS["newton"]).affine_invariant and self.random_state is not None:
+        if self.warm_start and "coef_" in known:
+            return start.continued(rows, self, known)
+        if is_descent(self) and self.random_state is not None and not takes_any_units(self):
             return start.drawn(rows, self.fit_intercept, generator)
         return start.zeros(rows)
 
-    def _options(self, generator) -> SolverOptions:
-        said = {"report": self._print_progress, "note": print} if self.verbose else {}
-        return SolverOptions(
-            tol=self.tol,
-            max_iter=self.max_iter,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            generator=generator,
-            **said,
-        )
+    def _attributes(self, rows: TrainingRows, weight: Tensor, bias: Tensor) -> dict:
+        """What prediction needs."""
+        return {
+            "classes_": rows.classes,
+            "coef_": weight.to(rows.X.dtype).numpy(),  # (K, d)
+            "intercept_": bias.to(rows.X.dtype).numpy(),  # (K,)
+        }
 
     def _store(self, rows: TrainingRows, weight: Tensor, bias: Tensor, result: SolveResult) -> None:
-        self.classes_ = rows.classes
-        self.coef_ = weight.to(rows.X.dtype).numpy()  # (K, d)
-        self.intercept_ = bias.to(rows.X.dtype).numpy()  # (K,)
+        vars(self).update(self._attributes(rows, weight, bias))
         self.n_iter_ = np.array(result.n_iter, dtype=np.int32)
         self.n_passes_ = float(result.n_passes)
         self.loss_curve_ = np.array(result.loss_curve[0])
@@ -355,25 +487,25 @@ class TorchSoftmaxClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def _with_optimality(self, result: SolveResult, objective: Objective, weight: Tensor, bias: Tensor) -> SolveResult:
-        """Add what a solver that only descends cannot know: F and its gap at the end, on the precise objective."""
-        value, gap = optimality(objective, objective.data.to_theta(weight, bias)[None])
-        status = result.status[0]
-        if gap <= self.tol * value.abs():
-            status = Status.CONVERGED
-        elif value < objective.separable_below:
-            status = Status.SEPARABLE
-        return replace(result, gap=gap, status=[status], loss_curve=[[*result.loss_curve[0], value.item()]])
+    def _store_scores(self, watch: Watch) -> None:
+        for name in ("validation_scores_", "best_iteration_"):
+            vars(self).pop(name, None)
+        vars(self).update(watch.scores())
 
-    def _print_progress(self, iteration: int, value: Tensor, gap: Tensor | None) -> None:
-        if iteration % self.verbose == 0:
-            estimate = "" if gap is None else f"  gap {gap.item():.1e}"
-            print(f"Iteration {iteration:4d}/{self.max_iter}  cost {value.item():.6f}{estimate}")
+    def _store_interrupted(self, rows: TrainingRows, watch: Watch) -> None:
+        """Leave the last iterate; what a finished fit says besides is not known of it."""
+        if watch.last is None:
+            return
+        gap = torch.tensor([np.nan]) if watch.last.gap is None else watch.last.gap
+        result = SolveResult(
+            watch.last.theta, gap, [watch.last.iteration], [Status.STOPPED], [[watch.last.value.item()]], np.nan
+        )
+        self._store(rows, *watch.coefficients(), result)
 
     def _warn_unless_converged(self, result: SolveResult) -> None:
-        if self.converged_:
+        if self.converged_ or result.status[0] is Status.STOPPED:
             return
-        cause = result.status[0].value.format(**self.get_params(), patience=PATIENCE)
+        cause = result.status[0].value.format(**self.get_params())
         value, gap = self.loss_curve_[-1], self.optimality_gap_
         warnings.warn(
             f"{type(self).__name__} did not converge: {cause}. The objective is {value:.6g}, by estimate "

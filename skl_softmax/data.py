@@ -21,7 +21,8 @@ dimension is seven times faster than over the last one.
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from typing import ClassVar
 
 import numpy as np
@@ -198,6 +199,10 @@ class Data:
         """The rows in order, in blocks that fit the cache with ``n_logits`` logits a row."""
         raise NotImplementedError
 
+    def block(self, rows: slice) -> DenseBlock | SparseBlock:
+        """Some rows in one part."""
+        raise NotImplementedError
+
     @property
     def fits_float32(self) -> bool:
         """Whether products in float32 neither overflow nor vanish, nor take more memory than is allowed."""
@@ -266,6 +271,9 @@ class DenseData(Data):
                     x = self._rows(rows)
                     yield DenseBlock(rows, x.view(-1, size, x.shape[1]))
 
+    def block(self, rows: slice) -> DenseBlock:
+        return DenseBlock(rows, self._rows(rows)[None])
+
     @property
     def fits_float32(self) -> bool:
         return bool(((self.scale > 1 / FLOAT32_RANGE) & (self.scale < FLOAT32_RANGE)).all())
@@ -332,7 +340,7 @@ class SparseData(Data):
             yield self._whole
             return
         for start in range(0, self.n_rows, stride):
-            yield self._block(slice(start, min(start + stride, self.n_rows)))
+            yield self.block(slice(start, min(start + stride, self.n_rows)))
 
     def affine(self, theta: Tensor) -> Affine:
         weight = theta[:, : self.X.shape[1]].to(self.dtype)  # (q, d)
@@ -390,9 +398,9 @@ class SparseData(Data):
 
     @cached_property
     def _whole(self) -> SparseBlock:
-        return self._block(slice(0, self.n_rows))
+        return self.block(slice(0, self.n_rows))
 
-    def _block(self, rows: slice) -> SparseBlock:
+    def block(self, rows: slice) -> SparseBlock:
         x = self._rows(rows)
         parts = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
         transposed = csr_array(parts, shape=x.shape).T.tocsr()
@@ -430,6 +438,29 @@ def standardised(X: Tensor, fit_intercept: bool) -> Data:
     """X in the coordinates that suit its storage."""
     is_dense = X.layout == torch.strided
     return DenseData.standardised(X, fit_intercept) if is_dense else SparseData.raw(X, fit_intercept, torch.float64)
+
+
+def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
+    """X centred and divided by the standard deviation, both weighted, in which descent goes well; sparse X as it is."""
+    if X.layout != torch.strided:
+        return raw(X, fit_intercept)
+    shares, stride = weights / weights.sum(), max(1, BLOCK_BYTES // (8 * X.shape[1]))
+    chunks = [(X[i : i + stride].double(), shares[i : i + stride]) for i in range(0, len(X), stride)]
+    mean = _sum_of(share @ x for x, share in chunks) * fit_intercept
+    scale = _sum_of(share @ (x - mean).square() for x, share in chunks).sqrt()
+    constant = ~(scale > 1e-12 * mean.abs()) | ~scale.isfinite()
+    return in_coordinates(X, fit_intercept, mean, torch.where(constant, 1.0, scale))
+
+
+def _sum_of(terms: Iterator[Tensor]) -> Tensor:
+    return reduce(add, terms)
+
+
+def in_coordinates(X: Tensor, fit_intercept: bool, mean: Tensor, scale: Tensor) -> Data:
+    """X in the coordinates of other rows; sparse X in its own."""
+    if X.layout != torch.strided:
+        return raw(X, fit_intercept)
+    return DenseData(X, mean, scale, mean if fit_intercept else None, fit_intercept, torch.float64)
 
 
 def raw(X: Tensor, fit_intercept: bool) -> Data:

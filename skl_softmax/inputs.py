@@ -3,7 +3,7 @@
 The only file that touches scikit-learn's less public helpers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -41,10 +41,13 @@ class TrainingRows:
         return 1 if len(self.classes) == 2 else len(self.classes)
 
 
-def check_training_rows(estimator: BaseEstimator, X, y, sample_weight, classes=None) -> TrainingRows:
-    """Check X, y and the weights; set ``n_features_in_`` and ``feature_names_in_``; encode the labels."""
+def check_training_rows(estimator: BaseEstimator, X, y, sample_weight, classes=None, reset=True) -> TrainingRows:
+    """Check X, y and the weights; encode the labels.
+
+    ``n_features_in_`` and ``feature_names_in_`` are set, or without ``reset`` X is checked against them.
+    """
     is_soft = _has_columns(y)
-    X, y = validate_data(estimator, X, y, **ROWS, order="C", multi_output=is_soft)
+    X, y = validate_data(estimator, X, y, **ROWS, order="C", multi_output=is_soft, reset=reset)
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
     if is_soft:
         y, classes = _check_probabilities(y, classes)
@@ -95,11 +98,16 @@ def torch_generator(random_state) -> torch.Generator:
 
 
 @contextmanager
-def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Leave the estimator as it was if the block raises."""
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]:
+    """Leave the estimator as it was if the block raises, or as it was when the block called what it is given."""
     before = dict(vars(estimator))
+
+    def keep() -> None:
+        before.clear()
+        before.update(vars(estimator))
+
     try:
-        yield
+        yield keep
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)

@@ -15,7 +15,7 @@ once; a single fit is M = 1. Shapes, throughout:
     weights                      (M or 1, n)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from math import inf, log
@@ -39,8 +39,14 @@ SAMPLE_ACCURACY = 0.05
 NARROW_SECONDS = 2e-3
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
+# Rows that are fetched at a time for mini-batches.
+CHUNK_ROWS = 2**13
 # Probabilities of all rows that Hessian-vector products may keep.
 KEEP_PROBA_BYTES = 256 * 2**20
+
+
+# A block with its targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part).
+Portion = tuple[DenseBlock | SparseBlock, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -161,14 +167,23 @@ class Objective:
         """
         return torch.finfo(self.dtype).eps * theta.abs().sum(dim=2).max().item() <= LOGIT_ACCURACY
 
-    def batches(self, size: int | None, generator: torch.Generator) -> Iterator["Objective"]:
-        """Unbiased estimates of F from ``size`` rows each, every row once; F itself where size is None."""
-        n_rows = self.data.n_rows
-        if size is None or size >= n_rows:
-            yield self
+    def batches(
+        self, size: int | None, generator: torch.Generator, shuffle: bool = True
+    ) -> Iterator[tuple[float, "Objective | Batch"]]:
+        """Unbiased estimates of F from ``size`` rows each, every row once, with their parts of the rows.
+
+        F itself where size is None.
+        """
+        if size is None or size >= self.n_rows:
+            yield 1.0, self
             return
-        for index in torch.randperm(n_rows, generator=generator).split(size):
-            yield replace(self.take(index), total=self.total * (len(index) / n_rows))
+        order = torch.randperm(self.n_rows, generator=generator) if shuffle else torch.arange(self.n_rows)
+        for index in order.split(max(1, CHUNK_ROWS // size) * size):
+            chunk = self.take(index)  # one copy for many batches
+            for start in range(0, len(index), size):
+                rows = slice(start, min(start + size, len(index)))
+                share = (rows.stop - start) / self.n_rows
+                yield share, Batch(chunk, rows, share * self.total)
 
     def centred(self, theta: Tensor) -> Tensor:
         """The same probabilities from parameters that sum to zero over the classes, as they do at the minimum."""
@@ -176,16 +191,20 @@ class Objective:
 
     def at(self, theta: Tensor) -> Evaluation:
         """F and its gradient."""
+        return self.mean_over(self._portions(self.n_models * self.n_outputs), self.total, theta)
+
+    def mean_over(self, portions: Iterable[Portion], total: Tensor, theta: Tensor) -> Evaluation:
+        """The penalty and the sum over some of the rows, divided by ``total``, with their gradient."""
         affine = self.data.affine(theta.flatten(0, 1))
         values, sums = [], []
-        for block, targets, weights in self._portions(self.n_models * self.n_outputs):
+        for block, targets, weights in portions:
             logits = block.logits(affine).view(-1, *theta.shape[:2], block.parts[1])  # (parts, M, K, part)
             loss, residual = self.loss.value_and_residual(logits, targets)
             values.append((loss * weights).sum(dim=(0, 2, 3), dtype=torch.float64))
             sums.append(block.pullback((residual * weights).flatten(1, 2), affine.bias is not None))
         penalised = self.quadratic * theta  # (M, K, p)
-        gradient = (self.data.gradient(_sum(sums)).view_as(theta) / self.total[:, None, None]).add_(penalised)
-        value = _sum(values) / self.total + 0.5 * penalised.mul_(theta).sum(dim=(1, 2))
+        gradient = (self.data.gradient(_sum(sums)).view_as(theta) / total[:, None, None]).add_(penalised)
+        value = _sum(values) / total + 0.5 * penalised.mul_(theta).sum(dim=(1, 2))
         return Evaluation(value, gradient.to(theta.dtype))
 
     def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
@@ -270,7 +289,7 @@ class Objective:
         affine = self.data.affine(theta.flatten(0, 1))
         return block.logits(affine).unflatten(1, theta.shape[:2])  # (parts, M, K, part)
 
-    def _portions(self, n_logits: int) -> Iterator[tuple[DenseBlock | SparseBlock, Tensor, Tensor]]:
+    def _portions(self, n_logits: int) -> Iterator[Portion]:
         """Blocks with their targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part)."""
         if not self.data.keeps:
             return self._made_portions(n_logits)
@@ -279,9 +298,13 @@ class Objective:
             kept[n_logits] = list(self._made_portions(n_logits))
         return iter(kept[n_logits])
 
-    def _made_portions(self, n_logits: int) -> Iterator[tuple[DenseBlock | SparseBlock, Tensor, Tensor]]:
+    def _made_portions(self, n_logits: int) -> Iterator[Portion]:
         for block in self.data.blocks(n_logits):
-            yield block, self._targets(block), self.rows(self.weights, block)
+            yield self.portion(block)
+
+    def portion(self, block: DenseBlock | SparseBlock) -> Portion:
+        """A block with what belongs to its rows."""
+        return block, self._targets(block), self.rows(self.weights, block)
 
     def _targets(self, block: DenseBlock | SparseBlock) -> Tensor:
         if self.targets.ndim == 1 and self.label_proba is None:
@@ -294,6 +317,18 @@ class Objective:
     def rows(self, by_row: Tensor, block: DenseBlock | SparseBlock) -> Tensor:
         """A block's part of what there is of each row, (models, n), laid out as logits are."""
         return by_row[:, block.rows].unflatten(1, block.parts).transpose(0, 1)[:, :, None]  # (parts, models, 1, part)
+
+
+class Batch:
+    """An unbiased estimate of F from some rows, consecutive in a part of them that is at hand."""
+
+    def __init__(self, chunk: Objective, rows: slice, total: Tensor):
+        self._chunk, self._rows, self._total = chunk, rows, total
+
+    def at(self, theta: Tensor) -> Evaluation:
+        """The estimate and its gradient."""
+        portion = self._chunk.portion(self._chunk.data.block(self._rows))
+        return self._chunk.mean_over([portion], self._total, theta)
 
 
 def _sum(terms: list):

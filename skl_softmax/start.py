@@ -2,6 +2,7 @@
 
 from math import sqrt
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,43 @@ def drawn(rows: TrainingRows, fit_intercept: bool, generator: torch.Generator) -
         bound = 1 / sqrt(n_features)
         nn.init.uniform_(bias, -bound, bound, generator=generator)
     return weight.to(rows.X.dtype), bias.to(rows.X.dtype)
+
+
+def continued(rows: TrainingRows, estimator, known: dict) -> tuple[Tensor, Tensor]:
+    """What an earlier fit has found for the same classes and features, by label and name; zeros for what is new.
+
+    ``known`` are the attributes of the earlier fit; those of the new rows' features are the estimator's.
+    """
+    weight, bias = np.asarray(known["coef_"], np.float64), np.asarray(known["intercept_"], np.float64)
+    if len(known["classes_"]) == 2:  # one output z is two outputs ∓z/2
+        weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    old, new = _places(known["classes_"].tolist(), rows.classes.tolist())
+    columns, places = _columns(estimator, known)
+    found, offsets = np.zeros((len(rows.classes), rows.X.shape[1])), np.zeros(len(rows.classes))
+    found[np.ix_(new, places)], offsets[new] = weight[np.ix_(old, columns)], bias[old]
+    if rows.n_outputs == 1:
+        found, offsets = found[1:] - found[:1], offsets[1:] - offsets[:1]
+    return torch.from_numpy(found).to(rows.X.dtype), torch.from_numpy(offsets).to(rows.X.dtype)
+
+
+def _columns(estimator, known: dict) -> tuple[list[int], list[int]]:
+    names, old_names = getattr(estimator, "feature_names_in_", None), known.get("feature_names_in_")
+    if names is not None and old_names is not None:
+        return _places(old_names.tolist(), names.tolist())
+    if known["n_features_in_"] != estimator.n_features_in_:
+        raise ValueError(
+            f"warm_start=True continues a fit of {known['n_features_in_']} features, but X has "
+            f"{estimator.n_features_in_}, and without feature names they cannot be matched. Pass data frames, the same "
+            "number of features, or set warm_start=False."
+        )
+    return [list(range(estimator.n_features_in_))] * 2
+
+
+def _places(old: list, new: list) -> tuple[list[int], list[int]]:
+    """Where those that both lists hold are in each of them."""
+    place = {value: i for i, value in enumerate(new)}
+    both = [(i, place[value]) for i, value in enumerate(old) if value in place]
+    return [i for i, _ in both], [j for _, j in both]
 
 
 def given(rows: TrainingRows, coef_init, intercept_init) -> tuple[Tensor, Tensor]:

@@ -326,7 +326,7 @@ class TestConvergence:
         chosen, *lines = capsys.readouterr().out.splitlines()
         assert chosen.startswith("newton: ")
         assert len(lines) == clf.n_iter_[0] + 1
-        assert f"cost {clf.loss_curve_[0]:.6f}" in lines[0]
+        assert f"Cost: {clf.loss_curve_[0]:.6f}, Accuracy: " in lines[0]
         TorchSoftmaxClassifier(verbose=5).fit(*raw_data)
         assert len(capsys.readouterr().out.splitlines()) == 2 + clf.n_iter_[0] // 5
 
@@ -374,11 +374,37 @@ class TestStart:
             whole.fit(X, y)
         np.testing.assert_allclose(clf.coef_, whole.coef_, rtol=1e-12)
 
-    def test_warm_start_with_other_classes(self, problem):
-        X, y, _ = problem
-        clf = TorchSoftmaxClassifier(warm_start=True).fit(X, y)
-        with pytest.raises(ValueError, match="warm_start=True continues a fit of the classes"):
-            clf.fit(X, np.where(y == "class a", "other", y))
+    @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+    def test_warm_start_knows_classes_by_their_labels(self):
+        X, y = load_iris(return_X_y=True)
+        names = np.array(["b", "a", "c"])[y]  # sorted, the new class comes to stand between the old ones
+        clf = TorchSoftmaxClassifier(warm_start=True).fit(X[y != 0], names[y != 0])
+        two = clf.decision_function(X)  # of "c" against "a"
+        clf.set_params(solver="sgd", learning_rate=1e-15, max_iter=1).fit(X, names)  # stays where it begins
+        three = clf.decision_function(X)
+        np.testing.assert_allclose(three[:, 2] - three[:, 0], two, rtol=1e-6)
+        np.testing.assert_allclose(clf.coef_[1], 0, atol=1e-12)
+        clf.fit(X[y != 0], names[y != 0])
+        np.testing.assert_allclose(clf.decision_function(X), two, rtol=1e-6)
+
+    def test_warm_start_of_an_optimum_is_finished(self):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifier(warm_start=True, tol=1e-10).fit(X, y)
+        assert clf.set_params(tol=1e-8).fit(X, y).n_iter_[0] == 0
+
+    def test_warm_start_knows_features_by_their_names(self):
+        frame = load_iris(as_frame=True)
+        X, y = frame.data, frame.target
+        clf = TorchSoftmaxClassifier(warm_start=True, tol=1e-9).fit(X, y)
+        shuffled = X[X.columns[[2, 0, 3, 1]]]
+        coef = clf.coef_
+        clf.set_params(tol=1e-8).fit(shuffled, y)
+        assert clf.n_iter_[0] == 0
+        np.testing.assert_allclose(clf.coef_, coef[:, [2, 0, 3, 1]], rtol=1e-9)
+        clf.set_params(tol=1e-9).fit(X.assign(more=1.5 * y), y)
+        assert clf.converged_
+        with pytest.raises(ValueError, match="continues a fit of 5 features, but X has 3"):
+            clf.fit(X.to_numpy()[:, :3], y)
 
     @pytest.mark.parametrize("name", ["coef_init", "intercept_init"])
     def test_start_of_the_wrong_shape(self, problem, name):
@@ -700,7 +726,7 @@ class TestSparse:
     @pytest.mark.parametrize("batch_size", [None, 32])
     def test_descent(self, text, batch_size):
         X, y = text
-        settings = {"solver": "sgd", "batch_size": batch_size, "max_iter": 20, "random_state": 0}
+        settings = {"solver": "sgd", "learning_rate": 0.01, "batch_size": batch_size, "max_iter": 20, "random_state": 0}
         with pytest.warns(ConvergenceWarning):
             a, b = (TorchSoftmaxClassifier(**settings).fit(Z, y) for Z in (X, sp.csr_array(X)))
         np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-9)

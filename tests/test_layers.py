@@ -15,7 +15,9 @@ PACKAGE = Path(skl_softmax.__file__).parent
 ALLOWED = {
     "__init__": {"_version", "classifier"},
     "_version": set(),
-    "classifier": {"data", "inputs", "losses", "objective", "small", "solvers", "start"},
+    "classifier": {"data", "inputs", "losses", "solvers", "start", "training", "watch"},
+    "training": {"data", "inputs", "objective", "small", "solvers"},
+    "watch": {"data", "inputs", "losses", "solvers"},
     "start": {"inputs"},
     "inputs": {"data"},
     "objective": {"curvature", "data", "losses"},

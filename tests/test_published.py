@@ -38,6 +38,7 @@ def fit(trace, n_updates):
     clf = TorchSoftmaxClassifier(
         C=np.inf,
         solver="sgd",
+        n_iter_no_change=100,
         learning_rate=trace["learning_rate"],
         max_iter=n_updates,
         fit_intercept=trace["fit_intercept"],

@@ -7,20 +7,26 @@ tests and benchmarks then cover it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, Status
+import torch
+
+from skl_softmax.solvers.base import Iterate, Objective, SolveResult, SolverOptions, Status
 from skl_softmax.solvers.lbfgs import lbfgs
 from skl_softmax.solvers.newton import newton, optimality
-from skl_softmax.solvers.stochastic import PATIENCE, sgd
+from skl_softmax.solvers.stochastic import SCHEDULES, DescentOptions, Memory, descend
 
 __all__ = [
-    "PATIENCE",
+    "SCHEDULES",
     "SOLVERS",
+    "DescentOptions",
+    "Iterate",
+    "Memory",
     "Objective",
     "SolveResult",
     "Solver",
     "SolverOptions",
     "Status",
     "choose_solver",
+    "find_solver",
     "optimality",
 ]
 
@@ -31,18 +37,27 @@ class Solver:
 
     ``affine_invariant`` solvers take the same steps whatever the units of the columns, so they are given the
     standardised columns, where rounding does least harm, and they estimate F - F* themselves. The others
-    are defined by the columns as they are.
+    take steps by an ``optimizer`` of torch's.
     """
 
     minimise: Callable[..., SolveResult]
     affine_invariant: bool
+    optimizer: type[torch.optim.Optimizer] | None = None
 
 
 SOLVERS = {
     "newton": Solver(newton, affine_invariant=True),
     "lbfgs": Solver(lbfgs, affine_invariant=True),
-    "sgd": Solver(sgd, affine_invariant=False),
+    "sgd": Solver(descend, affine_invariant=False, optimizer=torch.optim.SGD),
+    "adam": Solver(descend, affine_invariant=False, optimizer=torch.optim.Adam),
 }
+
+
+def find_solver(solver: str | type[torch.optim.Optimizer]) -> Solver:
+    """The solver of a name, or descent by a class of optimisers."""
+    if isinstance(solver, str):
+        return SOLVERS[solver]
+    return Solver(descend, affine_invariant=False, optimizer=solver)
 
 
 def choose_solver(objective: Objective) -> str:

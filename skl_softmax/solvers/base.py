@@ -75,10 +75,22 @@ class Status(Enum):
         "no step along the search direction lowers the objective; look for columns of extreme size or raise tol"
     )
     STALLED = (
-        "the loss has not fallen by more than tol={tol:g} of itself for {patience} epochs; change learning_rate, or "
-        'use solver="auto"'
+        "the loss has not fallen by more than tol={tol:g} of itself for n_iter_no_change={n_iter_no_change} epochs; "
+        'change learning_rate, or use solver="auto"'
     )
+    STOPPED = "a callback or early stopping asked for an end"
     DIVERGED = 'the loss grew beyond all bounds; lower learning_rate, scale the features, or use solver="auto"'
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Where a fit is, before an iteration (deterministic solvers) or after an epoch (stochastic ones)."""
+
+    iteration: int
+    value: Tensor  # (M,)
+    gap: Tensor | None  # (M,), estimate of F - F*, if the solver makes one
+    theta: Tensor  # (M, ...)
+    is_last: bool  # whether nothing follows
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,8 @@ class SolverOptions:
         A model is also finished when that estimate is at most this.
     max_iter : int
         Iterations (deterministic solvers) or epochs (stochastic ones).
-    learning_rate : float or "auto"
-        Step size of the stochastic solvers; "auto" is one over the smoothness of the objective.
-    batch_size, generator
-        Rows in a batch and the source of their order, for the stochastic solvers.
-    report : callable or None
-        Called with (iteration, values (M,), gaps (M,) or None) before each iteration.
+    observe : callable or None
+        Called with every `Iterate`; the fit ends if it returns true.
     note : callable or None
         Called with a line of text when a method has chosen how to go on.
     """
@@ -106,10 +114,7 @@ class SolverOptions:
     tol: float
     max_iter: int
     accuracy: float = 0.0
-    learning_rate: float | str = "auto"
-    batch_size: int | None = None
-    generator: torch.Generator | None = None
-    report: Callable[[int, Tensor, Tensor | None], None] | None = None
+    observe: Callable[[Iterate], bool] | None = None
     note: Callable[[str], None] | None = None
 
     def say(self, text: str) -> None:
@@ -128,6 +133,7 @@ class SolveResult:
     status: list[Status]
     loss_curve: list[list[float]]  # F before each iteration and, last, where the solver stopped
     n_passes: float  # over the rows, for values with gradients and for Hessian-vector products
+    memory: object = None  # what the solver may go on with in another call
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

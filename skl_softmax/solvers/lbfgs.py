@@ -35,7 +35,7 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     theta, n_passes = start, 0.0
     if not start.any():
         for sample, gap in objective.samples():
-            result = _descend(sample, theta, replace(options, tol=0.0, accuracy=gap, report=None))
+            result = _descend(sample, theta, replace(options, tol=0.0, accuracy=gap, observe=None))
             n_passes += result.n_passes * sample.n_rows / objective.n_rows
             if any(status is not Status.CONVERGED for status in result.status):
                 theta = start  # such as a sample that is separable, which all rows need not be

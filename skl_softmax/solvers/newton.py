@@ -50,6 +50,13 @@ def newton_step(run: Run) -> tuple[Tensor, Tensor]:
 
 
 def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """F (M,) at a point and the estimate (M,) of F - F* by the Newton decrement, for solvers that make none."""
+    """F (M,) at a point and an estimate (M,) of F - F* by a Newton decrement, for solvers that make none.
+
+    The Hessian is that of a sample of rows, where that is the model of the curvature, else products with that of all
+    rows solve for the step.
+    """
     run = Run(objective, theta, SolverOptions(tol=0.0, max_iter=0))
-    return run.point.value, -0.5 * newton_step(run)[1]
+    metric = run.make_metric()
+    if metric.follows:
+        return run.point.value, 0.5 * inner(run.point.gradient, metric.solve(run.point.gradient))
+    return run.point.value, -0.5 * run.newton_by_products(run.models)[1]

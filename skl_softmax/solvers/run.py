@@ -6,7 +6,7 @@ from sys import float_info
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Evaluation, Metric, Objective, SolveResult, SolverOptions, Status, inner
+from skl_softmax.solvers.base import Evaluation, Iterate, Metric, Objective, SolveResult, SolverOptions, Status, inner
 from skl_softmax.solvers.conjugate_gradients import conjugate_gradients
 from skl_softmax.solvers.line_search import backtrack
 
@@ -119,15 +119,17 @@ class Run:
 
     def settle(self, gap: Tensor) -> Tensor | slice:
         """Record the finished models and drop them from the stack; return the index of those that stay."""
-        if self.options.report is not None:
-            self.options.report(self.iteration, self.point.value, gap)
-        stay = []
         values = self.point.value.tolist()
-        rows = zip(self.models.tolist(), values, gap.tolist(), self._below(values), self.stuck.tolist(), strict=True)
-        for i, (model, value, model_gap, separable_below, model_stuck) in enumerate(rows):
+        below = self._below(values)
+        statuses = list(map(self._status_of, values, gap.tolist(), below, self.stuck.tolist()))
+        seen = Iterate(self.iteration, self.point.value, gap, self.theta, None not in statuses)
+        if self.options.observe is not None and self.options.observe(seen):
+            statuses = [Status.STOPPED if status is None else status for status in statuses]
+        stay = []
+        rows = zip(self.models.tolist(), values, gap.tolist(), statuses, strict=True)
+        for i, (model, value, model_gap, status) in enumerate(rows):
             self._curve[model].append(value)
             self._gaps[model].append(model_gap)
-            status = self._status_of(value, model_gap, separable_below, model_stuck)
             if status is None:
                 stay.append(i)
             else:

@@ -1,57 +1,189 @@
-"""Gradient descent on the whole data or on mini-batches."""
+"""First-order descent on the whole data or on mini-batches, by the optimisers of torch."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 
 import torch
 from torch import Tensor
+from torch.optim import lr_scheduler
 
-from skl_softmax.solvers.base import SolveResult, SolverOptions, Status
-
-# Epochs without progress after which a run ends. Full-batch descent at the step sizes of textbooks zigzags for
-# dozens of epochs before it gets going (the published examples do).
-PATIENCE = 100
+from skl_softmax.solvers.base import Iterate, SolveResult, SolverOptions, Status
 
 
-def sgd(objective, start: Tensor, options: SolverOptions) -> SolveResult:
-    """Gradient descent, θ ← θ - learning_rate · ∇F(θ), by `torch.optim.SGD`, for a stack of one model.
+@dataclass(frozen=True)
+class DescentOptions(SolverOptions):
+    """What descent may be told besides.
+
+    Parameters
+    ----------
+    optimizer : callable
+        Makes a `torch.optim.Optimizer` from a list of parameters and, if there is one, a learning rate.
+    learning_rate : float, "auto" or None
+        "auto" is one over the smoothness of the objective, None what the optimiser has for a default.
+    schedule : str
+        One of `SCHEDULES`.
+    batch_size : int or None
+        Rows in a batch; None means all rows.
+    shuffle : bool
+        Whether batches are drawn anew in each epoch.
+    average : bool
+        Whether the result is the mean over all updates.
+    patience : int
+        Epochs without progress after which a run ends, or the rate of the schedule "adaptive" falls.
+    generator : torch.Generator
+        Source of the order of the rows.
+    memory : Memory or None
+        What an earlier run has left, to go on with.
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
+    learning_rate: float | str | None = "auto"
+    schedule: str = "constant"
+    batch_size: int | None = None
+    shuffle: bool = True
+    average: bool = False
+    patience: int = 10
+    generator: torch.Generator | None = None
+    memory: "Memory | None" = None
+
+
+@dataclass
+class Memory:
+    """What descent carries over from one call to the next."""
+
+    state: dict  # the optimiser's
+    rate: float  # where its schedule began
+    n_updates: int
+    theta: Tensor  # the parameters
+    mean: Tensor  # of the parameters over all updates
+
+
+# From the optimiser, the updates in an epoch, the epochs to come and the updates of earlier calls, something with a
+# ``step`` for each update.
+SCHEDULES = {
+    "constant": lambda *_: None,
+    "invscaling": lambda optimizer, updates, epochs, done: lr_scheduler.LambdaLR(  # noqa: ARG005
+        optimizer, lambda update: (1 + (done + update) / updates) ** -0.5
+    ),
+    "adaptive": lambda *_: None,
+    "cosine": lambda optimizer, updates, epochs, *_: lr_scheduler.CosineAnnealingLR(optimizer, updates * epochs),
+    "one-cycle": lambda optimizer, updates, epochs, *_: lr_scheduler.OneCycleLR(
+        optimizer, optimizer.param_groups[0]["lr"], total_steps=updates * epochs + 1
+    ),
+}
+# The schedule "adaptive" divides the rate by this when there is no progress, and ends when it is this much smaller than
+# it was, as in `sklearn.linear_model.SGDClassifier`.
+ADAPTIVE_FACTOR, ADAPTIVE_END = 5.0, 1e-6
+
+
+def descend(objective, start: Tensor, options: DescentOptions) -> SolveResult:
+    """Descent by an optimiser of torch's, such as θ ← θ - learning_rate · ∇F(θ), for a stack of one model.
 
     Each epoch visits every row once, in batches in a random order, or in one batch that holds all rows.
-    The loss of an epoch is the mean over its batches, each before its update. The run ends after ``max_iter`` epochs
-    or when the loss has not fallen by more than tol of itself in `PATIENCE` epochs. If it is then above where it
-    began, or infinite, the run has diverged, and the parameters of its best epoch are returned.
+    The loss of an epoch is the mean over its rows, each batch before its update. The run ends after ``max_iter``
+    epochs, or when the mean loss of ``patience`` epochs is not below that of as many before by more than tol of itself.
+    If the loss is then above where it began, or infinite, the run has diverged, and the parameters of its best epoch
+    are returned.
     """
-    parameter = torch.nn.Parameter(start.clone())
-    rate = options.learning_rate
-    if rate == "auto":
-        rate = 1 / objective.smoothness(options.batch_size).item()
-    optimizer = torch.optim.SGD([parameter], lr=rate)
+    run = _Descent(objective, start, options)
     curve: list[float] = []
-    best, best_epoch, best_theta, status, n_passes = inf, 0, start, Status.MAX_ITER, 0
+    best, best_theta, changed, status = inf, start, 0, Status.MAX_ITER
     for epoch in range(options.max_iter):
-        before = parameter.detach().clone()
-        values = []
-        for batch in objective.batches(options.batch_size, options.generator):
-            point = batch.at(parameter.detach())
-            parameter.grad = point.gradient
-            optimizer.step()
-            values.append(point.value)
-        n_passes += 1
-        value = torch.cat(values).mean().item()
-        curve.append(value)
-        if options.report is not None:
-            options.report(epoch, torch.tensor([value]), None)
-        if epoch == 0 or value < best - options.tol * abs(best):
-            best, best_epoch, best_theta = value, epoch, before
-        if not parameter.isfinite().all() or epoch - best_epoch >= PATIENCE:
-            status = Status.STALLED if value <= curve[0] else Status.DIVERGED
+        before = run.parameter.detach().clone()
+        curve.append(run.epoch(options))
+        if curve[-1] < best:
+            best, best_theta = curve[-1], before
+        stalls = _stalls(curve[changed:], options)
+        if stalls and run.slow_down():
+            changed = len(curve)  # a smaller rate has as much time again
+        elif stalls or not run.parameter.isfinite().all():
+            status = Status.STALLED if curve[-1] <= curve[0] else Status.DIVERGED
+        is_last = status is not Status.MAX_ITER or epoch == options.max_iter - 1
+        seen = Iterate(epoch, torch.tensor(curve[-1:]), None, run.theta, is_last)
+        if options.observe is not None and options.observe(seen) and status is Status.MAX_ITER:
+            status = Status.STOPPED
+        if status is not Status.MAX_ITER:
             break
-    if status is Status.DIVERGED:
-        parameter.data = best_theta
     return SolveResult(
-        theta=parameter.detach(),
+        theta=best_theta if status is Status.DIVERGED else run.theta,
         gap=torch.full((1,), torch.nan, dtype=torch.float64),
         n_iter=[len(curve)],
         status=[status],
         loss_curve=[curve],
-        n_passes=n_passes,
+        n_passes=len(curve),
+        memory=run.memory(),
     )
+
+
+def _stalls(curve: list[float], options: DescentOptions) -> bool:
+    """Whether the last epochs were, in the mean, no better than those before: one by one, batches differ too much."""
+    if len(curve) < 2 * options.patience:
+        return False
+    late, early = curve[-options.patience :], curve[-2 * options.patience : -options.patience]
+    return not sum(late) < sum(early) - options.tol * abs(sum(early))
+
+
+class _Descent:
+    """The parameters, the optimiser and its schedule."""
+
+    def __init__(self, objective, start: Tensor, options: DescentOptions):
+        self._objective, memory = objective, options.memory
+        goes_on = memory is not None and options.average  # the start is then a mean
+        self.parameter = torch.nn.Parameter(memory.theta.clone() if goes_on else start.clone())
+        self._rate = _first_rate(objective, options)
+        self._optimizer = options.optimizer([self.parameter], *([] if self._rate is None else [self._rate]))
+        self._averages, self._mean, self._n_updates = options.average, start.clone(), 0
+        if memory is not None:
+            groups = self._optimizer.state_dict()["param_groups"]
+            self._optimizer.load_state_dict({"state": memory.state, "param_groups": groups})
+            self._mean, self._n_updates = memory.mean.clone(), memory.n_updates
+        updates = 1 if options.batch_size is None else -(-objective.n_rows // options.batch_size)
+        self._schedule = SCHEDULES[options.schedule](self._optimizer, updates, options.max_iter, self._n_updates)
+        self._adapts = options.schedule == "adaptive"
+
+    @property
+    def theta(self) -> Tensor:
+        """The parameters, or their mean over the updates, as they are now."""
+        return (self._mean if self._averages else self.parameter.detach()).clone()
+
+    def epoch(self, options: DescentOptions) -> float:
+        """Visit every row once; return the mean of the batches' losses."""
+        values = []
+        for share, batch in self._objective.batches(options.batch_size, options.generator, options.shuffle):
+
+            def closure(batch=batch):
+                point = batch.at(self.parameter.detach())
+                self.parameter.grad = point.gradient
+                return point.value
+
+            values.append(share * self._optimizer.step(closure))
+            self._n_updates += 1
+            if self._averages:
+                self._mean += (self.parameter.detach() - self._mean) / self._n_updates
+            if self._schedule is not None:
+                self._schedule.step()
+        return torch.cat(values).sum().item()
+
+    def slow_down(self) -> bool:
+        """Whether there is a smaller rate to go on with."""
+        if not self._adapts:
+            return False
+        groups = self._optimizer.param_groups
+        for group in groups:
+            group["lr"] /= ADAPTIVE_FACTOR
+            group.setdefault("initial_lr", group["lr"])
+        return groups[0]["lr"] > ADAPTIVE_END * groups[0]["initial_lr"]
+
+    def memory(self) -> Memory:
+        """What the next run may go on with."""
+        state = self._optimizer.state_dict()["state"]
+        return Memory(state, self._rate, self._n_updates, self.parameter.detach().clone(), self._mean)
+
+
+def _first_rate(objective, options: DescentOptions) -> float | None:
+    if options.learning_rate != "auto":
+        return options.learning_rate
+    rate = 1 / objective.smoothness(options.batch_size).item()
+    # Rows that come later may be steeper than all before.
+    return rate if options.memory is None else min(rate, options.memory.rate)

@@ -1,0 +1,206 @@
+"""From checked rows to coefficients: coordinates, objective, solver."""
+
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skl_softmax.data import Data, in_coordinates, normalised, raw, standardised
+from skl_softmax.inputs import TrainingRows
+from skl_softmax.objective import Objective
+from skl_softmax.small import SmallObjective, is_small
+from skl_softmax.solvers import (
+    SCHEDULES,
+    DescentOptions,
+    Memory,
+    Solver,
+    SolveResult,
+    SolverOptions,
+    Status,
+    choose_solver,
+    find_solver,
+    optimality,
+)
+
+# Rows in a batch of batch_size="auto".
+AUTO_BATCH = 256
+# What learning_rate="auto" is for Adam, on normalised columns: with torch's 1e-3 a thousand epochs of one batch each
+# would move no coefficient by more than 1.
+ADAM_RATE = 2e-2
+
+
+def make_objective(rows: TrainingRows, data: Data, C: float, seen: float = 0.0) -> Objective:
+    """F of the rows. ``seen`` is the weight of rows of earlier calls, which count in the penalty's 1/(C S)."""
+    total = rows.weights.sum()[None]  # (1,)
+    kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
+    return kind(
+        data=data,
+        targets=rows.targets.to(data.dtype) if rows.targets.is_floating_point() else rows.targets,
+        weights=rows.weights[None].to(data.dtype),
+        penalty=1 / (C * (total + seen)),
+        n_outputs=rows.n_outputs,
+        total=total,
+        label_proba=rows.label_proba,
+    )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is minimised, from where and how."""
+
+    objective: Objective
+    theta: Tensor  # (1, K, p)
+    solver: Solver
+    options: SolverOptions
+    stream: "Stream | None" = None  # for optimisers
+
+    def descend(self) -> SolveResult:
+        """Minimise, without a word on how far from the minimum a solver ends that only descends."""
+        return self.solver.minimise(self.objective, self.theta, self.options)
+
+    def solve(self) -> SolveResult:
+        """Minimise, and tell how far from the minimum that ends."""
+        result = self.descend()
+        return result if self.solver.optimizer is None else self._with_optimality(result)
+
+    def _with_optimality(self, result: SolveResult) -> SolveResult:
+        data = self.objective.data
+        precise = standardised(data.X, data.fit_intercept)
+        theta = precise.to_theta(*data.from_theta(result.theta))
+        objective = replace(self.objective, data=precise, weights=self.objective.weights.double())
+        if objective.targets.is_floating_point():
+            objective = replace(objective, targets=objective.targets.double())
+        value, gap = optimality(objective, theta)
+        status = result.status[0]
+        if gap <= self.options.tol * value.abs():
+            status = Status.CONVERGED
+        elif value < objective.separable_below:
+            status = Status.SEPARABLE
+        return replace(result, gap=gap, status=[status], loss_curve=[[*result.loss_curve[0], value.item()]])
+
+
+def make_problem(estimator, rows: TrainingRows, begin, generator, observe, stream) -> Problem:
+    """What the estimator's parameters ask for, from the weight (K, d) and bias (K,) ``begin``.
+
+    ``stream`` is what an earlier fit of the same features and classes has left, or None.
+    """
+    if is_descent(estimator):
+        stream = Stream(estimator, rows) if stream is None else stream
+        objective = make_objective(rows, stream.data(rows.X), estimator.C)
+        return make_descent(estimator, objective, begin, generator, observe, stream)
+    data = standardised(rows.X, estimator.fit_intercept)
+    objective = make_objective(rows, data, estimator.C)
+    name = choose_solver(objective) if estimator.solver == "auto" else estimator.solver
+    note = print if estimator.verbose else None
+    options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note)
+    options.say(f"{name}: {objective.n_rows:,} rows, {objective.n_parameters:,} parameters")
+    return Problem(objective, objective.centred(data.to_theta(*begin)[None]), find_solver(name), options)
+
+
+def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream) -> Problem:
+    """One epoch over a batch of a stream."""
+    if estimator.learning_rate in ("cosine", "one-cycle"):
+        raise ValueError(
+            f"learning_rate={estimator.learning_rate!r} needs to know where the end is, and partial_fit does not. "
+            "Set learning_rate='invscaling', 'constant' or a number."
+        )
+    objective = make_objective(rows, stream.data(rows.X), estimator.C, stream.seen)
+    problem = make_descent(estimator, objective, begin, generator, None, stream)
+    return replace(problem, options=replace(problem.options, max_iter=1))
+
+
+def takes_any_units(estimator) -> bool:
+    """Whether steps are taken in normalised columns: not with a rate that was set for the columns as they are."""
+    return _rate(estimator) == "auto"
+
+
+def make_descent(estimator, objective: Objective, begin, generator, observe, stream) -> Problem:
+    """Descent by the estimator's optimiser."""
+    solver, rate = find_solver(estimator.solver), _rate(estimator)
+    make_optimizer = solver.optimizer
+    if make_optimizer is torch.optim.SGD:
+        make_optimizer = partial(make_optimizer, momentum=estimator.momentum)
+    elif rate == "auto":
+        rate = ADAM_RATE if make_optimizer is torch.optim.Adam else None
+    options = DescentOptions(
+        tol=estimator.tol,
+        max_iter=estimator.max_iter,
+        observe=observe,
+        optimizer=make_optimizer,
+        learning_rate=rate,
+        schedule=estimator.learning_rate if estimator.learning_rate in SCHEDULES else "constant",
+        batch_size=AUTO_BATCH if estimator.batch_size == "auto" else estimator.batch_size,
+        shuffle=estimator.shuffle,
+        average=estimator.average,
+        patience=estimator.n_iter_no_change,
+        generator=generator,
+        memory=stream.recall(),
+    )
+    return Problem(objective, objective.data.to_theta(*begin)[None].to(objective.dtype), solver, options, stream)
+
+
+def _rate(estimator) -> float | str:
+    return estimator.learning_rate_init if estimator.learning_rate in SCHEDULES else estimator.learning_rate
+
+
+def is_descent(estimator) -> bool:
+    """Whether the estimator's solver is an optimiser of torch's."""
+    return estimator.solver != "auto" and find_solver(estimator.solver).optimizer is not None
+
+
+class Stream:
+    """What ``partial_fit`` and warm starts carry over: coordinates, the rows' weight so far, the optimiser's memory.
+
+    It is kept in NumPy arrays and plain Python, which can be stored without torch.
+    """
+
+    def __init__(self, estimator, rows: TrainingRows):
+        self._key = self._key_of(estimator, rows)
+        any_units, intercept = takes_any_units(estimator), estimator.fit_intercept
+        data = normalised(rows.X, rows.weights, intercept) if any_units else raw(rows.X, intercept)
+        self._mean, self._scale = data.mean.numpy(), data.scale.numpy()
+        self._memory, self.seen = None, 0.0
+
+    @staticmethod
+    def _key_of(estimator, rows: TrainingRows) -> tuple:
+        any_units = takes_any_units(estimator)
+        solver = estimator.solver if isinstance(estimator.solver, str) else estimator.solver.__name__
+        dtype = "torch.float64" if any_units else str(rows.X.dtype)
+        return solver, estimator.momentum > 0, any_units, dtype, estimator.fit_intercept, rows.X.shape[1]
+
+    def goes_on(self, estimator, rows: TrainingRows) -> bool:
+        """Whether it belongs to these parameters and features."""
+        return self._key == self._key_of(estimator, rows)
+
+    def data(self, X: Tensor) -> Data:
+        """Rows in the coordinates of the first."""
+        _, _, any_units, _, fit_intercept, _ = self._key
+        if not any_units:
+            return raw(X, fit_intercept)
+        return in_coordinates(X, fit_intercept, torch.from_numpy(self._mean), torch.from_numpy(self._scale))
+
+    def after(self, memory: Memory, seen: float) -> "Stream":
+        """The same with what a call has left, and the weight of all rows until then."""
+        later = copy(self)
+        later._memory, later.seen = _map(asdict(memory), Tensor, lambda tensor: tensor.numpy().copy()), seen
+        return later
+
+    def recall(self) -> Memory | None:
+        """What the last call has left."""
+        if self._memory is None:
+            return None
+        return Memory(**_map(self._memory, np.ndarray, lambda array: torch.from_numpy(array.copy())))
+
+
+def _map(tree, kind: type, function):
+    """The tree of dicts and lists with ``function`` applied to its leaves of a kind."""
+    if isinstance(tree, kind):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: _map(value, kind, function) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_map(value, kind, function) for value in tree]
+    return tree

@@ -1,0 +1,142 @@
+"""What looks on at a fit: printing, scikit-learn's callbacks, early stopping."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+from torch import Tensor
+
+from skl_softmax.data import Data, linear
+from skl_softmax.inputs import TrainingRows
+from skl_softmax.losses import loss_for
+from skl_softmax.solvers import Iterate
+
+
+class Watch:
+    """Told of every iterate; keeps the last one, and says whether the fit is to end.
+
+    Parameters
+    ----------
+    looks : list of callables
+        Called with each iterate and a function that gives its weight (K, d) and bias (K,); an iterate of which any
+        returns true is the last.
+    """
+
+    def __init__(self, looks: list[Callable[[Iterate, Callable], bool]]):
+        self._looks = looks
+        self.data: Data | None = None  # the coordinates of the iterates, once they are chosen
+        self.last: Iterate | None = None
+
+    def __call__(self, iterate: Iterate) -> bool:
+        self.last = iterate
+        asked = [look(iterate, self.coefficients) for look in self._looks]
+        return any(asked)
+
+    def coefficients(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, d) and bias (K,) of the last iterate."""
+        return self.data.from_theta(self.last.theta[0])
+
+    def best(self, coefficients: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The coefficients, or those that scored best."""
+        return self._early_stopping.best if self._early_stopping else coefficients
+
+    def scores(self) -> dict:
+        """What early stopping has found."""
+        stopping = self._early_stopping
+        return {"validation_scores_": stopping.scores, "best_iteration_": stopping.best_iteration} if stopping else {}
+
+    @property
+    def _early_stopping(self) -> "EarlyStopping | None":
+        return next((look for look in self._looks if isinstance(look, EarlyStopping)), None)
+
+
+class Printer:
+    """A line for every ``every``-th iterate, in the manner of textbooks: cost and accuracy on the training rows."""
+
+    def __init__(self, rows: TrainingRows, every: int, max_iter: int, unit: str):
+        self._rows, self._every, self._max_iter, self._unit = rows, every, max_iter, unit
+
+    def __call__(self, iterate: Iterate, coefficients) -> bool:
+        if iterate.iteration % self._every == 0:
+            gap = "" if iterate.gap is None else f", gap {iterate.gap.item():.1e}"
+            print(
+                f"{self._unit} {iterate.iteration:4d}/{self._max_iter} Cost: {iterate.value.item():.6f}, "
+                f"Accuracy: {100 * accuracy(self._rows, *coefficients()):.2f}%{gap}"
+            )
+        return False
+
+
+class Callbacks:
+    """scikit-learn's callbacks: one task for every iteration or epoch, with an estimator fitted so far."""
+
+    def __init__(self, estimator, context, call: dict, attributes: Callable[[Tensor, Tensor], dict], is_after: bool):
+        self._estimator, self._context, self._call, self._attributes = estimator, context, call, attributes
+        self._is_after = is_after  # whether iterates are told of after their iteration, and not before it
+        self._task = self._begin() if is_after else None
+
+    def __call__(self, iterate: Iterate, coefficients) -> bool:
+        stop = False
+        if self._task is not None:
+            fitted = lambda: self._attributes(*coefficients())  # noqa: E731, only made if a callback wants it
+            stop = self._task.call_on_fit_task_end(
+                estimator=self._estimator, reconstruction_attributes=fitted, **self._call
+            )
+        self._task = None if stop or iterate.is_last else self._begin()
+        return stop
+
+    def _begin(self):
+        task = self._context.subcontext(task_name="epoch" if self._is_after else "iteration")
+        return task.call_on_fit_task_begin(estimator=self._estimator, **self._call)
+
+
+class EarlyStopping:
+    """Scores rows that were held out; ends the fit when the score has not risen for a while, and keeps the best."""
+
+    def __init__(self, rows: TrainingRows, tol: float, patience: int):
+        self._rows, self._tol, self._patience = rows, tol, patience
+        self.scores: list[float] = []
+        self.best_iteration, self.best = 0, None
+
+    def __call__(self, _: Iterate, coefficients) -> bool:
+        weight, bias = coefficients()
+        self.scores.append(-log_loss(self._rows, weight, bias))
+        best = self.scores[self.best_iteration]
+        if self.best is None or self.scores[-1] > best + self._tol * abs(best):
+            self.best_iteration, self.best = len(self.scores) - 1, (weight.clone(), bias.clone())
+        return len(self.scores) - 1 - self.best_iteration >= self._patience
+
+
+def log_loss(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
+    """Mean loss of the rows, weighted."""
+    logits = linear(rows.X, weight, bias).double().T[None]  # (1, K, n)
+    targets = rows.targets
+    if rows.label_proba is not None:
+        targets = rows.label_proba[targets]  # (n, K)
+    targets = targets[None, None] if targets.ndim == 1 else targets.T[None]
+    loss, _ = loss_for(rows.n_outputs).value_and_residual(logits, targets)  # (1, 1, n)
+    return (loss[0, 0] @ rows.weights / rows.weights.sum()).item()
+
+
+def accuracy(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
+    """Part of the rows, weighted, whose most probable class is that of the target."""
+    logits = linear(rows.X, weight, bias)  # (n, K)
+    found = (logits[:, 0] > 0).long() if rows.n_outputs == 1 else logits.argmax(dim=1)  # (n,)
+    targets = rows.targets
+    if targets.is_floating_point():
+        targets = (targets > 0.5).long() if targets.ndim == 1 else targets.argmax(dim=1)
+    return ((rows.weights * (found == targets)).sum() / rows.weights.sum()).item()
+
+
+def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) -> tuple[TrainingRows, TrainingRows]:
+    """The rows without, and with, a random part of each class, or of all rows if targets are probabilities."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    split = ShuffleSplit if rows.targets.is_floating_point() else StratifiedShuffleSplit
+    (parts,) = split(1, test_size=fraction, random_state=seed).split(rows.weights, rows.targets)
+    return tuple(take(rows, torch.from_numpy(part).sort().values) for part in parts)
+
+
+def take(rows: TrainingRows, index: Tensor) -> TrainingRows:
+    """Some of the rows."""
+    X = rows.X[index] if rows.X.layout == torch.strided else rows.X.index_select(0, index)
+    return replace(rows, X=X, targets=rows.targets[index], weights=rows.weights[index])

@@ -1,0 +1,203 @@
+"""Optimisers of torch: streams of batches, schedules, warm starts."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from reference import converged, objective, relative_error
+from sklearn.datasets import load_iris, make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import StandardScaler
+
+from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax.solvers import SCHEDULES
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture
+def table():
+    """Rows enough for a stream, with columns of very different units."""
+    X, y = make_classification(20_000, 12, n_informative=8, n_classes=4, n_clusters_per_class=1, random_state=0)
+    return X * np.geomspace(1e-2, 1e3, 12) + np.linspace(-50, 50, 12), np.array(list("abcd"))[y]
+
+
+def state(clf):
+    """Everything that a call may change, for comparison."""
+    return pickle.dumps({k: v for k, v in vars(clf).items() if k != "_stream"}), vars(clf).get("_stream")
+
+
+class TestOptimisers:
+    @pytest.mark.parametrize("solver", ["sgd", "adam", torch.optim.RMSprop, torch.optim.LBFGS])
+    def test_a_long_run_comes_to_the_same_coefficients(self, solver):
+        X, y = load_iris(return_X_y=True)
+        X = StandardScaler().fit_transform(X)
+        rates = {"adam": "cosine", torch.optim.RMSprop: "cosine"}
+        settings = {"learning_rate": rates.get(solver, "auto"), "n_iter_no_change": 1000, "max_iter": 4000}
+        clf = TorchSoftmaxClassifier(solver=solver, C=0.1, **settings).fit(X, y)
+        assert relative_error(clf.coef_, converged(X, y, C=0.1).coef_) < 2e-3
+
+    @pytest.mark.parametrize("schedule", SCHEDULES)
+    def test_every_schedule_comes_near_the_optimum_of_raw_data(self, schedule, table):
+        X, y = table
+        settings = {"solver": "sgd", "batch_size": "auto", "max_iter": 10, "random_state": 0}
+        clf = TorchSoftmaxClassifier(learning_rate=schedule, **settings).fit(X, y)
+        best = TorchSoftmaxClassifier().fit(X, y).loss_curve_[-1]
+        assert clf.loss_curve_[-1] < 1.02 * best
+
+    def test_momentum_is_that_of_torch(self):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifier(solver="sgd", learning_rate=0.01, momentum=0.9, max_iter=20, C=np.inf).fit(X, y)
+        layer = torch.nn.utils.skip_init(torch.nn.Linear, 4, 3, dtype=torch.float64)
+        torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.01, momentum=0.9)
+        for _ in range(20):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(layer(torch.from_numpy(X)), torch.from_numpy(y)).backward()
+            optimizer.step()
+        np.testing.assert_allclose(clf.coef_, layer.weight.detach().numpy(), rtol=1e-9)
+
+    def test_average_is_the_mean_of_the_updates(self):
+        X, y = load_iris(return_X_y=True)
+        settings = {"solver": "sgd", "learning_rate": 0.01}
+        each = [TorchSoftmaxClassifier(max_iter=k, **settings).fit(X, y).coef_ for k in (1, 2, 3)]
+        mean = TorchSoftmaxClassifier(max_iter=3, average=True, **settings).fit(X, y).coef_
+        np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-9)
+
+    def test_adaptive_rates_come_to_rest_lower_than_constant_ones(self):
+        X, y = load_iris(return_X_y=True)
+        settings = {"solver": "sgd", "batch_size": 10, "random_state": 0, "max_iter": 2000, "tol": 1e-4}
+        constant = TorchSoftmaxClassifier(learning_rate="constant", **settings).fit(X, y)
+        adaptive = TorchSoftmaxClassifier(learning_rate="adaptive", **settings).fit(X, y)
+        assert adaptive.loss_curve_[-1] < constant.loss_curve_[-1]
+
+    def test_without_shuffling_fits_are_equal(self, table):
+        settings = {"solver": "sgd", "batch_size": 128, "shuffle": False, "max_iter": 2}
+        a, b = (TorchSoftmaxClassifier(**settings).fit(*table) for _ in range(2))
+        np.testing.assert_array_equal(a.coef_, b.coef_)
+
+    def test_a_warm_start_goes_on_with_the_state_of_the_optimiser(self, table):
+        X, y = table[0][:500], table[1][:500]
+        settings = {"solver": "adam", "shuffle": False, "batch_size": 100}
+        whole = TorchSoftmaxClassifier(max_iter=6, **settings).fit(X, y)
+        halves = TorchSoftmaxClassifier(max_iter=3, warm_start=True, **settings).fit(X, y).fit(X, y)
+        np.testing.assert_allclose(halves.coef_, whole.coef_, rtol=1e-9)
+        fresh = TorchSoftmaxClassifier(max_iter=3, **settings).fit(
+            X, y, coef_init=whole.coef_, intercept_init=whole.intercept_
+        )
+        assert not np.allclose(fresh.coef_, halves.coef_, rtol=1e-6)
+
+
+class TestPartialFit:
+    @pytest.mark.parametrize(
+        ("settings", "within"),
+        [({"solver": "sgd", "momentum": 0.9, "average": True}, 0.01), ({"solver": "adam", "average": True}, 0.02)],
+    )
+    def test_a_stream_of_a_thousand_batches_comes_near_the_fit(self, settings, within, table):
+        X, y = table
+        order = np.random.RandomState(0).permutation(np.tile(np.arange(len(X)), 5))
+        clf = TorchSoftmaxClassifier(**settings)
+        for rows in order.reshape(1000, -1):
+            clf.partial_fit(X[rows], y[rows], classes=np.unique(y))
+        assert clf.n_iter_[0] == len(clf.loss_curve_) == 1000
+        best = objective(TorchSoftmaxClassifier(tol=1e-9).fit(X, y), X, y)
+        assert objective(clf, X, y) < (1 + within) * best
+
+    def test_the_penalty_is_that_of_all_rows_so_far(self):
+        X, y = load_iris(return_X_y=True)
+        X = StandardScaler().fit_transform(X)
+        clf = TorchSoftmaxClassifier(solver="sgd", C=0.01, learning_rate=0.1)
+        clf.partial_fit(X[:50], y[:50], classes=[0, 1, 2])
+        before = clf.coef_.copy(), clf.intercept_.copy()
+        clf.partial_fit(X[50:], y[50:])
+        weight, bias = (torch.tensor(part, requires_grad=True) for part in before)
+        logits = torch.from_numpy(X[50:]) @ weight.T + bias
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y[50:]))
+        (loss + weight.square().sum() / (2 * 0.01 * 150)).backward()
+        np.testing.assert_allclose(clf.coef_, before[0] - 0.1 * weight.grad.numpy(), rtol=1e-9)
+
+    @pytest.mark.parametrize("average", [False, True])
+    @pytest.mark.parametrize("solver", ["sgd", "adam"])
+    def test_batches_one_by_one_are_an_epoch(self, solver, average, table):
+        X, y = table[0][:600], table[1][:600]
+        settings = {"solver": solver, "learning_rate": 1e-3, "average": average, "momentum": 0.5, "C": np.inf}
+        whole = TorchSoftmaxClassifier(shuffle=False, batch_size=100, max_iter=2, **settings).fit(X, y)
+        stream = TorchSoftmaxClassifier(**settings)
+        for i in [*range(0, 600, 100)] * 2:
+            stream.partial_fit(X[i : i + 100], y[i : i + 100], classes=list("abcd"))
+            stream = pickle.loads(pickle.dumps(stream))  # the state of the optimiser goes with it
+        np.testing.assert_allclose(stream.coef_, whole.coef_, rtol=1e-9)
+
+    def test_weights_are_repeats(self, table):
+        X, y = table[0][:90], table[1][:90]
+        weight = np.arange(90) % 3
+        settings = {"solver": "sgd", "class_weight": {"a": 2.0}}
+        a = TorchSoftmaxClassifier(**settings).partial_fit(X, y, classes=list("abcd"), sample_weight=weight)
+        b = TorchSoftmaxClassifier(**settings).partial_fit(
+            X.repeat(weight, axis=0), y.repeat(weight), classes=list("abcd")
+        )
+        np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-7)
+
+    def test_soft_targets(self, table):
+        X, y = table[0][:90], table[1][:90]
+        hard = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, classes=list("abcd"))
+        soft = TorchSoftmaxClassifier(solver="sgd").partial_fit(
+            X, np.eye(4)[np.unique(y, return_inverse=True)[1]], list("abcd")
+        )
+        np.testing.assert_allclose(soft.coef_, hard.coef_, rtol=1e-9)
+
+    def test_it_goes_on_after_a_fit(self, table):
+        X, y = table
+        clf = TorchSoftmaxClassifier(solver="sgd", max_iter=3).fit(X, y)
+        before = clf.loss_curve_[-1]
+        for _ in range(5):
+            clf.partial_fit(X, y)
+        assert objective(clf, X, y) < before
+
+    @pytest.mark.parametrize("is_first", [True, False])
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda X, y: (np.where(X[3, 2] == X, np.nan, X), y), "NaN"),
+            (lambda X, y: (X[:0], y[:0]), "0 sample"),
+            (lambda X, y: (X, np.where(y == "a", "z", y)), r"\['z'\], which are not among the classes"),
+            (lambda X, y: (X, y[:-1]), "inconsistent numbers of samples"),
+        ],
+    )
+    def test_a_bad_batch_changes_nothing(self, change, message, is_first, table):
+        X, y = table[0][:60], table[1][:60]
+        clf = TorchSoftmaxClassifier(solver="adam")
+        if not is_first:
+            clf.partial_fit(X, y, classes=list("abcd"))
+        before = state(clf)
+        with pytest.raises(ValueError, match=message):
+            clf.partial_fit(*change(X, y), classes=list("abcd"))
+        assert state(clf) == before
+
+    def test_what_does_not_go_together(self, table):
+        X, y = table[0][:60], table[1][:60]
+        with pytest.raises(AttributeError, match="has no attribute 'partial_fit'"):
+            TorchSoftmaxClassifier().partial_fit(X, y)
+        with pytest.raises(ValueError, match="classes must be passed in the first call"):
+            TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y)
+        with pytest.raises(ValueError, match=r"compute_class_weight\('balanced'"):
+            TorchSoftmaxClassifier(solver="sgd", class_weight="balanced").partial_fit(X, y, list("abcd"))
+        with pytest.raises(ValueError, match="needs to know where the end is"):
+            TorchSoftmaxClassifier(solver="sgd", learning_rate="cosine").partial_fit(X, y, list("abcd"))
+        clf = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, list("abcd"))
+        with pytest.raises(ValueError, match="partial_fit began with"):
+            clf.partial_fit(X, y, list("abc"))
+        with pytest.raises(ValueError, match="X has 3 features, but TorchSoftmaxClassifier is expecting 12"):
+            clf.partial_fit(X[:, :3], y)
+
+
+def test_rows_of_one_class_are_a_batch_like_any_other(table):
+    X, y = table
+    clf = TorchSoftmaxClassifier(solver="sgd").partial_fit(X[y == "a"], y[y == "a"], classes=list("abcd"))
+    assert (clf.predict(X[y == "a"]) == "a").all()
+
+
+def test_the_end_of_descent_says_why(table):
+    with pytest.warns(ConvergenceWarning, match="n_iter_no_change=3 epochs"):
+        TorchSoftmaxClassifier(solver="sgd", tol=0.1, n_iter_no_change=3).fit(*table)

@@ -1,0 +1,169 @@
+"""What looks on at a fit: scikit-learn's callbacks, early stopping, printing, an interrupt."""
+
+import numpy as np
+import pytest
+import torch
+from reference import objective
+from sklearn.base import clone
+from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.datasets import load_digits, load_iris, load_wine
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skl_softmax import TorchSoftmaxClassifier
+
+SOLVERS = {
+    "newton": {"solver": "newton"},
+    "lbfgs": {"solver": "lbfgs"},
+    "sgd": {"solver": "sgd", "batch_size": 32, "max_iter": 7, "random_state": 0},
+    "adam": {"solver": "adam", "max_iter": 7},
+}
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(params=SOLVERS)
+def settings(request):
+    return SOLVERS[request.param]
+
+
+class Recorder:
+    """A callback that notes what it is told, and asks for an end after some iterations."""
+
+    def __init__(self, stop_after=None, interrupt_after=None):
+        self.stop_after, self.interrupt_after = stop_after, interrupt_after
+        self.begun, self.ended, self.fitted, self.events = [], [], [], []
+
+    def setup(self, estimator, context):
+        self.events.append("setup")
+
+    def teardown(self, estimator, context):
+        self.events.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context, *, X=None, y=None):
+        assert len(X) == len(y)
+        self.begun.append((context.task_name, context.task_id))
+
+    def on_fit_task_end(self, estimator, context, *, metadata=None, fitted_estimator=None):
+        self.ended.append((context.task_name, context.task_id))
+        self.metadata = metadata
+        if context.task_name != "fit":
+            self.fitted.append(fitted_estimator)
+            if len(self.fitted) == self.interrupt_after:
+                raise KeyboardInterrupt
+            return len(self.fitted) == self.stop_after
+        return None
+
+
+class TestCallbacks:
+    def test_one_task_for_every_iteration(self, settings):
+        X, y = load_iris(return_X_y=True)
+        recorder = Recorder()
+        clf = TorchSoftmaxClassifier(**settings).set_callbacks(recorder).fit(X, y, sample_weight=np.ones(150))
+        unit = "epoch" if "max_iter" in settings else "iteration"
+        tasks = [(unit, i) for i in range(clf.n_iter_[0])]
+        assert recorder.begun == [("fit", 0), *tasks]
+        assert recorder.ended == [*tasks, ("fit", 0)]
+        assert recorder.events == ["setup", "teardown"]
+        np.testing.assert_array_equal(recorder.metadata["sample_weight"], np.ones(150))
+        plain = TorchSoftmaxClassifier(**settings).fit(X, y)
+        np.testing.assert_array_equal(plain.coef_, clf.coef_)
+        np.testing.assert_array_equal(recorder.fitted[-1].coef_, clf.coef_)
+        values = [objective(fitted, X, y) for fitted in recorder.fitted]
+        assert values[-1] < values[0]
+        assert set(recorder.fitted[0].predict(X)) <= {0, 1, 2}
+
+    def test_a_callback_that_asks_for_an_end_gets_it(self, settings):
+        X, y = load_iris(return_X_y=True)
+        recorder = Recorder(stop_after=3)
+        clf = TorchSoftmaxClassifier(**settings).set_callbacks(recorder).fit(X, y)
+        assert clf.n_iter_[0] == 3
+        assert not clf.converged_
+        assert recorder.begun[-1][1] == 2
+        np.testing.assert_array_equal(clf.coef_, recorder.fitted[-1].coef_)
+        assert clf.score(X, y) > 0.5
+
+    def test_an_interrupt_leaves_the_last_iterate(self, settings):
+        X, y = load_iris(return_X_y=True)
+        recorder = Recorder(interrupt_after=4)
+        clf = TorchSoftmaxClassifier(**settings).set_callbacks(recorder)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(X, y)
+        np.testing.assert_array_equal(clf.coef_, recorder.fitted[-1].coef_)
+        assert recorder.events == ["setup", "teardown"]
+        assert not clf.converged_
+        assert clf.predict(X).shape == (150,)
+        assert not hasattr(clf, "_callback_fit_ctx")
+
+    def test_an_interrupt_before_the_first_iteration_changes_nothing(self, monkeypatch):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifier().fit(X, y)
+        before = dict(vars(clf))
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("skl_softmax.classifier.make_problem", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(X[:, :2], y)
+        assert vars(clf) == before
+
+    def test_scores_of_every_iteration(self, settings):
+        X, y = load_wine(return_X_y=True)
+        monitor = ScoringMonitor(scoring="neg_log_loss")
+        clf = TorchSoftmaxClassifier(**settings).set_callbacks(monitor).fit(X, y)
+        scores = monitor.get_logs().data_as_pandas["neg_log_loss"]
+        assert len(scores) >= clf.n_iter_[0]
+        np.testing.assert_allclose(scores.iloc[-1], -log_loss(y, clf.predict_proba(X)))
+
+    def test_a_progress_bar_over_a_search_of_pipelines(self, capsys):
+        X, y = load_wine(return_X_y=True)
+        pipeline = make_pipeline(StandardScaler(), TorchSoftmaxClassifier())
+        search = GridSearchCV(pipeline, {"torchsoftmaxclassifier__C": [0.1, 1]}, cv=2)
+        search.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(X, y)
+        said = capsys.readouterr()
+        assert "GridSearchCV" in said.out + said.err
+        assert search.best_score_ > 0.9
+
+    def test_clones_keep_them(self):
+        recorder = Recorder()
+        clone(TorchSoftmaxClassifier().set_callbacks(recorder)).fit(*load_iris(return_X_y=True))
+        assert recorder.events == ["setup", "teardown"]
+
+
+class TestEarlyStopping:
+    def test_the_best_iterate_is_returned(self, settings):
+        X, y = load_digits(return_X_y=True)
+        more = {"C": 1e6, "early_stopping": True, "random_state": 0, "n_iter_no_change": 3, "validation_fraction": 0.2}
+        clf = TorchSoftmaxClassifier(**settings | more).fit(X, y)
+        assert clf.best_iteration_ == np.argmax(clf.validation_scores_)
+        seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(0)))
+        ((_, held_out),) = StratifiedShuffleSplit(1, test_size=0.2, random_state=seed).split(X, y)
+        score = -log_loss(y[held_out], clf.predict_proba(X[held_out]), labels=clf.classes_)
+        np.testing.assert_allclose(max(clf.validation_scores_), score, rtol=1e-9)
+
+    def test_it_ends_where_the_scores_do_not_rise(self):
+        X, y = load_digits(return_X_y=True)
+        settings = {"C": 1e6, "early_stopping": True, "random_state": 0, "n_iter_no_change": 3}
+        clf = TorchSoftmaxClassifier(solver="lbfgs", **settings).fit(X, y)
+        assert len(clf.validation_scores_) == clf.best_iteration_ + 4
+        plain = TorchSoftmaxClassifier(solver="lbfgs", C=1e6).fit(X, y)
+        assert clf.n_iter_[0] < plain.n_iter_[0]
+        assert not hasattr(clf.set_params(early_stopping=False).fit(X, y), "validation_scores_")
+
+    def test_with_weights_and_soft_targets(self):
+        X, y = load_wine(return_X_y=True)
+        weight = np.random.default_rng(0).uniform(0.5, 2, size=len(y))
+        settings = {"early_stopping": True, "random_state": 0}
+        clf = TorchSoftmaxClassifier(**settings).fit(X, 0.9 * np.eye(3)[y] + 0.1 / 3, weight)
+        assert clf.score(X, y) > 0.9
+        assert TorchSoftmaxClassifier(label_smoothing=0.1, **settings).fit(X, y, weight).score(X, y) > 0.9
+
+
+def test_lines_in_the_manner_of_textbooks(capsys):
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifier(solver="sgd", learning_rate=0.01, max_iter=3, verbose=1).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[2] == f"Epoch    2/3 Cost: {clf.loss_curve_[2]:.6f}, Accuracy: {100 * clf.score(X, y):.2f}%"
