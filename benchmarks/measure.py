@@ -34,18 +34,18 @@ def limit(seconds):
 
 
 def fit(setting, X, y, C, seconds):
-    """Seconds that a fit took and the fitted estimator; infinity and None if it was stopped."""
+    """Seconds that a fit took, the fitted estimator, whether it warned; infinity, None and False if it was stopped."""
     model = setting.make(C, X.shape[0])
     threads = nullcontext() if setting.n_threads is None else threadpool_limits(limits=setting.n_threads)
-    with warnings.catch_warnings(), threads:
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as said, threads:
+        warnings.simplefilter("always")
         start = time.perf_counter()
         try:
             with limit(seconds):
                 model.fit(X, y)
         except TimeUp:
-            return np.inf, None
-        return time.perf_counter() - start, model
+            return np.inf, None, False
+        return time.perf_counter() - start, model, bool(said)
 
 
 def objective(model, X, y, C):

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.peers import OURS, settings
+from benchmarks.peers import OURS, REFERENCE, settings
 from benchmarks.problems import PROBLEMS
 
 PACKAGES = ("skl-softmax", "numpy", "scipy", "scikit-learn", "torch", "skorch")
@@ -17,14 +17,15 @@ MAX_REPEATS, REPEAT_SECONDS = 9, 5.0
 
 
 def run(names, Cs, peers, target, limit, data_dir, path):
-    """Measure, and write the JSON file after every problem; what the file holds of other problems and C stays."""
+    """Measure, and write the JSON file after every problem; what it holds of other problems, C and peers stays."""
     known = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
     results = {(r["problem"], r["C"]): r for r in known}
     for name in names:
         X, y = PROBLEMS[name].data(data_dir)
         for C in Cs:
             result = {"problem": name, "size": PROBLEMS[name].size, "C": C, "limit": limit}
-            results[name, C] = result | contest(X, y, C, peers, target, limit)
+            result |= contest(X, y, C, peers, target, limit)
+            results[name, C] = result if peers is None else with_others(result, results.get((name, C)), peers, target)
             ordered = [results[p, c] for p in PROBLEMS for c in sorted(c for q, c in results if q == p)]
             record = {"machine": machine(), "target": target, "results": ordered}
             path.write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -34,12 +35,12 @@ def run(names, Cs, peers, target, limit, data_dir, path):
 def contest(X, y, C, peers, target, limit):
     """Search the fastest setting of each peer that reaches the target, then time these in turn."""
     n_classes = len(np.unique(y))
-    entries = [s for s in settings() if (peers is None or s.peer in peers) and s.suits(X, n_classes)]
+    entries = [s for s in settings() if (peers is None or s.peer in {*peers, REFERENCE}) and s.suits(X, n_classes)]
     tried = search(entries, X, y, C, limit)
     best = min(t["objective"] for t in tried if np.isfinite(t["objective"]))
     for t in tried:
         t["gap"] = max(0.0, (t["objective"] - best) / abs(best))
-    reached = fastest([t for t in tried if t["gap"] <= target])
+    reached = fastest([t for t in tried if t["gap"] <= target and t["peer"] != REFERENCE])
     repeat(reached, X, y, C, limit)
     ours = next((t for t in reached if t["peer"] == OURS), None)
     read = measure.seconds_to_read(X)
@@ -54,6 +55,18 @@ def contest(X, y, C, peers, target, limit):
     }
 
 
+def with_others(result, known, peers, target):
+    """The result with what an earlier run has found of peers that did not take part in this one."""
+    others = [t for t in (known or {"tried": []})["tried"] if t["peer"] not in {*peers, REFERENCE}]
+    tried = [*result["tried"], *others]
+    best = min(t["objective"] for t in tried)
+    for t in (*tried, *result["reached"]):
+        t["gap"] = max(0.0, (t["objective"] - best) / abs(best))
+    reached = [t for t in (known or {"reached": []})["reached"] if t["peer"] in {o["peer"] for o in others}]
+    reached = [t for t in (*result["reached"], *reached) if (t["objective"] - best) / abs(best) <= target]
+    return result | {"tried": tried, "reached": reached, "optimum": best}
+
+
 def search(entries, X, y, C, limit):
     """Fit every setting once; skip what is slower than a setting of the same peer that was stopped."""
     tried, stopped = [], set()
@@ -61,7 +74,7 @@ def search(entries, X, y, C, limit):
         if (setting.peer, setting.n_threads) in stopped:
             continue
         with measure.PeakMemory() as peak:
-            seconds, model = measure.fit(setting, X, y, C, limit)
+            seconds, model, warns = measure.fit(setting, X, y, C, limit)
         if model is None:
             stopped.add((setting.peer, setting.n_threads))
         value = np.inf if model is None else measure.objective(model, X, y, C)
@@ -69,7 +82,7 @@ def search(entries, X, y, C, limit):
         passes = float(model.n_passes_) if hasattr(model, "n_passes_") else None
         tried.append(
             {"peer": setting.peer, "label": setting.label, "setting": setting, "first": min(seconds, limit),
-             "objective": value, "passes": passes, "memory": peak.bytes}
+             "objective": value, "warns": warns, "passes": passes, "memory": peak.bytes}
         )  # fmt: skip
     return tried
 

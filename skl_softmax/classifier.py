@@ -6,24 +6,21 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
 from skl_softmax import start
-from skl_softmax.data import as_tensor, linear
 from skl_softmax.inputs import (
     TrainingRows,
-    check_prediction_rows,
     check_training_rows,
     torch_generator,
     unchanged_on_error,
 )
-from skl_softmax.losses import loss_for
+from skl_softmax.predictor import LinearPredictor
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
 from skl_softmax.training import (
     Problem,
@@ -42,7 +39,7 @@ def _has_partial_fit(estimator) -> bool:
     raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
 
 
-class TorchSoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimator):
     r"""Softmax regression: multinomial logistic regression, trained by torch.
 
     With logits :math:`z_i = W x_i + b`, row weights :math:`s_i` (``sample_weight`` times class weight) and
@@ -357,83 +354,6 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimato
         if problem.stream is not None:
             self._stream = problem.stream.after(result.memory, seen)
 
-    def decision_function(self, X):
-        """Logits: W x + b.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            For two classes, that of ``classes_[1]``.
-        """
-        logits = self._logits(X).numpy()  # (n, K)
-        return logits[:, 0] if logits.shape[1] == 1 else logits
-
-    def predict_proba(self, X):
-        """Probabilities of the classes: softmax, or sigmoid for two classes, of the logits.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        proba : ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``.
-        """
-        logits = self._logits(X)  # (n, K)
-        return loss_for(logits.shape[1]).proba(logits).numpy()
-
-    def predict_log_proba(self, X):
-        """Logarithms of the probabilities of the classes, exact also where a probability underflows.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        log_proba : ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``.
-        """
-        logits = self._logits(X)  # (n, K)
-        return loss_for(logits.shape[1]).log_proba(logits).numpy()
-
-    def predict(self, X):
-        """The most probable class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            Elements of ``classes_``.
-        """
-        logits = self._logits(X)  # (n, K)
-        index = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (n,)
-        return self.classes_[index.numpy()]
-
-    @property
-    def module_(self):
-        """A `torch.nn.Linear` that shares the memory of ``coef_`` and ``intercept_``: change one, change both."""
-        check_is_fitted(self)
-        n_outputs, n_features = self.coef_.shape
-        # skip_init, because Linear's own initialisation would draw from torch's global generator.
-        module = nn.utils.skip_init(nn.Linear, n_features, n_outputs, bias=self.fit_intercept)
-        module.weight = nn.Parameter(torch.from_numpy(np.require(self.coef_, requirements="W")))
-        if self.fit_intercept:
-            module.bias = nn.Parameter(torch.from_numpy(np.require(self.intercept_, requirements="W")))
-        return module
-
     def _begin_callbacks(self, call: dict):
         if not hasattr(self, "_skl_callbacks"):
             return None
@@ -477,10 +397,6 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimato
         self.loss_curve_ = np.array(result.loss_curve[0])
         self.optimality_gap_ = result.gap.item()
         self.converged_ = result.status[0] is Status.CONVERGED
-
-    def _logits(self, X) -> Tensor:
-        check_is_fitted(self)
-        return linear(check_prediction_rows(self, X), as_tensor(self.coef_), as_tensor(self.intercept_))  # (n, K)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax import curvature
-from skl_softmax.data import Affine, Data, DenseBlock, SparseBlock
+from skl_softmax.data import Affine, Block, Data
 from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
 
 # Sizes of the samples that a fit from zero goes through on its way to all rows: the first has this many rows for
@@ -46,7 +46,7 @@ KEEP_PROBA_BYTES = 256 * 2**20
 
 
 # A block with its targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part).
-Portion = tuple[DenseBlock | SparseBlock, Tensor, Tensor]
+Portion = tuple[Block, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Objective:
 
         return product
 
-    def _proba(self, block: DenseBlock | SparseBlock, affine: Affine) -> Tensor:
+    def _proba(self, block: Block, affine: Affine) -> Tensor:
         logits = block.logits(affine).view(-1, self.n_models, self.n_outputs, block.parts[1])
         return self.proba(logits)  # (parts, M, K, part)
 
@@ -284,7 +284,7 @@ class Objective:
         """Probabilities of the outputs (..., K, rows)."""
         return torch.sigmoid(logits) if self.n_outputs == 1 else torch.softmax(logits, dim=-2)
 
-    def logits(self, block: DenseBlock | SparseBlock, theta: Tensor) -> Tensor:
+    def logits(self, block: Block, theta: Tensor) -> Tensor:
         """Logits of a block at θ."""
         affine = self.data.affine(theta.flatten(0, 1))
         return block.logits(affine).unflatten(1, theta.shape[:2])  # (parts, M, K, part)
@@ -302,11 +302,11 @@ class Objective:
         for block in self.data.blocks(n_logits):
             yield self.portion(block)
 
-    def portion(self, block: DenseBlock | SparseBlock) -> Portion:
+    def portion(self, block: Block) -> Portion:
         """A block with what belongs to its rows."""
         return block, self._targets(block), self.rows(self.weights, block)
 
-    def _targets(self, block: DenseBlock | SparseBlock) -> Tensor:
+    def _targets(self, block: Block) -> Tensor:
         if self.targets.ndim == 1 and self.label_proba is None:
             return self.rows(self.targets[None], block)  # (parts, 1, 1, part)
         targets = self.targets[block.rows]
@@ -314,7 +314,7 @@ class Objective:
             targets = self.label_proba[targets].to(self.dtype)  # (rows, K)
         return targets.unflatten(0, block.parts).mT.contiguous()[:, None]  # (parts, 1, K, part)
 
-    def rows(self, by_row: Tensor, block: DenseBlock | SparseBlock) -> Tensor:
+    def rows(self, by_row: Tensor, block: Block) -> Tensor:
         """A block's part of what there is of each row, (models, n), laid out as logits are."""
         return by_row[:, block.rows].unflatten(1, block.parts).transpose(0, 1)[:, :, None]  # (parts, models, 1, part)
 

@@ -47,5 +47,5 @@ def test_a_fit_is_stopped_at_the_limit():
         def make(self, C, n):
             return Endless()
 
-    seconds, model = measure.fit(Setting(), np.zeros((1, 1)), None, 1.0, 0.05)
+    seconds, model, _ = measure.fit(Setting(), np.zeros((1, 1)), None, 1.0, 0.05)
     assert (seconds, model) == (np.inf, None)

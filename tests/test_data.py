@@ -44,13 +44,13 @@ CASES = pytest.mark.parametrize(
 
 @pytest.fixture(params=[1, 2, 37, 1000], ids="{}-row-blocks".format)
 def block_rows(request, monkeypatch):
-    monkeypatch.setattr(data, "BLOCK_BYTES", request.param * 6 * 8)
-    monkeypatch.setattr(data, "SPARSE_LOGITS_BYTES", request.param * 3 * 8)
+    monkeypatch.setattr(data.dense, "BLOCK_BYTES", request.param * 6 * 8)
+    monkeypatch.setattr(data.sparse, "SPARSE_LOGITS_BYTES", request.param * 3 * 8)
 
 
 @pytest.fixture(params=[True, False], ids=["kept", "not kept"])
 def keep(request, monkeypatch):
-    monkeypatch.setattr(data, "KEEP_BYTES", 2**24 if request.param else 0)
+    monkeypatch.setattr(data.dense, "KEEP_BYTES", 2**24 if request.param else 0)
 
 
 @pytest.mark.usefixtures("block_rows", "keep")

@@ -15,7 +15,8 @@ PACKAGE = Path(skl_softmax.__file__).parent
 ALLOWED = {
     "__init__": {"_version", "classifier"},
     "_version": set(),
-    "classifier": {"data", "inputs", "losses", "solvers", "start", "training", "watch"},
+    "classifier": {"inputs", "predictor", "solvers", "start", "training", "watch"},
+    "predictor": {"data", "inputs", "losses"},
     "training": {"data", "inputs", "objective", "small", "solvers"},
     "watch": {"data", "inputs", "losses", "solvers"},
     "start": {"inputs"},
@@ -24,7 +25,7 @@ ALLOWED = {
     "small": {"curvature", "data", "objective"},
     "curvature": set(),
     "losses": set(),
-    "data": set(),
+    "data": {"data"},
     "solvers": {"solvers"},
 }
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skl_softmax import data as data_module
 from skl_softmax.curvature import dense_metric, diagonal_metric, hessian, kronecker_metric
 from skl_softmax.data import DenseData
+from skl_softmax.data import dense as data_module
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
 

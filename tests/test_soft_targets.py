@@ -17,8 +17,8 @@ TIGHT = 1e-14
 def as_if_it_were_large(monkeypatch):
     """Take the general formulas, in blocks, instead of those for tiny tables."""
     monkeypatch.setattr("skl_softmax.small.SMALL_HESSIAN", 0)
-    monkeypatch.setattr("skl_softmax.data.BLOCK_BYTES", 4000)
-    monkeypatch.setattr("skl_softmax.data.KEEP_BYTES", 0)
+    monkeypatch.setattr("skl_softmax.data.dense.BLOCK_BYTES", 4000)
+    monkeypatch.setattr("skl_softmax.data.dense.KEEP_BYTES", 0)
 
 
 @pytest.fixture(params=[2, 3], ids=["2-classes", "3-classes"])

@@ -8,7 +8,7 @@ are finished leave the stack. A single fit is M = 1.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -82,8 +82,7 @@ class Status(Enum):
     DIVERGED = 'the loss grew beyond all bounds; lower learning_rate, scale the features, or use solver="auto"'
 
 
-@dataclass(frozen=True)
-class Iterate:
+class Iterate(NamedTuple):
     """Where a fit is, before an iteration (deterministic solvers) or after an epoch (stochastic ones)."""
 
     iteration: int

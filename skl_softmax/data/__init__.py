@@ -1,0 +1,96 @@
+"""X behind the few products that an objective needs.
+
+The solvers never see X. They see parameters θ of the *standardised design*
+
+    x̃_i = ((x_i - mean) / scale, 1),        p = d + 1 columns,
+
+θ = (W * scale, b + W mean), an exact change of variables: F does not change, only its conditioning does. Without an
+intercept there is no last column and the mean is zero. X is never copied as a whole, nor centred or scaled in memory:
+
+- The scale is folded into the parameters: a product with x̃ is one with W = θ / scale.
+- So is the mean, unless rounding would not survive it: where |mean| is far larger than the spread of a column,
+  blocks of rows are centred while they are in cache. Blocks are also widened to the dtype of the computation there.
+- Only of tables of a few megabytes the design itself is kept: there the calls cost more than the arithmetic.
+- Sparse X is never centred.
+
+A block holds its rows as ``n_parts`` parts of ``part`` rows each, and logits have the shape (n_parts, q, part): matrix
+products with few classes are twice as fast in batches of a thousand rows as in one piece, and softmax over a middle
+dimension is seven times faster than over the last one.
+"""
+
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from skl_softmax.data.base import Affine, Block, Data, as_tensor
+from skl_softmax.data.dense import BLOCK_BYTES, DenseBlock, DenseData
+from skl_softmax.data.sparse import SparseBlock, SparseData, csr_tensor
+
+__all__ = [
+    "Affine",
+    "Block",
+    "Data",
+    "DenseBlock",
+    "DenseData",
+    "SparseBlock",
+    "SparseData",
+    "as_tensor",
+    "csr_tensor",
+    "in_coordinates",
+    "linear",
+    "normalised",
+    "raw",
+    "standardised",
+]
+
+# From here on products are quicker class by class: 1.5x for 20,000 x 512 x 100, as quick for 26 classes.
+MANY_OUTPUTS = 64
+
+
+def standardised(X: Tensor, fit_intercept: bool) -> Data:
+    """X in the coordinates that suit its storage."""
+    is_dense = X.layout == torch.strided
+    return DenseData.standardised(X, fit_intercept) if is_dense else SparseData.raw(X, fit_intercept, torch.float64)
+
+
+def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
+    """X centred and divided by the standard deviation, both weighted, in which descent goes well; sparse X as it is."""
+    if X.layout != torch.strided:
+        return raw(X, fit_intercept)
+    shares, stride = weights / weights.sum(), max(1, BLOCK_BYTES // (8 * X.shape[1]))
+    chunks = [(X[i : i + stride].double(), shares[i : i + stride]) for i in range(0, len(X), stride)]
+    mean = _sum_of(share @ x for x, share in chunks) * fit_intercept
+    scale = _sum_of(share @ (x - mean).square() for x, share in chunks).sqrt()
+    constant = ~(scale > 1e-12 * mean.abs()) | ~scale.isfinite()
+    return in_coordinates(X, fit_intercept, mean, torch.where(constant, 1.0, scale))
+
+
+def _sum_of(terms: Iterator[Tensor]) -> Tensor:
+    return reduce(add, terms)
+
+
+def in_coordinates(X: Tensor, fit_intercept: bool, mean: Tensor, scale: Tensor) -> Data:
+    """X in the coordinates of other rows; sparse X in its own."""
+    if X.layout != torch.strided:
+        return raw(X, fit_intercept)
+    return DenseData(X, mean, scale, mean if fit_intercept else None, fit_intercept, torch.float64)
+
+
+def raw(X: Tensor, fit_intercept: bool) -> Data:
+    """X in its own coordinates and its own dtype."""
+    return (DenseData if X.layout == torch.strided else SparseData).raw(X, fit_intercept, X.dtype)
+
+
+def linear(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Logits (n, K) of rows of any storage, in the wider one of the dtypes."""
+    dtype = torch.promote_types(X.dtype, weight.dtype)
+    X, weight, bias = X.to(dtype), weight.to(dtype), bias.to(dtype)
+    if X.layout != torch.strided:
+        return X @ weight.T + bias
+    if len(weight) < MANY_OUTPUTS:
+        return functional.linear(X, weight, bias)
+    return torch.addmm(bias[:, None], weight, X.T).T

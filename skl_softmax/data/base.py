@@ -1,0 +1,169 @@
+"""What every storage of X offers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Squares of numbers within this range and their sums are numbers in float32.
+FLOAT32_RANGE = 1e15
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Weight (q, d) and bias (q,) for the rows as a block holds them; no bias where it holds the design."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __add__(self, other: "Affine") -> "Affine":
+        bias = None if self.bias is None else self.bias + other.bias
+        return Affine(self.weight + other.weight, bias)
+
+
+class Block(Protocol):
+    """Consecutive rows, with the products that a sum over rows is made of."""
+
+    rows: slice
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Number of parts and rows in each."""
+
+    def logits(self, affine: Affine) -> Tensor:
+        """W x_i + b of each row, (n_parts, q, part)."""
+
+    def pullback(self, residual: Tensor, with_bias: bool) -> Affine:
+        """Σ_i r_i x_i and Σ_i r_i in float64, the transpose of `logits`; ``residual`` is (n_parts, q, part)."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What every storage of X shares: the design's coordinates.
+
+    Attributes
+    ----------
+    X : Tensor of shape (n, d)
+        The rows as the user gave them. Never written to.
+    mean, scale : Tensor of shape (d,), float64
+        What the columns are centred by and divided by.
+    shift : Tensor of shape (d,) or None
+        What blocks subtract from their rows: the mean, or None if the mean is folded into the parameters.
+    fit_intercept : bool
+        Whether the design ends with a column of ones.
+    dtype : torch.dtype
+        The type in which products are computed.
+    """
+
+    X: Tensor
+    mean: Tensor
+    scale: Tensor
+    shift: Tensor | None
+    fit_intercept: bool
+    dtype: torch.dtype
+
+    # Whether blocks are parts of a design that is kept.
+    keeps: ClassVar[bool] = False
+    # Whether products with the columns' covariance come cheap: not where most entries are zero.
+    centres: ClassVar[bool] = True
+
+    @property
+    def n_rows(self) -> int:
+        return self.X.shape[0]
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns of the design, p."""
+        return self.X.shape[1] + self.fit_intercept
+
+    def penalty_scale(self) -> Tensor:
+        """What ½‖W‖² becomes in θ: ½ Σ_j θ_j² penalty_scale_j; zero for the intercept."""
+        scale = self.scale.square().reciprocal()
+        return torch.cat([scale, scale.new_zeros(int(self.fit_intercept))])  # (p,)
+
+    def to_theta(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """θ, in float64, from weight (..., K, d) and bias (..., K) of X as the user gave it."""
+        weight, bias = weight.double(), bias.double()
+        theta = weight * self.scale
+        if not self.fit_intercept:
+            return theta  # (..., K, p)
+        return torch.cat([theta, (bias + weight @ self.mean)[..., None]], dim=-1)  # (..., K, p)
+
+    def from_theta(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (..., K, d) and bias (..., K) of X as the user gave it, from θ (..., K, p)."""
+        weight = theta[..., : self.X.shape[1]] / self.scale  # (..., K, d)
+        if not self.fit_intercept:
+            return weight, weight.new_zeros(weight.shape[:-1])
+        return weight, theta[..., -1] - weight @ self.mean  # (..., K, d), (..., K)
+
+    def affine(self, theta: Tensor) -> Affine:
+        """The parameters (q, p) as blocks want them."""
+        if self.keeps:
+            return Affine(theta.to(self.dtype), None)
+        weight = theta[:, : self.X.shape[1]] / self.scale  # (q, d)
+        if not self.fit_intercept:
+            return Affine(weight.to(self.dtype), weight.new_zeros(len(weight), dtype=self.dtype))
+        bias = theta[:, -1] if self.shift is not None else theta[:, -1] - weight @ self.mean  # (q,)
+        return Affine(weight.to(self.dtype), bias.to(self.dtype))
+
+    def gradient(self, total: Affine) -> Tensor:
+        """The gradient by θ (q, p) from the sum over blocks of what their pullback gave."""
+        weight = total.weight
+        if total.bias is None:
+            return weight  # (q, p)
+        if not self.fit_intercept:
+            return weight / self.scale  # (q, p)
+        if self.shift is None:
+            weight = weight - torch.outer(total.bias, self.mean)
+        return torch.cat([weight / self.scale, total.bias[:, None]], dim=1)  # (q, p)
+
+    def blocks(self, n_logits: int) -> Iterator[Block]:
+        """The rows in order, in blocks that fit the cache with ``n_logits`` logits a row."""
+        raise NotImplementedError
+
+    def block(self, rows: slice) -> Block:
+        """Some rows in one part."""
+        raise NotImplementedError
+
+    @property
+    def fits_float32(self) -> bool:
+        """Whether products in float32 neither overflow nor vanish, nor take more memory than is allowed."""
+        raise NotImplementedError
+
+    def narrow(self) -> "Data":
+        """The same rows with products in float32."""
+        raise NotImplementedError
+
+    def take(self, index: Tensor) -> "Data":
+        """A copy of the rows ``index``, in the same coordinates."""
+        raise NotImplementedError
+
+    def design(self, rows: slice) -> Tensor:
+        """Some rows of the design itself, (rows, p) in float64."""
+        raise NotImplementedError
+
+    def column_norms(self, weights: Tensor) -> Tensor:
+        """Σ_i w_ji x̃_i² for each weighting j, (q, p); ``weights`` is (q, n)."""
+        raise NotImplementedError
+
+    def row_norms(self) -> Tensor:
+        """‖x̃_i‖² of each row, (n,)."""
+        raise NotImplementedError
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor that shares the memory of an array, read-only arrays included, of which torch warns."""
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writeable(array)))
+
+
+class _Writeable:
+    """Presents a read-only array as writeable; nothing in this package writes to X."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array  # keeps the memory alive
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
