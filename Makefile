@@ -24,6 +24,7 @@ test: $(STAMP)  ## run the test suite
 bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DATA=folder of local data
 	$(BIN)/python -m benchmarks run $(if $(DATA),--data-dir $(DATA))
 	$(BIN)/python -m benchmarks report
+	$(BIN)/python -m benchmarks descent
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .

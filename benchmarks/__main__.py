@@ -1,4 +1,7 @@
-"""``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it."""
+"""``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it.
+
+``python -m benchmarks descent`` compares mini-batch descent.
+"""
 
 import argparse
 from pathlib import Path
@@ -18,6 +21,7 @@ def parse():
     run.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
     for command in (run, commands.add_parser("report", help="write results/speed.md and results/speed.png")):
         command.add_argument("--results", type=Path, default=RESULTS / "speed.json", help="the file of measurements")
+    commands.add_parser("descent", help="time mini-batch descent and write results/descent.*")
     return parser.parse_args()
 
 
@@ -27,6 +31,11 @@ def main():
         from benchmarks.report import report
 
         report(arguments.results)
+        return
+    if arguments.command == "descent":
+        from benchmarks.descent import main as descent
+
+        descent(RESULTS)
         return
     from benchmarks.problems import PROBLEMS
     from benchmarks.run import run

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
+# Before each fit, in which the threads that the last one has left spinning go to sleep.
+PAUSE = 0.1
 ROWS = 100_000  # at a time, so that the arithmetic does not decide the peak of memory
 
 
@@ -36,6 +38,7 @@ def limit(seconds):
 def fit(setting, X, y, C, seconds):
     """Seconds that a fit took, the fitted estimator, whether it warned; infinity, None and False if it was stopped."""
     model = setting.make(C, X.shape[0])
+    time.sleep(PAUSE)
     threads = nullcontext() if setting.n_threads is None else threadpool_limits(limits=setting.n_threads)
     with warnings.catch_warnings(record=True) as said, threads:
         warnings.simplefilter("always")

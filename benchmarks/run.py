@@ -36,7 +36,7 @@ def contest(X, y, C, peers, target, limit):
     """Search the fastest setting of each peer that reaches the target, then time these in turn."""
     n_classes = len(np.unique(y))
     entries = [s for s in settings() if (peers is None or s.peer in {*peers, REFERENCE}) and s.suits(X, n_classes)]
-    tried = search(entries, X, y, C, limit)
+    tried = search(entries, X, y, C, target, limit)
     best = min(t["objective"] for t in tried if np.isfinite(t["objective"]))
     for t in tried:
         t["gap"] = max(0.0, (t["objective"] - best) / abs(best))
@@ -67,18 +67,19 @@ def with_others(result, known, peers, target):
     return result | {"tried": tried, "reached": reached, "optimum": best}
 
 
-def search(entries, X, y, C, limit):
-    """Fit every setting once; skip what is slower than a setting of the same peer that was stopped."""
-    tried, stopped = [], set()
+def search(entries, X, y, C, target, limit):
+    """Fit the settings once, of each peer from rough to exact, until one is stopped or has reached the target."""
+    tried, finished, best = [], set(), np.inf
     for setting in entries:
-        if (setting.peer, setting.n_threads) in stopped:
+        if (setting.peer, setting.n_threads) in finished:
             continue
         with measure.PeakMemory() as peak:
             seconds, model, warns = measure.fit(setting, X, y, C, limit)
-        if model is None:
-            stopped.add((setting.peer, setting.n_threads))
         value = np.inf if model is None else measure.objective(model, X, y, C)
         value = np.inf if np.isnan(value) else value
+        best = min(best, value)
+        if model is None or value - best <= target / 2 * abs(best):
+            finished.add((setting.peer, setting.n_threads))
         passes = float(model.n_passes_) if hasattr(model, "n_passes_") else None
         tried.append(
             {"peer": setting.peer, "label": setting.label, "setting": setting, "first": min(seconds, limit),

@@ -98,7 +98,11 @@ class SmallObjective(Objective):
 
     @cached_property
     def _rows(self) -> np.ndarray:
-        return self.data.design(slice(0, self.n_rows)).numpy()  # (n, p)
+        data = self.data
+        rows = np.ones((data.n_rows, data.n_columns))  # (n, p)
+        np.subtract(data.X.numpy(), data.mean.numpy(), out=rows[:, : data.X.shape[1]])
+        rows[:, : data.X.shape[1]] /= data.scale.numpy()
+        return rows
 
     @cached_property
     def _columns(self) -> np.ndarray:
@@ -124,7 +128,11 @@ class SmallObjective(Objective):
 
     @cached_property
     def _penalty(self) -> np.ndarray:
-        return self.quadratic.numpy()  # (M, 1, p)
+        """The penalty of each model and column, as `quadratic`."""
+        data = self.data
+        scale = np.zeros(data.n_columns)
+        scale[: data.X.shape[1]] = 1 / np.square(data.scale.numpy())
+        return self.penalty.numpy()[:, None, None] * scale  # (M, 1, p)
 
     @cached_property
     def _constant_curvature(self) -> np.ndarray:

@@ -155,7 +155,8 @@ def test_a_stack_is_its_models_one_by_one(n_outputs, kind):
             torch.testing.assert_close(objective.at(theta[one]).gradient, stack.at(theta).gradient[one])
             for make in (dense_metric, kronecker_metric, diagonal_metric):
                 solved = make(objective, theta[one])(vector[one])
-                torch.testing.assert_close(solved, make(stack, theta)(vector)[one])
+                # Without a penalty a tiny one stands in, which costs half of the digits.
+                torch.testing.assert_close(solved, make(stack, theta)(vector)[one], rtol=1e-6, atol=1e-6)
             inverse = objective.inverse_hessian(theta[one])(vector[one])
             torch.testing.assert_close(inverse, stack.inverse_hessian(theta)(vector)[one])
 

@@ -1,5 +1,6 @@
 """What looks on at a fit: scikit-learn's callbacks, early stopping, printing, an interrupt."""
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -54,6 +55,18 @@ class Recorder:
                 raise KeyboardInterrupt
             return len(self.fitted) == self.stop_after
         return None
+
+
+class Checkpoint(Recorder):
+    """A callback that saves the estimator as it is after five epochs."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        if context.task_id == 4 and context.task_name == "epoch":
+            joblib.dump(fitted_estimator, self.path)
 
 
 class TestCallbacks:
@@ -125,6 +138,25 @@ class TestCallbacks:
         said = capsys.readouterr()
         assert "GridSearchCV" in said.out + said.err
         assert search.best_score_ > 0.9
+
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_a_saved_iterate_goes_on_where_it_was(self, n_classes, tmp_path):
+        X, y = load_iris(return_X_y=True)
+        X, y = X[y < n_classes], y[y < n_classes]
+        settings = {"solver": "sgd", "learning_rate": 0.01, "n_iter_no_change": 100}
+        checkpoint = Checkpoint(tmp_path / "checkpoint")
+        whole = TorchSoftmaxClassifier(max_iter=12, **settings).set_callbacks(checkpoint).fit(X, y)
+        resumed = joblib.load(tmp_path / "checkpoint").set_params(warm_start=True, max_iter=7).set_callbacks()
+        np.testing.assert_array_equal(resumed.fit(X, y).coef_, whole.coef_)
+
+    @pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+    def test_a_saved_iterate_comes_to_the_same_optimum(self, solver):
+        X, y = load_iris(return_X_y=True)
+        recorder = Recorder(stop_after=3)
+        clf = TorchSoftmaxClassifier(solver=solver, tol=1e-12, warm_start=True).set_callbacks(recorder).fit(X, y)
+        clf.set_callbacks().fit(X, y)
+        whole = TorchSoftmaxClassifier(solver=solver, tol=1e-12).fit(X, y)
+        np.testing.assert_allclose(clf.coef_, whole.coef_, rtol=1e-5)
 
     def test_clones_keep_them(self):
         recorder = Recorder()
