@@ -118,7 +118,8 @@ def text_like(_):
     own = topics[y[:, None], rng.integers(400, size=(n, per_row))]
     words = np.where(rng.random((n, per_row)) < 0.1, own, common)
     values = rng.uniform(0.5, 1.5, size=(n, per_row)) / np.sqrt(per_row)
-    X = sp.csr_array((values.ravel(), words.ravel(), np.arange(0, n * per_row + 1, per_row)), shape=(n, d))
+    indices, indptr = words.ravel().astype(np.int32), np.arange(0, n * per_row + 1, per_row, dtype=np.int32)
+    X = sp.csr_array((values.ravel(), indices, indptr), shape=(n, d))  # SGDClassifier takes no other type of indices
     X.sum_duplicates()
     return X, y
 

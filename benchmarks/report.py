@@ -126,6 +126,7 @@ def picture(record, path):
     """Time against gap of everything that was tried."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     results = [r for r in record["results"] if r["C"] == 1.0]
     n_rows = -(-len(results) // 4)
@@ -142,6 +143,7 @@ def picture(record, path):
                 )  # fmt: skip
         axes.axhline(record["target"], color="black", linewidth=0.7, linestyle="--")
         axes.set(xscale="log", yscale="log", ylim=(FLOOR / 3, 3), title=result["problem"])
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.25)
     for axes in grid[:, 0]:
         axes.set_ylabel("relative gap")

@@ -178,8 +178,9 @@ def kronecker_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     for design, proba, weights in _samples(sample, theta, n_columns + 3 * n_models * n_outputs):
         weighted = proba * weights  # (M, K, rows)
         classes += torch.diag_embed(weighted.sum(dim=2)) - weighted @ proba.mT
-        spread = (weighted * (1 - proba)).sum(dim=1)  # (M, rows), the trace of a row's class covariance
-        grams += (spread[:, None] * design.T) @ design
+        spread = (weighted * (1 - proba)).sum(dim=1).to(objective.dtype)  # (M, rows), traces of class covariances
+        narrow = design.to(objective.dtype)  # in float32 half the time, and near enough for a rough metric
+        grams += (spread[:, None] * narrow.T) @ narrow
     mean_spread = classes.diagonal(dim1=1, dim2=2).sum(dim=1)  # (M,)
     grams /= mean_spread[:, None, None]
     values, vectors = torch.linalg.eigh(classes / sample.total[:, None, None])  # (M, K), (M, K, K)
