@@ -260,6 +260,11 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         -----
         sklearn.exceptions.ConvergenceWarning
             If the fit ended without reaching ``tol``, with the cause, the gap and what to do.
+
+        Notes
+        -----
+        Callbacks (``set_callbacks``) are told of every iteration or epoch, and one that asks for an end gets it. If the
+        fit is interrupted (Ctrl-C), the exception goes on and the estimator holds the last completed iteration.
         """
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         context = self._begin_callbacks(call)
