@@ -69,9 +69,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
           gradients on products with it.
         - "lbfgs": limited-memory BFGS in a metric of subsampled curvature. A fit from zero goes over growing samples of
           the rows, so that all rows are needed a few times only, and takes the first steps in float32.
-        - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. Only these have
-          ``partial_fit``.
-        - any class of `torch.optim.Optimizer`.
+        - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. These
+          have ``partial_fit``.
+        - any class of `torch.optim.Optimizer`, likewise.
         - "auto": "newton" for tiny problems and for sparse X, else "lbfgs".
 
         "newton" and "lbfgs" do not depend on the scale of the features, so raw data converge. The optimisers do not if
@@ -79,8 +79,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         units of X.
     tol : float, default=1e-7
         The fit ends when the estimate of :math:`F - F^*`, F* the minimum, is at most ``tol`` times F. For optimisers:
-        when F, or with ``early_stopping`` the validation score, has not improved by more than ``tol`` times itself in
-        ``n_iter_no_change`` epochs.
+        when the mean of F over ``n_iter_no_change`` epochs is not below that of as many before by more than ``tol``
+        times itself. With ``early_stopping`` also when the validation score has not risen by that in as many.
     max_iter : int, default=1000
         Upper limit of iterations, or of epochs.
     learning_rate : float, "auto" or the name of a schedule, default="auto"
@@ -245,7 +245,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0. A row of weight 0 has no influence.
         coef_init : array-like of the shape of ``coef_``, default=None
-            Where to start; zeros (or, for "sgd" with a ``random_state``, drawn) if None.
+            Where to start; zeros, or as ``random_state`` says, if None.
         intercept_init : array-like of the shape of ``intercept_``, default=None
             Where to start; as ``coef_init``.
         classes : array-like of shape (n_classes,), default=None
@@ -422,6 +422,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
             watch.last.theta, gap, [watch.last.iteration], [Status.STOPPED], [[watch.last.value.item()]], np.nan
         )
         self._store(rows, *watch.coefficients(), result)
+        self._store_scores(watch)
+        vars(self).pop("_stream", None)
 
     def _warn_unless_converged(self, result: SolveResult) -> None:
         if self.converged_ or result.status[0] is Status.STOPPED:

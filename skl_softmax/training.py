@@ -169,7 +169,15 @@ class Stream:
         any_units = takes_any_units(estimator)
         solver = estimator.solver if isinstance(estimator.solver, str) else estimator.solver.__name__
         dtype = "torch.float64" if any_units else str(rows.X.dtype)
-        return solver, estimator.momentum > 0, any_units, dtype, estimator.fit_intercept, rows.X.shape[1]
+        return (
+            solver,
+            estimator.momentum > 0,
+            estimator.average,
+            any_units,
+            dtype,
+            estimator.fit_intercept,
+            rows.X.shape[1],
+        )
 
     def goes_on(self, estimator, rows: TrainingRows) -> bool:
         """Whether it belongs to these parameters and features."""
@@ -177,7 +185,7 @@ class Stream:
 
     def data(self, X: Tensor) -> Data:
         """Rows in the coordinates of the first."""
-        _, _, any_units, _, fit_intercept, _ = self._key
+        *_, any_units, _, fit_intercept, _ = self._key
         if not any_units:
             return raw(X, fit_intercept)
         return in_coordinates(X, fit_intercept, torch.from_numpy(self._mean), torch.from_numpy(self._scale))

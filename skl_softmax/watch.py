@@ -7,7 +7,7 @@ import torch
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from torch import Tensor
 
-from skl_softmax.data import Data, linear
+from skl_softmax.data import Data, linear, take_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
 from skl_softmax.solvers import Iterate
@@ -138,5 +138,4 @@ def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) ->
 
 def take(rows: TrainingRows, index: Tensor) -> TrainingRows:
     """Some of the rows."""
-    X = rows.X[index] if rows.X.layout == torch.strided else rows.X.index_select(0, index)
-    return replace(rows, X=X, targets=rows.targets[index], weights=rows.weights[index])
+    return replace(rows, X=take_rows(rows.X, index), targets=rows.targets[index], weights=rows.weights[index])

@@ -3,6 +3,7 @@
 import joblib
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from reference import objective
 from sklearn.base import clone
@@ -165,8 +166,10 @@ class TestCallbacks:
 
 
 class TestEarlyStopping:
-    def test_the_best_iterate_is_returned(self, settings):
+    @pytest.mark.parametrize("storage", [np.asarray, sp.csr_array])
+    def test_the_best_iterate_is_returned(self, settings, storage):
         X, y = load_digits(return_X_y=True)
+        X = storage(X)
         more = {"C": 1e6, "early_stopping": True, "random_state": 0, "n_iter_no_change": 3, "validation_fraction": 0.2}
         clf = TorchSoftmaxClassifier(**settings | more).fit(X, y)
         assert clf.best_iteration_ == np.argmax(clf.validation_scores_)

@@ -27,16 +27,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from skl_softmax.data.base import Affine, Block, Data, as_tensor
-from skl_softmax.data.dense import BLOCK_BYTES, DenseBlock, DenseData
-from skl_softmax.data.sparse import SparseBlock, SparseData, csr_tensor
+from skl_softmax.data.dense import BLOCK_BYTES, DenseData
+from skl_softmax.data.sparse import SparseData, csr_tensor, take_compressed
 
 __all__ = [
     "Affine",
     "Block",
     "Data",
-    "DenseBlock",
     "DenseData",
-    "SparseBlock",
     "SparseData",
     "as_tensor",
     "csr_tensor",
@@ -45,6 +43,7 @@ __all__ = [
     "normalised",
     "raw",
     "standardised",
+    "take_rows",
 ]
 
 # From here on products are quicker class by class: 1.5x for 20,000 x 512 x 100, as quick for 26 classes.
@@ -83,6 +82,11 @@ def in_coordinates(X: Tensor, fit_intercept: bool, mean: Tensor, scale: Tensor) 
 def raw(X: Tensor, fit_intercept: bool) -> Data:
     """X in its own coordinates and its own dtype."""
     return (DenseData if X.layout == torch.strided else SparseData).raw(X, fit_intercept, X.dtype)
+
+
+def take_rows(X: Tensor, index: Tensor) -> Tensor:
+    """A copy of some rows of any storage."""
+    return X[index] if X.layout == torch.strided else take_compressed(X, index)
 
 
 def linear(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -97,12 +97,7 @@ class SparseData(Data):
         return narrow
 
     def take(self, index: Tensor) -> "SparseData":
-        first, counts = self.X.crow_indices()[index], self.X.crow_indices().diff()[index]
-        ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        entries = torch.arange(int(ends[-1])) + (first - ends[:-1]).repeat_interleave(counts)
-        indices, values = self.X.col_indices()[entries], self.X.values()[entries]
-        shape = (len(index), self.X.shape[1])
-        return replace(self, X=torch.sparse_csr_tensor(ends.to(indices.dtype), indices, values, shape))
+        return replace(self, X=take_compressed(self.X, index))
 
     def design(self, rows: slice) -> Tensor:
         dense = self._rows(rows).to_dense().double()
@@ -140,6 +135,15 @@ class SparseData(Data):
         return torch.sparse_csr_tensor(
             ends - ends[0], self.X.col_indices()[entries], values, (len(ends) - 1, self.X.shape[1])
         )
+
+
+def take_compressed(X: Tensor, index: Tensor) -> Tensor:
+    """A copy of some rows of a matrix in compressed rows."""
+    first, counts = X.crow_indices()[index], X.crow_indices().diff()[index]
+    ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    entries = torch.arange(int(ends[-1])) + (first - ends[:-1]).repeat_interleave(counts)
+    indices, values = X.col_indices()[entries], X.values()[entries]
+    return torch.sparse_csr_tensor(ends.to(indices.dtype), indices, values, (len(index), X.shape[1]))
 
 
 def _with_values(x: Tensor, values: Tensor) -> Tensor:

@@ -72,8 +72,8 @@ SCHEDULES = {
         optimizer, optimizer.param_groups[0]["lr"], total_steps=updates * epochs + 1
     ),
 }
-# The schedule "adaptive" divides the rate by this when there is no progress, and ends when it is this much smaller than
-# it was, as in `sklearn.linear_model.SGDClassifier`.
+# The schedule "adaptive" divides the rate by this when there is no progress, as `sklearn.linear_model.SGDClassifier`
+# does, and ends when it is this part of what it was.
 ADAPTIVE_FACTOR, ADAPTIVE_END = 5.0, 1e-6
 
 
@@ -141,6 +141,7 @@ class _Descent:
         updates = 1 if options.batch_size is None else -(-objective.n_rows // options.batch_size)
         self._schedule = SCHEDULES[options.schedule](self._optimizer, updates, options.max_iter, self._n_updates)
         self._adapts = options.schedule == "adaptive"
+        self._lowest_rate = ADAPTIVE_END * self._optimizer.param_groups[0]["lr"]
 
     @property
     def theta(self) -> Tensor:
@@ -169,11 +170,9 @@ class _Descent:
         """Whether there is a smaller rate to go on with."""
         if not self._adapts:
             return False
-        groups = self._optimizer.param_groups
-        for group in groups:
-            group["lr"] /= ADAPTIVE_FACTOR
-            group.setdefault("initial_lr", group["lr"])
-        return groups[0]["lr"] > ADAPTIVE_END * groups[0]["initial_lr"]
+        (group,) = self._optimizer.param_groups
+        group["lr"] /= ADAPTIVE_FACTOR
+        return group["lr"] > self._lowest_rate
 
     def memory(self) -> Memory:
         """What the next run may go on with."""
