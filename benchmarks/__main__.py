@@ -1,6 +1,6 @@
 """``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it.
 
-``python -m benchmarks descent`` compares mini-batch descent.
+``python -m benchmarks descent`` compares mini-batch descent, ``python -m benchmarks l1`` L1 penalties.
 """
 
 import argparse
@@ -17,8 +17,10 @@ def parse():
     run.add_argument("--C", nargs="+", type=float, default=[0.01, 1.0, 100.0], help="inverse penalties")
     run.add_argument("--peers", nargs="+", help="names; all if not given")
     run.add_argument("--target", type=float, default=1e-6, help="relative gap to reach")
-    run.add_argument("--limit", type=float, default=60.0, help="seconds after which a fit is stopped")
-    run.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
+    l1 = commands.add_parser("l1", help="measure L1 penalties and write results/l1.*")
+    for command in (run, l1):
+        command.add_argument("--limit", type=float, default=60.0, help="seconds after which a fit is stopped")
+        command.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
     for command in (run, commands.add_parser("report", help="write results/speed.md and results/speed.png")):
         command.add_argument("--results", type=Path, default=RESULTS / "speed.json", help="the file of measurements")
     commands.add_parser("descent", help="time mini-batch descent and write results/descent.*")
@@ -31,6 +33,11 @@ def main():
         from benchmarks.report import report
 
         report(arguments.results)
+        return
+    if arguments.command == "l1":
+        from benchmarks.l1 import main as l1
+
+        l1(RESULTS, arguments.data_dir, arguments.limit)
         return
     if arguments.command == "descent":
         from benchmarks.descent import main as descent

@@ -17,6 +17,7 @@ from skl_softmax import start
 from skl_softmax.inputs import (
     TrainingRows,
     check_training_rows,
+    dense_array,
     torch_generator,
     unchanged_on_error,
 )
@@ -47,7 +48,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
 
     .. math::
 
-        F(W, b) = \frac{1}{S} \sum_i s_i \, \ell(y_i, z_i) + \frac{1}{2 C S} \lVert W \rVert_F^2 ,
+        F(W, b) = \frac{1}{S} \sum_i s_i \, \ell(y_i, z_i)
+            + \frac{1}{C S} \left( \frac{1 - \rho}{2} \lVert W \rVert_F^2 + \rho \lVert W \rVert_1 \right),
+            \qquad \rho = \text{l1\_ratio},
 
     where :math:`\ell` is softmax cross-entropy for three or more classes and, for two classes, binary cross-entropy of
     the sigmoid of a single output. The intercept is not penalised.
@@ -56,6 +59,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
     ----------
     C : float, default=1.0
         Inverse strength of the penalty, > 0; the same number as in ``LogisticRegression``. ``np.inf`` means none.
+    l1_ratio : float, default=0.0
+        Part of the L1 norm in the penalty, 0 to 1. With any of it, coefficients that do not help are exactly zero; 1 is
+        the lasso's penalty, what lies between is called elastic net.
     fit_intercept : bool, default=True
         Whether to add the intercept b.
     class_weight : dict, "balanced" or None, default=None
@@ -64,17 +70,18 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
     label_smoothing : float, default=0.0
         Part of every target, 0 to 1, that is spread evenly over the K classes: ``(1 - label_smoothing) y +
         label_smoothing / K``, as in `torch.nn.CrossEntropyLoss`.
-    solver : {"auto", "newton", "lbfgs", "sgd", "adam"} or class, default="auto"
+    solver : {"auto", "newton", "lbfgs", "proximal", "sgd", "adam"} or class, default="auto"
         - "newton": Newton's method with a line search; the Hessian of all rows, from 2,000 parameters on conjugate
           gradients on products with it.
         - "lbfgs": limited-memory BFGS in a metric of subsampled curvature. A fit from zero goes over growing samples of
           the rows, so that all rows are needed a few times only, and takes the first steps in float32.
+        - "proximal": proximal Newton on working sets, for any ``l1_ratio``; the only one for ``l1_ratio`` > 0.
         - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. These
           have ``partial_fit``.
         - any class of `torch.optim.Optimizer`, likewise.
-        - "auto": "newton" for tiny problems and for sparse X, else "lbfgs".
+        - "auto": "proximal" if ``l1_ratio`` > 0; "newton" for tiny problems and for sparse X; else "lbfgs".
 
-        "newton" and "lbfgs" do not depend on the scale of the features, so raw data converge. The optimisers do not if
+        The first three do not depend on the scale of the features, so raw data converge. The optimisers do not if
         their rate is "auto": then they work on normalised columns (sparse X as it is) and the result is put in the
         units of X.
     tol : float, default=1e-7
@@ -144,7 +151,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         Whether ``optimality_gap_`` is at most ``tol`` times F.
     optimality_gap_ : float
         The estimate of :math:`F - F^*` at the end, from the Newton decrement :math:`\frac12 g^\top H^{-1} g` (H the
-        Hessian or the model of it that the solver has) and from what the last steps gained.
+        Hessian or the model of it that the solver has) and from what the last steps gained. Of "proximal" it is more
+        than an estimate, the duality gap: :math:`F - F^*` is not larger.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 
@@ -166,6 +174,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
 
     _parameter_constraints: ClassVar[dict] = {
         "C": [Interval(Real, 0, None, closed="right")],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "fit_intercept": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
@@ -190,6 +199,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         self,
         *,
         C=1.0,
+        l1_ratio=0.0,
         fit_intercept=True,
         class_weight=None,
         label_smoothing=0.0,
@@ -210,6 +220,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         verbose=0,
     ):
         self.C = C
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
@@ -321,7 +332,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
             rows = self._check_batch(X, y, classes, sample_weight)
             generator = torch_generator(self.random_state)
             stream = self._stream_of(known, rows) or Stream(self, rows)
-            begin = start.given(rows, self.coef_, self.intercept_) if "coef_" in known else None
+            begin = start.given(rows, dense_array(self.coef_), self.intercept_) if "coef_" in known else None
             begin = begin or self._start(rows, None, None, generator, known)
             problem = make_batch_problem(self, rows, begin, generator, stream)
             result = problem.descend()

@@ -72,9 +72,9 @@ def make_metric(objective, theta: Tensor) -> Metric:
 
 def pass_seconds(objective) -> float:
     """Estimated time of a value with its gradient."""
-    n_rows, n_columns, n_logits = objective.data.n_rows, objective.data.n_columns, objective.n_outputs
-    work = 4 * n_logits * n_columns / PRODUCT_RATE + (n_columns + 6 * n_logits) * ELEMENT_SECONDS
-    return CALL_SECONDS + objective.n_models * n_rows * work
+    n_entries, n_logits = objective.data.row_entries, objective.n_outputs
+    work = 4 * n_logits * n_entries / PRODUCT_RATE + (n_entries + 6 * n_logits) * ELEMENT_SECONDS
+    return CALL_SECONDS + objective.n_models * objective.n_rows * work
 
 
 def dense_seconds(objective) -> float:
@@ -120,7 +120,7 @@ def hessian(objective, theta: Tensor) -> Tensor:
     matrix /= objective.total[:, None, None]
     diagonal = by_class.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (M, K, p)
     if n_outputs > 1:
-        unseen = torch.where(objective.quadratic == 0, diagonal.amax(dim=1, keepdim=True), 0.0)  # (M, 1, p)
+        unseen = torch.where(objective.unpenalised, diagonal.amax(dim=1, keepdim=True), 0.0)  # (M, 1, p)
         by_class.diagonal(dim1=2, dim2=4).add_(unseen[:, :, None] / n_outputs)
     diagonal.add_(objective.quadratic)
     return matrix
@@ -195,19 +195,18 @@ def kronecker_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
 
 def diagonal_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     """The inverse of the diagonal of the Hessian."""
-    data = objective.data
-    variances = []
-    for block in data.blocks(objective.n_models * objective.n_outputs):
-        proba = objective.proba(objective.logits(block, theta))  # (parts, M, K, part)
-        variances.append(
-            (proba * (1 - proba) * objective.rows(objective.weights, block)).permute(1, 2, 0, 3).flatten(2)
-        )
-    curvature = data.column_norms(torch.cat(variances, dim=2).flatten(0, 1)).view_as(theta)  # (M, K, p)
-    diagonal = curvature / objective.total[:, None, None] + objective.quadratic
-    inverse = torch.where(diagonal > 0, 1 / diagonal, 0.0).to(
-        objective.dtype
-    )  # a column of zeros, unpenalised, is left alone
+    curved = diagonal(objective, theta)  # (M, K, p)
+    # A column of zeros, unpenalised, is left alone.
+    inverse = torch.where(curved > 0, 1 / curved, 0.0).to(objective.dtype)
     return lambda vector: vector * inverse
+
+
+def diagonal(objective, theta: Tensor) -> Tensor:
+    """The diagonal of the Hessian of all rows, (M, K, p)."""
+    proba = objective.probabilities(theta)  # (M, K, n)
+    variances = proba * (1 - proba) * objective.weights[:, None]
+    curved = objective.data.column_norms(variances.flatten(0, 1)).view_as(theta)  # (M, K, p)
+    return curved / objective.total[:, None, None] + objective.quadratic
 
 
 def factorise(matrices: Tensor) -> Tensor:

@@ -65,13 +65,13 @@ def check_training_rows(estimator: BaseEstimator, X, y, sample_weight, classes=N
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
     if not counts.all():  # left out, so that they have no influence at all, not even on rounding
         X, targets, weights = X[counts], targets[counts], weights[counts]
-    rows = TrainingRows(_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), classes)
+    rows = TrainingRows(as_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), classes)
     return _with_label_proba(rows, label_proba, estimator.label_smoothing)
 
 
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
     """Check X against what the estimator was fitted on."""
-    return _matrix(validate_data(estimator, X, reset=False, **ROWS))
+    return as_matrix(validate_data(estimator, X, reset=False, **ROWS))
 
 
 def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -114,7 +114,12 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]
         raise
 
 
-def _matrix(X) -> Tensor:
+def dense_array(X) -> np.ndarray:
+    """X itself, or made dense if it is sparse."""
+    return X.toarray() if issparse(X) else X
+
+
+def as_matrix(X) -> Tensor:
     """X as a tensor that shares its memory; sparse X in compressed rows, with sorted and unique entries."""
     if not issparse(X):
         return as_tensor(X)

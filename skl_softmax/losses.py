@@ -31,6 +31,12 @@ class SigmoidLoss:
         return proba * (1 - proba) * direction  # (..., 1, rows)
 
     @staticmethod
+    def negative_entropy(residual: Tensor, targets: Tensor) -> Tensor:
+        """The conjugate of ℓ at residuals (..., 1, rows): q log q + (1 - q) log(1 - q), q = y + r."""
+        q = (targets + residual).clamp(0.0, 1.0)
+        return torch.xlogy(q, q) + torch.xlogy(1 - q, 1 - q)  # (..., 1, rows)
+
+    @staticmethod
     def log_proba(logits: Tensor) -> Tensor:
         """Log-probabilities (n, 2) from logits (n, 1)."""
         return functional.logsigmoid(torch.cat([-logits, logits], dim=1))
@@ -63,6 +69,17 @@ class SoftmaxLoss:
     def curvature_product(proba: Tensor, direction: Tensor) -> Tensor:
         """The second derivatives by the logits times a direction v in the logits: p ∘ (v - pᵀv), p = softmax(z)."""
         return proba * (direction - (proba * direction).sum(dim=-2, keepdim=True))  # (..., K, rows)
+
+    @staticmethod
+    def negative_entropy(residual: Tensor, targets: Tensor) -> Tensor:
+        """The conjugate of ℓ at residuals (..., K, rows): Σ_k q_k log q_k, q = y + r."""
+        if targets.is_floating_point():
+            q = targets + residual  # (..., K, rows)
+        else:
+            index = targets.expand(*residual.shape[:-2], 1, residual.shape[-1])
+            q = residual.scatter_add(-2, index, residual.new_ones(()).expand(index.shape))  # (..., K, rows)
+        q = q.clamp_min(0.0)
+        return torch.xlogy(q, q).sum(dim=-2, keepdim=True)  # (..., 1, rows)
 
     @staticmethod
     def log_proba(logits: Tensor) -> Tensor:

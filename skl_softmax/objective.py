@@ -2,9 +2,10 @@
 
 With rows x_i, classes y_i, weights s_i, S = Σ s_i, logits z_i = W x_i + b:
 
-    F(W, b) = (1/S) Σ s_i ℓ(y_i, z_i)  +  λ/2 ‖W‖²_F,        λ = 1/(C S)
+    F(W, b) = (1/S) Σ s_i ℓ(y_i, z_i)  +  λ₂/2 ‖W‖²_F  +  λ₁ ‖W‖₁,        λ₂ = (1 - ρ)/(C S),  λ₁ = ρ/(C S),
 
-ℓ is softmax cross-entropy over K outputs, or, for two classes, binary cross-entropy of the sigmoid of one output.
+ρ the l1_ratio. ℓ is softmax cross-entropy over K outputs, or, for two classes, binary cross-entropy of the sigmoid of
+one output. All but the last term is smooth: gradients and curvature are those of that part.
 
 Everything here works on a stack of M models over one X, because sweeps over C and folds solve many at
 once; a single fit is M = 1. Shapes, throughout:
@@ -24,7 +25,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from skl_softmax import curvature
+from skl_softmax import curvature, duality, quadratic
 from skl_softmax.data import Affine, Block, Data
 from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
 
@@ -51,7 +52,7 @@ Portion = tuple[Block, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """F and its gradient at one point of each model: one pass over X."""
+    """F and the gradient of its smooth part at one point of each model: one pass over X."""
 
     value: Tensor  # (M,), float64
     gradient: Tensor  # (M, K, p)
@@ -71,13 +72,15 @@ class Objective:
     weights : Tensor of shape (M or 1, n)
         Positive row weights s_i.
     penalty : Tensor of shape (M,)
-        λ = 1/(C S), float64; 0 means no penalty.
+        λ₂, float64; 0 means no such penalty.
     n_outputs : int
         K, or 1 for two classes.
     total : Tensor of shape (M,)
         What the sum over rows is divided by: S, also where ``data`` is a batch of the rows.
     label_proba : Tensor of shape (K, K) or None
         The probabilities of the classes that a class index stands for, if not the class itself: smoothed labels.
+    l1 : Tensor of shape (M,) or None
+        λ₁, float64; None if it is zero for all models.
     """
 
     data: Data
@@ -87,6 +90,7 @@ class Objective:
     n_outputs: int
     total: Tensor
     label_proba: Tensor | None = None
+    l1: Tensor | None = None
 
     @cached_property
     def loss(self) -> SigmoidLoss | SoftmaxLoss:
@@ -97,9 +101,26 @@ class Objective:
         """The penalty of each model and column: it adds ½ Σ quadratic θ² to F."""
         return (self.penalty[:, None] * self.data.penalty_scale())[:, None]  # (M, 1, p)
 
+    @cached_property
+    def absolute(self) -> Tensor:
+        """The L1 penalty of each model and column: it adds Σ absolute |θ| to F."""
+        if self.l1 is None:
+            return torch.zeros_like(self.quadratic)
+        return (self.l1[:, None] * self.data.penalty_scale().sqrt())[:, None]  # (M, 1, p)
+
+    @cached_property
+    def unpenalised(self) -> Tensor:
+        """Which columns of each model have no penalty, (M, 1, p)."""
+        return (self.quadratic == 0) & (self.absolute == 0)
+
     @property
     def n_rows(self) -> int:
         return self.data.n_rows
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether F has no L1 penalty."""
+        return self.l1 is None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -126,7 +147,12 @@ class Objective:
     def select(self, models: Tensor) -> "Objective":
         """The same objective for some of the models."""
         weights = self.weights if len(self.weights) == 1 else self.weights[models]
-        return replace(self, weights=weights, penalty=self.penalty[models], total=self.total[models])
+        l1 = None if self.l1 is None else self.l1[models]
+        return replace(self, weights=weights, penalty=self.penalty[models], total=self.total[models], l1=l1)
+
+    def restrict(self, columns: Tensor) -> "Objective":
+        """F by the parameters of some columns of the design, the others being zero; the intercept's has to be there."""
+        return replace(self, data=self.data.restrict(columns[columns < self.data.X.shape[1]]))
 
     def take(self, index: Tensor) -> "Objective":
         """F of some of the rows, with the same λ."""
@@ -190,8 +216,8 @@ class Objective:
         return theta if self.n_outputs == 1 else theta - theta.mean(dim=1, keepdim=True)  # (M, K, p)
 
     def at(self, theta: Tensor) -> Evaluation:
-        """F and its gradient."""
-        return self.mean_over(self._portions(self.n_models * self.n_outputs), self.total, theta)
+        """F and the gradient of its smooth part."""
+        return self.mean_over(self.portions(self.n_models * self.n_outputs), self.total, theta)
 
     def mean_over(self, portions: Iterable[Portion], total: Tensor, theta: Tensor) -> Evaluation:
         """The penalty and the sum over some of the rows, divided by ``total``, with their gradient."""
@@ -202,9 +228,16 @@ class Objective:
             loss, residual = self.loss.value_and_residual(logits, targets)
             values.append((loss * weights).sum(dim=(0, 2, 3), dtype=torch.float64))
             sums.append(block.pullback((residual * weights).flatten(1, 2), affine.bias is not None))
-        penalised = self.quadratic * theta  # (M, K, p)
-        gradient = (self.data.gradient(_sum(sums)).view_as(theta) / total[:, None, None]).add_(penalised)
-        value = _sum(values) / total + 0.5 * penalised.mul_(theta).sum(dim=(1, 2))
+        gradient = self.data.gradient(_sum(sums)).view_as(theta) / total[:, None, None]  # (M, K, p)
+        return self.penalised(_sum(values) / total, gradient, theta)
+
+    def penalised(self, loss: Tensor, gradient: Tensor, theta: Tensor) -> Evaluation:
+        """F from the mean loss (M,) and its gradient (M, K, p) at θ."""
+        penalty = self.quadratic * theta  # (M, K, p)
+        gradient = gradient + penalty
+        value = loss + 0.5 * penalty.mul_(theta).sum(dim=(1, 2))
+        if self.l1 is not None:
+            value += (self.absolute * theta.abs()).sum(dim=(1, 2))
         return Evaluation(value, gradient.to(theta.dtype))
 
     def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
@@ -216,13 +249,13 @@ class Objective:
         n_logits = self.n_models * self.n_outputs
         keeps = 8 * n_logits * self.n_rows <= KEEP_PROBA_BYTES
         at_theta = self.data.affine(theta.flatten(0, 1))
-        kept = [self._proba(b, at_theta) for b, _, _ in self._portions(n_logits)] if keeps else None
+        kept = [self._proba(b, at_theta) for b, _, _ in self.portions(n_logits)] if keeps else None
         total, quadratic = self.total[:, None, None].to(self.dtype), self.quadratic.to(self.dtype)
 
         def product(direction: Tensor) -> Tensor:
             affine = self.data.affine(direction.flatten(0, 1))
             sums = []
-            for i, (block, _, weights) in enumerate(self._portions(n_logits)):
+            for i, (block, _, weights) in enumerate(self.portions(n_logits)):
                 proba = kept[i] if keeps else self._proba(block, at_theta)  # (parts, M, K, part)
                 along = block.logits(affine).view_as(proba)
                 curved = self.loss.curvature_product(proba, along).mul_(weights)
@@ -236,10 +269,34 @@ class Objective:
         logits = block.logits(affine).view(-1, self.n_models, self.n_outputs, block.parts[1])
         return self.proba(logits)  # (parts, M, K, part)
 
+    def probabilities(self, theta: Tensor) -> Tensor:
+        """Those of the outputs for all rows, (M, K, n)."""
+        affine, n_logits = self.data.affine(theta.flatten(0, 1)), self.n_models * self.n_outputs
+        blocks = [self._proba(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
+        return torch.cat(blocks, dim=2)
+
     def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """The inverse of the Hessian of all rows, as a product with vectors (M, K, p)."""
         factor = curvature.factorise(curvature.hessian(self, theta))
         return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
+
+    def models(self, theta: Tensor, working: Tensor, max_price: float) -> "quadratic.Models | None":
+        """Quadratic models of the smooth part at θ, for the parameters ``working`` (M, K, p), bool."""
+        return quadratic.make_models(self, theta, working, max_price)
+
+    def hessian_diagonal(self, theta: Tensor) -> Tensor:
+        """The diagonal of the Hessian, (M, K, p)."""
+        return curvature.diagonal(self, theta)
+
+    @cached_property
+    def diagonal_bound(self) -> Tensor:
+        """What the diagonal of the Hessian is at most, wherever θ is, (M, 1, p)."""
+        norms = self.data.column_norms(self.weights) / self.total[:, None]  # (M, p)
+        return (self.loss.curvature_bound * norms)[:, None] + self.quadratic
+
+    def certificate(self, theta: Tensor) -> duality.Certificate:
+        """A bound of F - F* by duality."""
+        return duality.certificate(self, theta)
 
     def metric(self, theta: Tensor) -> curvature.Metric:
         """An approximate inverse of the Hessian, as good as it is worth."""
@@ -275,7 +332,7 @@ class Objective:
         if between or self.label_proba is not None:
             return torch.full_like(self.total, -inf)
         one_class = self.data.fit_intercept and bool((self.targets == self.targets[:1]).all())
-        free = (self.penalty == 0) | one_class  # (M,)
+        free = (self.penalty == 0) & self.is_smooth | one_class  # (M,)
         if not free.any():
             return torch.full_like(self.total, -inf)
         return torch.where(free, log(2) * self.weights.amin(dim=1) / self.total, -inf)  # (M,)
@@ -289,7 +346,7 @@ class Objective:
         affine = self.data.affine(theta.flatten(0, 1))
         return block.logits(affine).unflatten(1, theta.shape[:2])  # (parts, M, K, part)
 
-    def _portions(self, n_logits: int) -> Iterator[Portion]:
+    def portions(self, n_logits: int) -> Iterator[Portion]:
         """Blocks with their targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part)."""
         if not self.data.keeps:
             return self._made_portions(n_logits)

@@ -17,6 +17,7 @@ from torch import Tensor
 from skl_softmax.curvature import factorise
 from skl_softmax.data import Data
 from skl_softmax.objective import Evaluation, Objective
+from skl_softmax.quadratic import DenseModel, Models
 
 # Operations of a Hessian up to which it costs less than the calls around it, so that nothing beats Newton's method.
 SMALL_HESSIAN = 1e7
@@ -44,6 +45,8 @@ class SmallObjective(Objective):
         gradient += penalised
         penalised *= parameters
         value += 0.5 * penalised.sum(axis=(1, 2))
+        if self.l1 is not None:
+            value += (self.absolute.numpy() * np.abs(parameters)).sum(axis=(1, 2))
         return Evaluation(torch.from_numpy(value), torch.from_numpy(gradient))
 
     @np.errstate(all="ignore")
@@ -61,6 +64,10 @@ class SmallObjective(Objective):
             return torch.from_numpy(solutions)
 
         return product
+
+    def models(self, theta: Tensor, working: Tensor, max_price: float) -> Models:  # noqa: ARG002, cheap anyway
+        matrices = torch.from_numpy(self._hessian(*self._proba_and_shares(theta)))  # (M, P, P)
+        return Models([DenseModel(m, torch.arange(len(m))) for m in matrices], price=1.0, exact=True)
 
     def _value_and_proba(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weighted mean of the loss (M,) and probabilities (M, K, n); ``logits`` is overwritten."""
@@ -140,7 +147,7 @@ class SmallObjective(Objective):
         matrix = np.eye(self.n_outputs)[:, None, :, None] * self._by_class(self._penalty)  # (M, K, p, K, p)
         if self.n_outputs > 1:
             norms = self._shares @ np.square(self._rows)  # (M, 1, p)
-            matrix += self._by_class(np.where(self._penalty == 0, norms / self.n_outputs, 0.0))
+            matrix += self._by_class(np.where(self.unpenalised.numpy(), norms / self.n_outputs, 0.0))
         return matrix.reshape(self.n_models, self.n_parameters, self.n_parameters)
 
     def _by_class(self, diagonal: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skl_softmax.inputs import TrainingRows, check_start
+from skl_softmax.inputs import TrainingRows, check_start, dense_array
 
 
 def zeros(rows: TrainingRows) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ def continued(rows: TrainingRows, estimator, known: dict) -> tuple[Tensor, Tenso
 
     ``known`` are the attributes of the earlier fit; those of the new rows' features are the estimator's.
     """
-    weight, bias = np.asarray(known["coef_"], np.float64), np.asarray(known["intercept_"], np.float64)
+    weight, bias = dense_array(known["coef_"]).astype(np.float64), np.asarray(known["intercept_"], np.float64)
     if len(known["classes_"]) == 2:  # one output z is two outputs ∓z/2
         weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     old, new = _places(known["classes_"].tolist(), rows.classes.tolist())

@@ -32,18 +32,20 @@ AUTO_BATCH = 256
 ADAM_RATE = 2e-2
 
 
-def make_objective(rows: TrainingRows, data: Data, C: float, seen: float = 0.0) -> Objective:
+def make_objective(rows: TrainingRows, data: Data, estimator, seen: float = 0.0) -> Objective:
     """F of the rows. ``seen`` is the weight of rows of earlier calls, which count in the penalty's 1/(C S)."""
     total = rows.weights.sum()[None]  # (1,)
+    strength, l1_ratio = 1 / (estimator.C * (total + seen)), estimator.l1_ratio  # (1,)
     kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
     return kind(
         data=data,
         targets=rows.targets.to(data.dtype) if rows.targets.is_floating_point() else rows.targets,
         weights=rows.weights[None].to(data.dtype),
-        penalty=1 / (C * (total + seen)),
+        penalty=(1 - l1_ratio) * strength,
         n_outputs=rows.n_outputs,
         total=total,
         label_proba=rows.label_proba,
+        l1=l1_ratio * strength if l1_ratio > 0 and strength > 0 else None,
     )
 
 
@@ -87,27 +89,44 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
 
     ``stream`` is what an earlier fit of the same features and classes has left, or None.
     """
+    check_penalty(estimator)
     if is_descent(estimator):
         stream = Stream(estimator, rows) if stream is None else stream
-        objective = make_objective(rows, stream.data(rows.X), estimator.C)
+        objective = make_objective(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
     data = standardised(rows.X, estimator.fit_intercept)
-    objective = make_objective(rows, data, estimator.C)
+    objective = make_objective(rows, data, estimator)
     name = choose_solver(objective) if estimator.solver == "auto" else estimator.solver
     note = print if estimator.verbose else None
     options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note)
     options.say(f"{name}: {objective.n_rows:,} rows, {objective.n_parameters:,} parameters")
-    return Problem(objective, objective.centred(data.to_theta(*begin)[None]), find_solver(name), options)
+    theta = data.to_theta(*begin)[None]  # (1, K, p)
+    if objective.is_smooth:
+        theta = objective.centred(theta)
+    return Problem(objective, theta, find_solver(name), options)
+
+
+def check_penalty(estimator) -> None:
+    """Refuse a penalty that the solver does not know."""
+    name, is_none = estimator.solver, np.inf == estimator.C
+    if estimator.l1_ratio > 0 and not is_none and name != "auto" and not find_solver(name).takes_l1:
+        raise ValueError(
+            f"solver={name!r} takes no L1 penalty, but l1_ratio={estimator.l1_ratio:g}. Set solver='auto' or "
+            "solver='proximal', or l1_ratio=0."
+        )
+    if name == "proximal" and is_none:
+        raise ValueError("solver='proximal' needs a penalty, but C=inf. Set solver='auto', or a finite C.")
 
 
 def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream) -> Problem:
     """One epoch over a batch of a stream."""
+    check_penalty(estimator)
     if estimator.learning_rate in ("cosine", "one-cycle"):
         raise ValueError(
             f"learning_rate={estimator.learning_rate!r} needs to know where the end is, and partial_fit does not. "
             "Set learning_rate='invscaling', 'constant' or a number."
         )
-    objective = make_objective(rows, stream.data(rows.X), estimator.C, stream.seen)
+    objective = make_objective(rows, stream.data(rows.X), estimator, stream.seen)
     problem = make_descent(estimator, objective, begin, generator, None, stream)
     return replace(problem, options=replace(problem.options, max_iter=1))
 

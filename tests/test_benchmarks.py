@@ -35,6 +35,20 @@ def test_its_objective_is_that_of_the_tests():
     assert measure.objective(model, X, y, 2.0) == pytest.approx(objective(model, X, y, C=2.0), rel=1e-12)
 
 
+def test_l1_beside_saga(tmp_path, monkeypatch, capsys):
+    from benchmarks import l1
+
+    monkeypatch.setattr(l1, "TABLES", {"iris": (PROBLEMS["iris"].data, (0.1, 1.0))})
+    l1.main(tmp_path, None, limit=5.0)
+    results = json.loads((tmp_path / "l1.json").read_text())["results"]
+    assert len(results) == 4
+    for result in results:
+        assert result["gap"] <= 1e-6
+        assert result["peers"]["saga"]["seconds"] < 5
+    assert "| iris" in (tmp_path / "l1.md").read_text()
+    assert "Geometric mean" in capsys.readouterr().out
+
+
 def test_a_fit_is_stopped_at_the_limit():
     class Endless:
         def fit(self, X, y):

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from skl_softmax.data.base import Affine, Block, Data, as_tensor
 from skl_softmax.data.dense import BLOCK_BYTES, DenseData
-from skl_softmax.data.sparse import SparseData, csr_tensor, take_compressed
+from skl_softmax.data.sparse import SparseData, csr_tensor, product_with_sparse, take_compressed
 
 __all__ = [
     "Affine",
@@ -93,6 +93,8 @@ def linear(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Logits (n, K) of rows of any storage, in the wider one of the dtypes."""
     dtype = torch.promote_types(X.dtype, weight.dtype)
     X, weight, bias = X.to(dtype), weight.to(dtype), bias.to(dtype)
+    if weight.layout != torch.strided:
+        return product_with_sparse(X, weight) + bias
     if X.layout != torch.strided:
         return X @ weight.T + bias
     if len(weight) < MANY_OUTPUTS:

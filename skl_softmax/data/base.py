@@ -137,12 +137,21 @@ class Data:
         """The same rows with products in float32."""
         raise NotImplementedError
 
+    @property
+    def row_entries(self) -> float:
+        """How many entries of dense X take as long in a product as a row does."""
+        return self.n_columns
+
+    def restrict(self, features: Tensor) -> "Data":
+        """A copy of some of the columns of X, in the same coordinates; all of them without a copy."""
+        raise NotImplementedError
+
     def take(self, index: Tensor) -> "Data":
         """A copy of the rows ``index``, in the same coordinates."""
         raise NotImplementedError
 
-    def design(self, rows: slice) -> Tensor:
-        """Some rows of the design itself, (rows, p) in float64."""
+    def design(self, rows: slice, columns: Tensor | None = None) -> Tensor:
+        """Some rows of the design itself, (rows, p) in float64, or some of its columns, in ascending order."""
         raise NotImplementedError
 
     def column_norms(self, weights: Tensor) -> Tensor:

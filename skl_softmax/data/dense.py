@@ -101,11 +101,18 @@ class DenseData(Data):
         # Folded means would cost digits that float32 does not have.
         return replace(self, shift=self.mean if self.fit_intercept else None, dtype=torch.float32)
 
+    def restrict(self, features: Tensor) -> "DenseData":
+        if len(features) == self.X.shape[1]:
+            return self
+        shift = None if self.shift is None else self.shift[features]
+        return replace(self, X=self.X[:, features], mean=self.mean[features], scale=self.scale[features], shift=shift)
+
     def take(self, index: Tensor) -> "DenseData":
         return replace(self, X=self.X[index])
 
-    def design(self, rows: slice) -> Tensor:
-        return self._kept[rows].double() if self.keeps else self._design(rows)
+    def design(self, rows: slice, columns: Tensor | None = None) -> Tensor:
+        design = self._kept[rows].double() if self.keeps else self._design(rows)
+        return design if columns is None else design[:, columns]
 
     @cached_property
     def _kept(self) -> Tensor:
@@ -119,6 +126,7 @@ class DenseData(Data):
         return design
 
     def column_norms(self, weights: Tensor) -> Tensor:
+        weights = weights.double()
         return sum(weights[:, rows] @ self.design(rows).square() for rows in self._portions())  # (q, p)
 
     def row_norms(self) -> Tensor:

@@ -16,6 +16,9 @@ from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, as_tensor
 # Sparse rows are taken in one piece unless their logits need more than this.
 SPARSE_LOGITS_BYTES = 256 * 2**20
 
+# Time of an entry of sparse X in a product over that of an entry of dense X.
+SPARSE_FACTOR = 10.0
+
 # torch says once in each process, when the first sparse matrix is made, that they are in beta state. That is not news
 # for somebody who passed a matrix of scipy's.
 with warnings.catch_warnings():
@@ -96,12 +99,27 @@ class SparseData(Data):
         narrow.__dict__["_whole"] = SparseBlock(whole.rows, *parts)
         return narrow
 
+    def restrict(self, features: Tensor) -> "SparseData":
+        if len(features) == self.X.shape[1]:
+            return self
+        X = csr_tensor(_scipy(self.X)[:, features.numpy()])
+        return replace(self, X=X, mean=self.mean[features], scale=self.scale[features])
+
+    @property
+    def row_entries(self) -> float:
+        # A sparse product takes as long as a dense one with this many times the entries.
+        return SPARSE_FACTOR * self.X.values().shape[0] / self.n_rows
+
     def take(self, index: Tensor) -> "SparseData":
         return replace(self, X=take_compressed(self.X, index))
 
-    def design(self, rows: slice) -> Tensor:
-        dense = self._rows(rows).to_dense().double()
-        return torch.cat([dense, dense.new_ones(len(dense), int(self.fit_intercept))], dim=1)  # (rows, p)
+    def design(self, rows: slice, columns: Tensor | None = None) -> Tensor:
+        x = self._rows(rows)
+        if columns is None:
+            columns = torch.arange(self.n_columns)
+        features = columns[columns < x.shape[1]].numpy()
+        dense = torch.from_numpy(_scipy(x)[:, features].toarray()).double()
+        return torch.cat([dense, dense.new_ones(len(dense), len(columns) - len(features))], dim=1)  # (rows, columns)
 
     def column_norms(self, weights: Tensor) -> Tensor:
         norms = _times(self._squares_transposed, weights.to(self.dtype))  # (q, d)
@@ -124,9 +142,7 @@ class SparseData(Data):
 
     def block(self, rows: slice) -> SparseBlock:
         x = self._rows(rows)
-        parts = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
-        transposed = csr_array(parts, shape=x.shape).T.tocsr()
-        return SparseBlock(rows, x, csr_tensor(transposed))
+        return SparseBlock(rows, x, csr_tensor(_scipy(x).T.tocsr()))
 
     def _rows(self, rows: slice) -> Tensor:
         ends = self.X.crow_indices()[rows.start : rows.stop + 1]
@@ -135,6 +151,18 @@ class SparseData(Data):
         return torch.sparse_csr_tensor(
             ends - ends[0], self.X.col_indices()[entries], values, (len(ends) - 1, self.X.shape[1])
         )
+
+
+def product_with_sparse(X: Tensor, weight: Tensor) -> Tensor:
+    """X Wᵀ, (n, K), of rows of any storage and W in compressed rows."""
+    if X.layout == torch.strided:
+        return (weight @ X.T).T
+    return torch.from_numpy((_scipy(X) @ _scipy(weight).T).toarray())
+
+
+def _scipy(x: Tensor) -> csr_array:
+    """A scipy matrix that shares the memory of a torch one."""
+    return csr_array((x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy()), shape=x.shape)
 
 
 def take_compressed(X: Tensor, index: Tensor) -> Tensor:

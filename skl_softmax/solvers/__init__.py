@@ -12,6 +12,7 @@ import torch
 from skl_softmax.solvers.base import Iterate, Objective, SolveResult, SolverOptions, Status
 from skl_softmax.solvers.lbfgs import lbfgs
 from skl_softmax.solvers.newton import newton, optimality
+from skl_softmax.solvers.proximal import proximal
 from skl_softmax.solvers.stochastic import SCHEDULES, DescentOptions, Memory, descend
 
 __all__ = [
@@ -43,11 +44,13 @@ class Solver:
     minimise: Callable[..., SolveResult]
     affine_invariant: bool
     optimizer: type[torch.optim.Optimizer] | None = None
+    takes_l1: bool = False
 
 
 SOLVERS = {
     "newton": Solver(newton, affine_invariant=True),
     "lbfgs": Solver(lbfgs, affine_invariant=True),
+    "proximal": Solver(proximal, affine_invariant=True, takes_l1=True),
     "sgd": Solver(descend, affine_invariant=False, optimizer=torch.optim.SGD),
     "adam": Solver(descend, affine_invariant=False, optimizer=torch.optim.Adam),
 }
@@ -62,4 +65,6 @@ def find_solver(solver: str | type[torch.optim.Optimizer]) -> Solver:
 
 def choose_solver(objective: Objective) -> str:
     """The name of the solver that ``solver="auto"`` stands for."""
+    if not objective.is_smooth:
+        return "proximal"
     return "newton" if objective.prefers_newton else "lbfgs"

@@ -1,13 +1,13 @@
 """L-BFGS in a metric of subsampled curvature, on growing samples of rows."""
 
 from collections import deque
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, Status, inner
+from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner
 from skl_softmax.solvers.run import Run
+from skl_softmax.solvers.samples import through_samples
 
 MEMORY = 12
 # A pair with less curvature than this part of ‖s‖‖y‖ is rounding and is left out.
@@ -24,25 +24,13 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
       do not depend on the units of the parameters and few pairs do what is left. It is made anew as soon as the passes
       since it was made have cost as much as a new one will (which is at most twice the cost of knowing the
       best moment beforehand), if the fit is not expected to end sooner.
-    - From zero, the way goes over samples of rows: the minimum for a sample is as near to that for all rows as the
-      sample's size allows, at a small part of the price. Byrd, Chin, Nocedal & Wu (2012), "Sample size selection in
-      optimization methods for machine learning".
+    - From zero, the way goes over samples of rows (`samples`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts.
 
     Cost: one pass over the rows an iteration, a few in all for the metrics, 2 MEMORY vectors.
     """
-    theta, n_passes = start, 0.0
-    if not start.any():
-        for sample, gap in objective.samples():
-            result = _descend(sample, theta, replace(options, tol=0.0, accuracy=gap, observe=None))
-            n_passes += result.n_passes * sample.n_rows / objective.n_rows
-            if any(status is not Status.CONVERGED for status in result.status):
-                theta = start  # such as a sample that is separable, which all rows need not be
-                break
-            theta = result.theta
-    result = _descend(objective, theta, options)
-    return replace(result, n_passes=result.n_passes + n_passes)
+    return through_samples(_descend, objective, start, options)
 
 
 def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:

@@ -56,6 +56,29 @@ def backtrack(
     return torch.where(moved, trial_theta, theta), type(point)(value, gradient), ~accepted
 
 
+def halve(
+    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, promised: Tensor
+) -> tuple[Tensor, Evaluation, Tensor]:
+    """Step along ``direction``, from length 1 downwards, until F has decreased by a part of what was ``promised`` (M,).
+
+    For F with a part that is not smooth: Tseng & Yun (2009), "A coordinate gradient descent method for nonsmooth
+    separable minimization", eq. 9. Returns what `backtrack` does.
+    """
+    step = torch.ones_like(promised)  # (M,)
+    for _ in range(MAX_TRIALS):
+        trial_theta = theta + per_model(step, theta) * direction
+        trial = evaluate(trial_theta)
+        goal = point.value - SUFFICIENT_DECREASE * step * promised + ROUNDING * point.value.abs()
+        accepted = trial.value <= goal  # (M,)
+        if accepted.all():
+            break
+        step = torch.where(accepted, step, 0.5 * step)
+    moved = per_model(accepted, theta).bool()
+    value = torch.where(accepted, trial.value, point.value)  # (M,)
+    gradient = torch.where(moved, trial.gradient, point.gradient)  # (M, ...)
+    return torch.where(moved, trial_theta, theta), type(point)(value, gradient), ~accepted | (promised <= 0)
+
+
 def _is_sufficient(value: Tensor, slope: Tensor, step: Tensor, trial_value: Tensor, trial_slope: Tensor) -> Tensor:
     armijo = trial_value <= value + SUFFICIENT_DECREASE * step * slope
     unseen = trial_value <= value + ROUNDING * value.abs()

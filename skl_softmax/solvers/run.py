@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import Evaluation, Iterate, Metric, Objective, SolveResult, SolverOptions, Status, inner
 from skl_softmax.solvers.conjugate_gradients import conjugate_gradients
-from skl_softmax.solvers.line_search import backtrack
+from skl_softmax.solvers.line_search import backtrack, halve
 
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
@@ -16,6 +16,8 @@ WINDOW = 5
 STALL = 10
 # Differences of F below this multiple of |F| are rounding.
 ROUNDING = 4 * torch.finfo(torch.float64).eps
+# A gap below this multiple of |F| that no step makes smaller is rounding.
+STUCK_ROUNDING = torch.finfo(torch.float64).eps ** 0.5
 
 
 class Run:
@@ -92,6 +94,29 @@ class Run:
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
         return metric
 
+    @property
+    def passes_of_model(self) -> float:
+        """Passes since a metric or model was made."""
+        return self.n_passes - self._metric_pass
+
+    def make_models(self, working: Tensor, max_price: float):
+        """Quadratic models at the point for these parameters, exact ones if they cost no more; None if too large."""
+        models = self.objective.models(self.theta, working, max_price)
+        self._metric_pass = self.n_passes
+        if models is None:
+            self.options.say("products with the Hessian")
+        else:
+            rows = "all rows" if models.exact else "a sample"
+            self.options.say(f"the Hessian of {rows} at the price of {models.price:.1f} passes")
+        return models
+
+    def certify(self) -> Tensor:
+        """Bounds (M,) of F - F* by duality, at the point with the best intercept, where the run goes on."""
+        self.n_passes += 1
+        found = self.objective.certificate(self.theta)
+        self.theta, self.point = found.theta, found.point
+        return found.gap
+
     def metric_is_due(self, metric: Metric) -> bool:
         """Whether the passes since the metric was made have cost as much as it did, and as many are to come.
 
@@ -142,6 +167,11 @@ class Run:
         self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
         self.iteration += 1
 
+    def descend_by_value(self, direction: Tensor, promised: Tensor) -> None:
+        """Move every model along its direction, which promises this decrease of F, by a line search on values."""
+        self.theta, self.point, self.stuck = halve(self.evaluate, self.theta, self.point, direction, promised)
+        self.iteration += 1
+
     def result(self) -> SolveResult:
         """The record, once no model is active."""
         return SolveResult(
@@ -158,7 +188,7 @@ class Run:
             return Status.CONVERGED
         if value < separable_below:
             return Status.SEPARABLE
-        if gap <= ROUNDING * abs(value):
+        if gap <= (STUCK_ROUNDING if stuck else ROUNDING) * abs(value):
             return Status.PRECISION_FLOOR
         if stuck:
             return Status.LINE_SEARCH_FAILED

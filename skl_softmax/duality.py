@@ -1,0 +1,135 @@
+"""The duality gap: how far F is from its minimum at most, proved.
+
+With p_i the probabilities at (W, b) and b at its own minimum, any α in [0, 1] gives a point of the dual problem, the
+residuals α (p_i - y_i). With q_i = y_i + α (p_i - y_i), the gradient G of the mean loss, and the penalty
+Σ λ₁|θ| + ½ Σ λ₂θ²,
+
+    F - F* ≤ F + (1/S) Σ_i s_i Σ_k q_ik log q_ik + Σ (α|G| - λ₁)₊² / 2λ₂,
+
+where λ₂ = 0 asks for α|G| ≤ λ₁ in every penalised column. The inequality is Fenchel's; residuals are scaled as by Koh,
+Kim & Boyd (2007), "An interior-point method for large-scale ℓ1-regularized logistic regression", section 3, for any
+number of classes here.
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from skl_softmax.curvature import factorise
+
+# Newton steps for the intercept alone. They are damped as for self-concordant functions, Boyd & Vandenberghe (2004),
+# section 9.6; a class without rows takes one unit a step to its infinite minimum and is left somewhere on the way.
+INTERCEPT_STEPS = 40
+# A step with a squared decrement below this leaves the square of it.
+BALANCED = 1e-12
+# Excesses of |G| below this part of λ₁ are rounding.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A point of each model with the intercept at its minimum, and a bound of F - F* there."""
+
+    theta: Tensor  # (M, K, p)
+    point: object  # the evaluation at θ
+    gap: Tensor  # (M,)
+
+
+@dataclass
+class _Rows:
+    """A block's logits (parts, M, K, part), and what became of them."""
+
+    block: object
+    targets: Tensor  # (parts, 1, 1 or K, part)
+    weights: Tensor  # (parts, M or 1, 1, part)
+    logits: Tensor
+    loss: Tensor | None = None  # (parts, M, 1, part)
+    residual: Tensor | None = None  # (parts, M, K, part)
+
+
+def certificate(objective, theta: Tensor) -> Certificate:
+    """Put the intercepts where they are best for the weights, and bound the gap there: a pass over X in all."""
+    affine = objective.data.affine(theta.flatten(0, 1))
+    rows = [
+        _Rows(block, targets, weights, block.logits(affine).view(-1, *theta.shape[:2], block.parts[1]))
+        for block, targets, weights in objective.portions(theta.shape[0] * theta.shape[1])
+    ]
+    if objective.data.fit_intercept:
+        theta = theta.clone()
+        theta[..., -1] += _balance(objective, rows)
+        if objective.n_outputs > 1:  # one number added to all intercepts changes nothing; without it they sum to zero
+            theta[..., -1] -= objective.data.from_theta(theta)[1].mean(dim=1, keepdim=True)
+    else:
+        _differentiate(objective, rows)
+    pulled = [r.block.pullback((r.residual * r.weights).flatten(1, 2), affine.bias is not None) for r in rows]
+    total = objective.total
+    gradient = objective.data.gradient(_sum(pulled)).view_as(theta) / total[:, None, None]  # (M, K, p), of the loss
+    value = _sum([(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=torch.float64) for r in rows]) / total  # (M,)
+    point = objective.penalised(value, gradient, theta)
+    scales = torch.stack([torch.ones_like(value), _feasible_scale(objective, gradient)])
+    duals = [_dual_value(objective, rows, gradient, scale) for scale in scales]
+    return Certificate(theta, point, (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0))
+
+
+def _feasible_scale(objective, gradient: Tensor) -> Tensor:
+    """The largest α (M,) with α|G| ≤ λ₁ in all penalised columns."""
+    ratio = torch.where(objective.absolute > 0, objective.absolute / gradient.abs(), torch.inf)  # (M, K, p)
+    return ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).amin(dim=(1, 2)).clamp_max(1.0)
+
+
+def _dual_value(objective, rows: list[_Rows], gradient: Tensor, scale: Tensor) -> Tensor:
+    """The dual objective (M,) at the residuals scaled by α (M,); minus infinity where that is not allowed."""
+    entropies = []
+    for r in rows:
+        shifted = scale[None, :, None, None].to(r.residual.dtype) * r.residual
+        entropies.append((objective.loss.negative_entropy(shifted, r.targets) * r.weights).sum(dim=(0, 2, 3)))
+    excess = (scale[:, None, None] * gradient).abs() - (1 + ROUNDING) * objective.absolute  # (M, K, p)
+    conjugate = torch.where((excess > 0) & ~objective.unpenalised, excess.square() / (2 * objective.quadratic), 0.0)
+    return -_sum(entropies).double() / objective.total - conjugate.sum(dim=(1, 2))  # (M,)
+
+
+def _balance(objective, rows: list[_Rows]) -> Tensor:
+    """Add to the logits the intercepts (M, K) at which the residuals sum to zero, and return them."""
+    n_models, n_outputs = rows[0].logits.shape[1:3]
+    moved = torch.zeros(n_models, n_outputs, dtype=torch.float64)
+    for _ in range(INTERCEPT_STEPS):
+        _differentiate(objective, rows)
+        gradient, curvature = _of_intercepts(objective, rows)  # (M, K), (M, K, K)
+        step = -torch.cholesky_solve(gradient[..., None], factorise(curvature))[..., 0]  # (M, K)
+        decrement = -(gradient * step).sum(dim=1)  # (M,), squared
+        step = torch.where(decrement > 1 / 16, 1 / (1 + decrement.clamp_min(0).sqrt()), 1.0)[:, None] * step
+        moved += step
+        for r in rows:
+            r.logits += step[:, :, None].to(r.logits.dtype)
+        if (decrement <= BALANCED).all():
+            break
+    _differentiate(objective, rows)
+    return moved
+
+
+def _of_intercepts(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
+    """Gradient (M, K) and Hessian (M, K, K) of F by the intercepts."""
+    gradients, curvatures = [], []
+    for r in rows:
+        weighted = (r.residual * r.weights).permute(1, 2, 0, 3).flatten(2)  # (M, K, rows)
+        gradients.append(weighted.sum(dim=2, dtype=torch.float64))
+        proba = objective.proba(r.logits)  # (parts, M, K, part)
+        shares = (proba * r.weights).permute(1, 2, 0, 3).flatten(2)  # (M, K, rows)
+        proba = proba.permute(1, 2, 0, 3).flatten(2)
+        curvatures.append((torch.diag_embed(shares.sum(dim=2)) - shares @ proba.mT).double())
+    gradient, curvature = _sum(gradients) / objective.total[:, None], _sum(curvatures) / objective.total[:, None, None]
+    if gradient.shape[1] > 1:  # softmax does not see one number added to all of them
+        curvature += curvature.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+    return gradient, curvature
+
+
+def _differentiate(objective, rows: list[_Rows]) -> None:
+    for r in rows:
+        r.loss, r.residual = objective.loss.value_and_residual(r.logits, r.targets)
+
+
+def _sum(terms: list):
+    return reduce(add, terms)

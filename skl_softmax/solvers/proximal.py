@@ -1,0 +1,123 @@
+"""Proximal Newton: the minimum of a smooth function plus an L1 penalty."""
+
+from math import inf
+
+import torch
+from torch import Tensor
+
+from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions
+from skl_softmax.solvers.orthants import minimise_on_orthants
+from skl_softmax.solvers.products import HessianProducts, ProductModels
+from skl_softmax.solvers.run import Run
+from skl_softmax.solvers.samples import through_samples
+
+# Parts of the decrease of the model that may be missed, with a matrix and with products.
+EXACT, ROUGH = 1e-8, 0.1
+# The smallest part of the largest possible curvature that is added to the model's.
+DAMPING = 0.01
+# Parameters at zero belong to the working set if their derivative is within this part of what would move them.
+MARGIN = 0.1
+# Times that a working set may grow by, and what it may always have.
+GROWTH, SMALLEST = 2, 200
+
+
+def proximal(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
+    """Proximal Newton, Lee, Sun & Saunders (2014), "Proximal Newton-type methods for minimizing composite functions".
+
+    Each iteration minimises a quadratic model of the smooth part plus the L1 penalty (`orthants`) and searches along
+    the way there. The model is, by price, the Hessian for a working set of the parameters; or that of a sample of rows
+    for all of them, which the formula of BFGS improves from step to step and which is made anew when the passes
+    since have cost as much; or, where the working set is too large for a matrix, products with the Hessian. A model
+    that promised too much gets a ridge. A duality gap of at most tol |F| ends the fit.
+    """
+    return through_samples(_descend, objective, start, options)
+
+
+def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
+    run = Run(objective, start, options)
+    gap, models, accuracy, damping = run.certify(), None, ROUGH, 0.0
+    while run.active:
+        keep = run.settle(gap)
+        if not run.active:
+            break
+        models = _renewed(run, models, keep, damping)
+        theta, before = run.theta, run.point
+        direction, promised = _direction(run, models, accuracy)
+        run.descend_by_value(direction, promised)
+        if not models.exact:
+            models.update(run.theta - theta, run.point.gradient - before.gradient)
+        gained = before.value - run.point.value  # (M,)
+        left = (promised - gained).abs()  # (M,), what the model did not know
+        gap = _gap(run, promised, left)
+        ratio = torch.where(promised > 0, gained / promised, 1.0).tolist()  # of each model
+        accuracy = min(ROUGH, max(EXACT, ROUGH * max(abs(1 - r) for r in ratio)))
+        damping = _damping(damping, min(ratio))
+    return run.result()
+
+
+def _damping(damping: float, ratio: float) -> float:
+    """What part of the largest possible curvature is added to the model's, from what part a step gained of its promise.
+
+    Nocedal & Wright (2006), algorithm 4.1, by the ridge instead of the radius, Marquardt's.
+    """
+    if ratio < 0.25:
+        return max(4 * damping, DAMPING)
+    if ratio > 0.75:
+        return damping / 10 if damping > DAMPING / 100 else 0.0
+    return damping
+
+
+def _gap(run: Run, promised: Tensor, left: Tensor) -> Tensor:
+    """Bounds of F - F* by duality where they may end the run, else what the last step promised."""
+    options = run.options
+    if options.tol == 0 and options.accuracy > 0:
+        return left  # on a sample of rows, for which nothing need be proved
+    near = left <= torch.maximum(options.tol * run.point.value.abs(), torch.tensor(options.accuracy))
+    is_last = run.iteration >= options.max_iter or run.stuck.any() or near.any()
+    return run.certify() if is_last else promised
+
+
+def _renewed(run: Run, models, keep, damping: float):
+    """The models that are used at the run's point: new ones, or those of a sample while they are worth it."""
+    if models is not None and not models.exact:
+        if not isinstance(keep, slice):
+            models.keep(keep.tolist())
+        if run.passes_of_model < models.price:
+            return models
+    spent = inf if models is not None and models.exact else run.passes_of_model
+    working = _working_set(run)
+    models = run.make_models(working, spent)
+    models = models or ProductModels([HessianProducts(run, m, w) for m, w in enumerate(working)])
+    if damping > 0 and models.exact:
+        ridge = (damping * run.objective.diagonal_bound).expand_as(run.theta)  # (M, K, p)
+        for model, one in zip(models.of, ridge, strict=True):
+            model.damp(one.flatten())
+    return models
+
+
+def _working_set(run: Run) -> Tensor:
+    """The parameters (M, K, p), bool, that are not zero or whose derivatives say that they should not be.
+
+    Of those at zero at most as many as are not zero, the most urgent ones, so that the set grows to what it has to be
+    and no further: Johnson & Guestrin (2015), "Blitz: a principled meta-algorithm for scaling sparse optimization".
+    """
+    l1 = run.objective.absolute.expand_as(run.theta).flatten(1)  # (M, P)
+    urgency = torch.where(l1 > 0, run.point.gradient.abs().flatten(1) / l1, inf)  # (M, P)
+    urgency = torch.where(run.theta.flatten(1) != 0, inf, urgency)
+    sizes = (GROWTH * urgency.isinf().sum(dim=1)).clamp_min(SMALLEST)  # (M,)
+    ranks = (urgency.shape[1] - sizes).clamp_min(0).tolist()
+    last = torch.stack([row.kthvalue(rank + 1).values for row, rank in zip(urgency, ranks, strict=True)])  # (M,)
+    return (urgency >= last[:, None].clamp_min(1 - MARGIN)).view_as(run.theta)
+
+
+def _direction(run: Run, models, accuracy: float) -> tuple[Tensor, Tensor]:
+    """For each model where its quadratic is least, from its point, (M, ...), and how much that promises (M,)."""
+    targets, promised = [], []
+    l1 = run.objective.absolute.expand_as(run.theta)
+    for m in range(len(run.models)):
+        one = models.of[m]
+        gradient, weights, theta = (t[m].flatten()[one.index] for t in (run.point.gradient, l1, run.theta))
+        found, decrease = minimise_on_orthants(one, gradient, weights, theta, accuracy)
+        targets.append(run.theta[m].flatten().index_put((one.index,), found).view_as(run.theta[m]))
+        promised.append(decrease)
+    return torch.stack(targets) - run.theta, torch.tensor(promised, dtype=torch.float64)

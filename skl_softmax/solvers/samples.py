@@ -1,0 +1,32 @@
+"""From zero over growing samples of rows."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+
+from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, Status
+
+
+def through_samples(
+    descend: Callable[[Objective, Tensor, SolverOptions], SolveResult],
+    objective: Objective,
+    start: Tensor,
+    options: SolverOptions,
+) -> SolveResult:
+    """Minimise F by ``descend``, from zero by way of the minima of samples.
+
+    The minimum for a sample of rows is as near to that for all rows as the sample's size allows, at a small part of the
+    price. Byrd, Chin, Nocedal & Wu (2012), "Sample size selection in optimization methods for machine learning".
+    """
+    theta, n_passes = start, 0.0
+    if not start.any():
+        for sample, gap in objective.samples():
+            result = descend(sample, theta, replace(options, tol=0.0, accuracy=gap, observe=None))
+            n_passes += result.n_passes * sample.n_rows / objective.n_rows
+            if any(status is not Status.CONVERGED for status in result.status):
+                theta = start  # such as a sample that is separable, which all rows need not be
+                break
+            theta = result.theta
+    result = descend(objective, theta, options)
+    return replace(result, n_passes=result.n_passes + n_passes)

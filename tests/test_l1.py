@@ -1,0 +1,288 @@
+"""L1 and elastic-net penalties, against scikit-learn's saga and the conditions for a minimum."""
+
+import warnings
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from reference import relative_error
+from scipy.sparse import csr_array, random_array
+from scipy.special import expit, softmax
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import l1_min_c
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from test_objective import make_objective
+
+from skl_softmax import TorchSoftmaxClassifier, curvature, quadratic
+from skl_softmax.solvers import SOLVERS, SolverOptions, Status
+
+
+@parametrize_with_checks([TorchSoftmaxClassifier(l1_ratio=0.5, tol=1e-12)])
+def test_scikit_learn_estimator(estimator, check):
+    check(estimator)
+
+
+def table(n_classes=3, n_rows=150, n_features=8, seed=0):
+    X, y = make_classification(
+        n_rows,
+        n_features,
+        n_informative=4,
+        n_redundant=2,
+        n_classes=n_classes,
+        n_clusters_per_class=1,
+        random_state=seed,
+    )
+    return StandardScaler().fit_transform(X), np.array(["a", "b", "c", "d", "e"])[y]
+
+
+def violation(model, X, y, C=1.0, l1_ratio=1.0, sample_weight=None):
+    """By how much the derivatives miss the conditions for a minimum, relative to the penalty."""
+    s = np.ones(len(y)) if sample_weight is None else sample_weight
+    strength = 1 / (C * s.sum())
+    logits = X @ model.coef_.T + model.intercept_
+    one_hot = (y[:, None] == model.classes_).astype(float)
+    residual = expit(logits) - one_hot[:, 1:] if len(model.classes_) == 2 else softmax(logits, axis=1) - one_hot
+    W = model.coef_.astype(float)
+    gradient = (residual * (s / s.sum())[:, None]).T @ X + (1 - l1_ratio) * strength * W
+    penalty = l1_ratio * strength
+    at_zero = np.maximum(np.abs(gradient) - penalty, 0)
+    return np.where(W == 0, at_zero, np.abs(gradient + penalty * np.sign(W))).max() / penalty
+
+
+def saga(X, y, sample_weight=None, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = LogisticRegression(solver="saga", tol=1e-12, max_iter=100_000, random_state=0, **parameters)
+        return model.fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+@pytest.mark.parametrize("l1_ratio", [0.3, 1.0])
+@pytest.mark.parametrize("C", [0.05, 1.0])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_coefficients_are_those_of_saga(n_classes, l1_ratio, C, fit_intercept):
+    X, y = table(n_classes)
+    weights = np.random.default_rng(0).uniform(0.2, 2, size=len(y))
+    parameters = {"C": C, "l1_ratio": l1_ratio, "fit_intercept": fit_intercept}
+    expected = saga(X, y, weights, **parameters)
+    found = TorchSoftmaxClassifier(tol=1e-12, **parameters).fit(X, y, weights)
+    assert relative_error(found.coef_, expected.coef_) < 1e-6
+    if fit_intercept:
+        assert relative_error(found.intercept_, expected.intercept_) < 1e-5
+        assert relative_error(found.predict_proba(X), expected.predict_proba(X)) < 1e-6
+    np.testing.assert_array_equal(found.coef_ == 0, np.abs(expected.coef_) < 1e-9)
+
+
+@pytest.mark.parametrize("load", [load_iris, load_breast_cancer, load_digits])
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+def test_raw_data_converge_to_the_conditions(load, l1_ratio):
+    X, y = load(return_X_y=True)
+    model = TorchSoftmaxClassifier(C=0.1, l1_ratio=l1_ratio, tol=1e-12).fit(X, y)
+    assert model.converged_
+    assert violation(model, X, y, 0.1, l1_ratio) < 1e-4
+    assert 0 < np.mean(model.coef_ == 0) < 1
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_critical_C(n_classes):
+    """Below it all coefficients are zero and the probabilities those of the classes."""
+    X, y = table(n_classes, n_rows=149)
+    X = X - X.mean(axis=0)  # without an intercept's share scikit-learn's bound is exact
+    critical = l1_min_c(X, y, loss="log", fit_intercept=False)
+    below = TorchSoftmaxClassifier(C=0.999 * critical, l1_ratio=1.0).fit(X, y)
+    above = TorchSoftmaxClassifier(C=1.001 * critical, l1_ratio=1.0).fit(X, y)
+    assert not below.coef_.any()
+    assert above.coef_.any()
+    assert below.n_iter_[0] == 0
+    shares = np.unique(y, return_counts=True)[1] / len(y)
+    np.testing.assert_allclose(below.predict_proba(X[:1])[0], shares, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_weights_are_repeats(n_classes):
+    X, y = table(n_classes)
+    weights = np.random.default_rng(1).integers(0, 4, size=len(y))
+    parameters = {"C": 0.3, "l1_ratio": 0.7, "tol": 1e-12}
+    weighted = TorchSoftmaxClassifier(**parameters).fit(X, y, weights)
+    repeated = TorchSoftmaxClassifier(**parameters).fit(np.repeat(X, weights, axis=0), np.repeat(y, weights))
+    assert relative_error(weighted.coef_, repeated.coef_) < 1e-7
+
+
+def test_sparse_and_dense_agree():
+    X = random_array((300, 40), density=0.2, format="csr", rng=np.random.default_rng(0))
+    y = (X @ np.random.default_rng(1).normal(size=(40, 3)) + np.random.default_rng(2).gumbel(size=(300, 3))).argmax(1)
+    parameters = {"l1_ratio": 0.8, "tol": 1e-12}
+    dense = TorchSoftmaxClassifier(**parameters).fit(X.toarray(), y)
+    sparse = TorchSoftmaxClassifier(**parameters).fit(X, y)
+    assert relative_error(sparse.coef_, dense.coef_) < 1e-6
+    np.testing.assert_array_equal(sparse.coef_ == 0, dense.coef_ == 0)
+
+
+def test_float32_has_the_support_of_float64():
+    X, y = table(5)
+    narrow = X.astype(np.float32)
+    a = TorchSoftmaxClassifier(C=0.2, l1_ratio=1.0, tol=1e-10).fit(narrow, y)
+    b = TorchSoftmaxClassifier(C=0.2, l1_ratio=1.0, tol=1e-10).fit(narrow.astype(np.float64), y)
+    assert a.coef_.dtype == np.float32
+    np.testing.assert_array_equal(a.coef_ == 0, b.coef_ == 0)
+    assert relative_error(a.coef_, b.coef_) < 1e-6
+
+
+def test_soft_targets_are_weighted_duplicates():
+    X, y = table(3)
+    proba = np.random.default_rng(0).dirichlet(np.ones(3), size=len(y))
+    parameters = {"C": 2.0, "l1_ratio": 0.6, "tol": 1e-12}
+    soft = TorchSoftmaxClassifier(**parameters).fit(X, proba)
+    hard = TorchSoftmaxClassifier(**parameters).fit(np.repeat(X, 3, axis=0), np.tile([0, 1, 2], len(y)), proba.ravel())
+    assert relative_error(soft.coef_, hard.coef_) < 1e-7
+
+
+def no_small(monkeypatch):
+    monkeypatch.setattr("skl_softmax.training.is_small", lambda *_: False)
+
+
+# How a model of the curvature is made: the limits that lead to it.
+KINDS = {
+    "tiny": {},
+    "all rows": {"no_small": True},
+    "sample": {"no_small": True, "_exact_seconds": lambda *_: 1e3},
+    "products": {"no_small": True, "WORKING_LIMIT": 0, "PRICE_LIMIT": 0.0},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_every_kind_of_model_leads_to_the_minimum(kind, n_classes, monkeypatch, capsys):
+    limits = dict(KINDS[kind])
+    if limits.pop("no_small", False):
+        no_small(monkeypatch)
+    if kind == "sample":
+        monkeypatch.setattr(curvature, "dense_rows", lambda _: 60)
+    for name, value in limits.items():
+        monkeypatch.setattr(quadratic, name, value)
+    X, y = table(n_classes, n_rows=300)
+    model = TorchSoftmaxClassifier(C=0.1, l1_ratio=1.0, tol=1e-10, verbose=1).fit(X, y)
+    assert model.converged_
+    assert violation(model, X, y, 0.1) < 1e-5
+    said = {"sample": "Hessian of a sample", "products": "products with the Hessian"}.get(kind, "Hessian of all rows")
+    assert said in capsys.readouterr().out
+
+
+def test_working_sets_grow_to_a_large_support(monkeypatch):
+    """More features than rows, and more than one working set's worth of them."""
+    monkeypatch.setattr(import_module("skl_softmax.solvers.proximal"), "SMALLEST", 20)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 600))
+    y = (X[:, :90] @ rng.normal(size=(90, 3))).argmax(axis=1)
+    model = TorchSoftmaxClassifier(C=1.0, l1_ratio=1.0, tol=1e-9).fit(X, y)
+    assert model.converged_
+    assert (model.coef_ != 0).sum() > 150
+    assert violation(model, X, y) < 1e-4
+
+
+def test_a_hundred_thousand_sparse_features():
+    rng = np.random.default_rng(0)
+    X = random_array((500, 100_000), density=2e-4, format="csr", rng=rng)
+    y = np.asarray(X[:, :50_000].sum(axis=1) > X[:, 50_000:].sum(axis=1)).ravel()
+    model = TorchSoftmaxClassifier(C=3.0, l1_ratio=0.9).fit(X, y)
+    assert model.converged_
+    assert model.coef_.shape == (1, 100_000)
+    assert violation(model, X, y, 3.0, 0.9) < 1e-2
+
+
+def test_a_path_with_warm_starts_needs_fewer_passes():
+    X, y = load_digits(return_X_y=True)
+    Cs = np.logspace(-3, -1, 8)
+    warm = TorchSoftmaxClassifier(l1_ratio=1.0, warm_start=True)
+    passes = {"warm": 0.0, "cold": 0.0}
+    for C in Cs:
+        passes["warm"] += warm.set_params(C=C).fit(X, y).n_passes_
+        cold = TorchSoftmaxClassifier(C=C, l1_ratio=1.0).fit(X, y)
+        passes["cold"] += cold.n_passes_
+        assert warm.loss_curve_[-1] == pytest.approx(cold.loss_curve_[-1], rel=2e-7)
+    assert passes["warm"] < 0.8 * passes["cold"]
+
+
+@pytest.mark.parametrize("kind", ["all rows", "products", "sample"])
+def test_stacked_models_are_solved_as_if_alone(kind, monkeypatch):
+    for name, value in KINDS[kind].items():
+        if name != "no_small":
+            monkeypatch.setattr(quadratic, name, value)
+    single = [make_objective(3, C=(C,)) for C in (0.05, 0.3, 5.0)]
+    single = [replace(o, penalty=0.2 * o.penalty, l1=0.8 * o.penalty) for o in single]
+    penalty, l1, total = (torch.cat([getattr(o, name) for o in single]) for name in ("penalty", "l1", "total"))
+    stack = replace(single[0], penalty=penalty, l1=l1, total=total)
+    start = torch.zeros(3, 3, stack.data.n_columns, dtype=torch.float64)
+    options = SolverOptions(tol=1e-12, max_iter=100)
+    together = SOLVERS["proximal"].minimise(stack, start, options)
+    for m, objective in enumerate(single):
+        alone = SOLVERS["proximal"].minimise(objective, start[:1], options)
+        torch.testing.assert_close(together.theta[m], alone.theta[0], rtol=1e-5, atol=1e-6)
+        assert together.status[m] is alone.status[0] is Status.CONVERGED
+
+
+def test_sparsify_and_back():
+    X, y = table(3)
+    model = TorchSoftmaxClassifier(C=0.1, l1_ratio=1.0).fit(X, y)
+    coef, proba = model.coef_.copy(), model.predict_proba(X)
+    assert model.sparsify() is model
+    assert isinstance(model.coef_, csr_array)
+    np.testing.assert_allclose(model.predict_proba(X), proba)
+    np.testing.assert_allclose(model.predict_proba(csr_array(X)), proba)
+    np.testing.assert_allclose(model.module_.weight.detach(), coef)
+    model.set_params(warm_start=True).fit(X, y)
+    model.sparsify().densify()
+    np.testing.assert_allclose(model.coef_, coef, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs", "sgd", torch.optim.Adam])
+def test_solvers_without_it_say_so(solver):
+    X, y = table()
+    with pytest.raises(ValueError, match=r"takes no L1 penalty, but l1_ratio=0.5.*solver='proximal'"):
+        TorchSoftmaxClassifier(solver=solver, l1_ratio=0.5).fit(X, y)
+
+
+def test_partial_fit_without_it_says_so():
+    X, y = table()
+    with pytest.raises(ValueError, match="takes no L1 penalty"):
+        TorchSoftmaxClassifier(solver="sgd", l1_ratio=0.5).partial_fit(X, y, classes=np.unique(y))
+
+
+def test_no_penalty_needs_none_of_it():
+    X, y = load_iris(return_X_y=True)
+    y = np.roll(y, 20)  # not separable
+    a = TorchSoftmaxClassifier(C=np.inf, l1_ratio=1.0, tol=1e-12).fit(X, y)
+    b = TorchSoftmaxClassifier(C=np.inf, tol=1e-12).fit(X, y)
+    assert relative_error(a.coef_, b.coef_) < 1e-6
+    with pytest.raises(ValueError, match="needs a penalty, but C=inf"):
+        TorchSoftmaxClassifier(C=np.inf, solver="proximal").fit(X, y)
+
+
+def test_proximal_also_does_ridge():
+    X, y = table()
+    a = TorchSoftmaxClassifier(solver="proximal", tol=1e-12).fit(X, y)
+    b = TorchSoftmaxClassifier(solver="newton", tol=1e-12).fit(X, y)
+    assert relative_error(a.coef_, b.coef_) < 1e-6
+
+
+def test_ends_say_why():
+    X, y = load_digits(return_X_y=True)
+    with pytest.warns(UserWarning, match="max_iter=2 iterations were used up"):
+        short = TorchSoftmaxClassifier(l1_ratio=1.0, max_iter=2).fit(X, y)
+    best = TorchSoftmaxClassifier(l1_ratio=1.0, tol=1e-12).fit(X, y).loss_curve_[-1]
+    assert short.optimality_gap_ >= short.loss_curve_[-1] - best
+    X, y = table()
+    with pytest.warns(UserWarning, match="below what rounding lets the objective resolve"):
+        TorchSoftmaxClassifier(l1_ratio=1.0, tol=0.0).fit(X, y)
+
+
+def test_numbers_of_passes():
+    """Deterministic counts, so that a slower method does not pass unseen."""
+    X, y = load_digits(return_X_y=True)
+    assert TorchSoftmaxClassifier(C=0.01, l1_ratio=1.0).fit(X, y).n_passes_ <= 13
+    X, y = load_iris(return_X_y=True)
+    assert TorchSoftmaxClassifier(l1_ratio=1.0).fit(X, y).n_passes_ <= 15
