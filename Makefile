@@ -26,6 +26,7 @@ bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DAT
 	$(BIN)/python -m benchmarks report
 	$(BIN)/python -m benchmarks descent
 	$(BIN)/python -m benchmarks l1 $(if $(DATA),--data-dir $(DATA))
+	$(BIN)/python -m benchmarks sweep $(if $(DATA),--data-dir $(DATA))
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .

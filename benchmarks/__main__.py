@@ -1,6 +1,7 @@
 """``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it.
 
-``python -m benchmarks descent`` compares mini-batch descent, ``python -m benchmarks l1`` L1 penalties.
+``python -m benchmarks descent`` compares mini-batch descent, ``python -m benchmarks l1`` L1 penalties,
+``python -m benchmarks sweep`` sweeps over C.
 """
 
 import argparse
@@ -18,7 +19,10 @@ def parse():
     run.add_argument("--peers", nargs="+", help="names; all if not given")
     run.add_argument("--target", type=float, default=1e-6, help="relative gap to reach")
     l1 = commands.add_parser("l1", help="measure L1 penalties and write results/l1.*")
-    for command in (run, l1):
+    sweep = commands.add_parser("sweep", help="measure sweeps over C and write results/sweep.*")
+    for command in (l1, sweep):
+        command.add_argument("--problems", nargs="+", help="names; all if not given")
+    for command in (run, l1, sweep):
         command.add_argument("--limit", type=float, default=60.0, help="seconds after which a fit is stopped")
         command.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
     for command in (run, commands.add_parser("report", help="write results/speed.md and results/speed.png")):
@@ -37,7 +41,12 @@ def main():
     if arguments.command == "l1":
         from benchmarks.l1 import main as l1
 
-        l1(RESULTS, arguments.data_dir, arguments.limit)
+        l1(RESULTS, arguments.data_dir, arguments.limit, arguments.problems)
+        return
+    if arguments.command == "sweep":
+        from benchmarks.sweep import main as sweep
+
+        sweep(RESULTS, arguments.data_dir, arguments.limit, arguments.problems)
         return
     if arguments.command == "descent":
         from benchmarks.descent import main as descent

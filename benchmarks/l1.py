@@ -157,17 +157,21 @@ def table(results):
     )
 
 
-def main(results: Path, data_dir: Path | None, limit: float):
-    """Measure; write a table and the figures."""
-    found, paths = [], {}
-    for name, (load, Cs) in TABLES.items():
+def main(results: Path, data_dir: Path | None, limit: float, names=None):
+    """Measure; write a table and the figures. Those of other problems stay."""
+    file = results / "l1.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"results": [], "paths": {}}
+    found, paths = known["results"], known["paths"]
+    for name in names or TABLES:
+        load, Cs = TABLES[name]
         X, y = load(data_dir)
         if not sp.issparse(X):
             X = StandardScaler().fit_transform(X)
-        found += [contest(name, X, y, C, l1_ratio, limit) for C in Cs for l1_ratio in L1_RATIOS]
+        new = [contest(name, X, y, C, l1_ratio, limit) for C in Cs for l1_ratio in L1_RATIOS]
+        found = [r for r in found if r["problem"] != name] + new
         paths[name] = path(X, y, np.geomspace(Cs[0], Cs[-1], 10), 1.0)
         record = {"machine": machine(), "results": found, "paths": paths}
-        (results / "l1.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        file.write_text(json.dumps(record, indent=1), encoding="utf-8")
     write(results)
 
 

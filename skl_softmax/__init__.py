@@ -2,5 +2,6 @@
 
 from skl_softmax._version import __version__
 from skl_softmax.classifier import TorchSoftmaxClassifier
+from skl_softmax.classifier_cv import TorchSoftmaxClassifierCV
 
-__all__ = ["TorchSoftmaxClassifier", "__version__"]
+__all__ = ["TorchSoftmaxClassifier", "TorchSoftmaxClassifierCV", "__version__"]

@@ -18,6 +18,7 @@ from skl_softmax.inputs import (
     TrainingRows,
     check_training_rows,
     dense_array,
+    has_columns,
     torch_generator,
     unchanged_on_error,
 )
@@ -26,18 +27,14 @@ from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
 from skl_softmax.training import (
     Problem,
     Stream,
+    check_solver,
+    has_partial_fit,
     is_descent,
     make_batch_problem,
     make_problem,
     takes_any_units,
 )
 from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
-
-
-def _has_partial_fit(estimator) -> bool:
-    if is_descent(estimator):
-        return True
-    raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
 
 
 class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimator):
@@ -277,6 +274,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         Callbacks (``set_callbacks``) are told of every iteration or epoch, and one that asks for an end gets it. If the
         fit is interrupted (Ctrl-C), the exception goes on and the estimator holds the last completed iteration.
         """
+        check_solver(self)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         context = self._begin_callbacks(call)
         with unchanged_on_error(self) as keep, torch.no_grad():
@@ -302,7 +300,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         self._warn_unless_converged(result)
         return self
 
-    @available_if(_has_partial_fit)
+    @available_if(has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Go once over a batch of a stream of rows, where the last call has left off.
@@ -327,6 +325,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         self : TorchSoftmaxClassifier
             The estimator, fitted so far.
         """
+        check_solver(self)
         with unchanged_on_error(self), torch.no_grad():
             known = dict(vars(self))
             rows = self._check_batch(X, y, classes, sample_weight)
@@ -350,7 +349,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
                 "(sklearn.utils.class_weight)."
             )
         is_first = not hasattr(self, "classes_")
-        if is_first and classes is None and np.ndim(y) == 1:
+        if is_first and classes is None and not has_columns(y):
             raise ValueError("classes must be passed in the first call of partial_fit: all labels that may come.")
         if not is_first:
             if classes is not None and not np.array_equal(np.unique(classes), self.classes_):

@@ -13,7 +13,7 @@ A metric is an approximate inverse of the Hessian at some θ. What it costs and 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
@@ -52,10 +52,14 @@ class Metric:
     kind: str
     exact: bool  # whether it is the Hessian of all rows
     follows: bool  # whether it becomes exact with more rows, so that it is worth making again wherever θ has moved
+    shared: bool = False  # whether it is one for all models
 
 
 def make_metric(objective, theta: Tensor) -> Metric:
-    """The metric at θ that suits the sizes."""
+    """The metric at θ that suits the sizes; for a family of models that of all of them together, if rows abound."""
+    if objective.is_family and objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters:
+        one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True))
+        return replace(one, price=one.price / objective.n_models, exact=False, shared=True)
     n_parameters, n_columns = objective.n_parameters, objective.data.n_columns
     dense_wins = dense_seconds(objective) <= 2 * kronecker_seconds(objective) or bool(theta.any())
     if n_parameters <= DENSE_LIMIT and dense_wins:
@@ -102,7 +106,14 @@ def kronecker_seconds(objective) -> float:
 def dense_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     """The inverse of the Hessian of a sample of rows, through its Cholesky factor."""
     factor = factorise(hessian(objective.sample(dense_rows(objective)), theta))
-    return lambda vector: torch.cholesky_solve(vector.double().flatten(1)[..., None], factor).view_as(vector).to(vector)
+    return lambda vector: _solve(factor, vector.double().flatten(1)).view_as(vector).to(vector)
+
+
+def _solve(factor: Tensor, vector: Tensor) -> Tensor:
+    """Solutions (M, P) by Cholesky factors (M, P, P), or by one (1, P, P) for all."""
+    if len(factor) == 1:
+        return torch.cholesky_solve(vector.T, factor[0]).T
+    return torch.cholesky_solve(vector[..., None], factor)[..., 0]
 
 
 def hessian(objective, theta: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils import _safe_indexing, check_random_state, compute_class_weight
+from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_array, validate_data
+from sklearn.utils.validation import _check_method_params, _check_sample_weight, check_array, validate_data
 from torch import Tensor
 
 from skl_softmax.data import as_tensor, csr_tensor
@@ -41,26 +42,31 @@ class TrainingRows:
         return 1 if len(self.classes) == 2 else len(self.classes)
 
 
-def check_training_rows(estimator: BaseEstimator, X, y, sample_weight, classes=None, reset=True) -> TrainingRows:
+def check_training_rows(
+    estimator: BaseEstimator, X, y, sample_weight, classes=None, reset=True, for_folds=False
+) -> TrainingRows:
     """Check X, y and the weights; encode the labels.
 
     ``n_features_in_`` and ``feature_names_in_`` are set, or without ``reset`` X is checked against them.
+    ``for_folds`` keeps the rows of weight zero and leaves "balanced" weights of classes to `fold_weights`.
     """
-    is_soft = _has_columns(y)
+    is_soft = has_columns(y)
     X, y = validate_data(estimator, X, y, **ROWS, order="C", multi_output=is_soft, reset=reset)
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
     if is_soft:
         y, classes = _check_probabilities(y, classes)
-        targets, of_row = _weighted(*_settings(estimator, classes, y, weights), y)  # (n, K), (n,)
+        targets, of_row = _weighted(*_settings(estimator, classes, y, weights, for_folds), y)  # (n, K), (n,)
         label_proba = None
     else:
         targets, classes = _encode(estimator, y, classes)
         label_proba, of_row = None, 1.0
         if estimator.class_weight is not None or estimator.label_smoothing or len(classes) == 2:
-            label_proba, of_class = _weighted(*_settings(estimator, classes, y, weights), np.eye(len(classes)))
+            label_proba, of_class = _weighted(
+                *_settings(estimator, classes, y, weights, for_folds), np.eye(len(classes))
+            )
             of_row = of_class[targets]
     weights *= of_row
-    counts = weights > 0
+    counts = (weights > 0) | (for_folds and weights.any())
     if not counts.any():
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
     if not counts.all():  # left out, so that they have no influence at all, not even on rounding
@@ -175,15 +181,59 @@ def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
     return y[:, order], classes
 
 
-def _has_columns(y) -> bool:
+def has_columns(y) -> bool:
+    """Whether y holds probabilities of classes, with a column for each."""
     shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
     return len(shape) == 2 and shape[1] > 1
 
 
-def _settings(estimator: BaseEstimator, classes, y, weights) -> tuple[np.ndarray, float]:
+def _settings(estimator: BaseEstimator, classes, y, weights, for_folds) -> tuple[np.ndarray, float]:
     """Weights of the classes and the label smoothing."""
     weigh = _soft_class_weight if y.ndim == 2 else _class_weight
-    return weigh(estimator.class_weight, classes, y, weights), estimator.label_smoothing
+    class_weight, smoothing = estimator.class_weight, estimator.label_smoothing
+    if for_folds and isinstance(class_weight, str):
+        if y.ndim == 2 or smoothing:
+            raise ValueError(
+                "class_weight='balanced' gives every fold targets of its own if they are probabilities or smoothed. "
+                "Pass a dict of weights."
+            )
+        class_weight = None
+    return weigh(class_weight, classes, y, weights), smoothing
+
+
+def fold_weights(estimator: BaseEstimator, rows: TrainingRows, index: np.ndarray, counts: np.ndarray) -> Tensor:
+    """Weights (F, n) of the rows in the training parts of F folds, with "balanced" weights of each part's classes.
+
+    ``index`` (n,) are the rows' classes, ``counts`` (F, n) how often a training part holds them.
+    """
+    weights = rows.weights.numpy() * counts  # (F, n)
+    if isinstance(estimator.class_weight, str):
+        by_class = np.ones((len(counts), len(rows.classes)))  # (F, K)
+        for fold, of_fold in enumerate(weights):
+            labels = index[of_fold > 0]
+            found = np.unique(labels)
+            by_class[fold, found] = compute_class_weight(
+                "balanced", classes=found, y=labels, sample_weight=of_fold[of_fold > 0]
+            )
+        weights *= by_class[:, index]
+    return torch.from_numpy(weights)
+
+
+def routed_parameters(estimator: BaseEstimator, sample_weight, parameters: dict) -> tuple[dict, dict]:
+    """What of ``fit``'s metadata goes to the splitter and what to the scorer.
+
+    Without scikit-learn's metadata routing, weights go to the scorer, as in `LogisticRegressionCV`.
+    """
+    _raise_for_params(parameters, estimator, "fit")
+    if _routing_enabled():
+        routed = process_routing(estimator, "fit", sample_weight=sample_weight, **parameters)
+        return routed["splitter"]["split"], routed["scorer"]["score"]
+    return {}, {} if sample_weight is None else {"sample_weight": sample_weight}
+
+
+def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:
+    """Some rows of what the user passed."""
+    return _safe_indexing(X, index), _safe_indexing(y, index), _check_method_params(X, parameters, index)
 
 
 def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -81,6 +81,8 @@ class Objective:
         The probabilities of the classes that a class index stands for, if not the class itself: smoothed labels.
     l1 : Tensor of shape (M,) or None
         λ₁, float64; None if it is zero for all models.
+    is_family : bool
+        Whether the models differ by a part of the rows only, as folds do, so that one curvature will do for all.
     """
 
     data: Data
@@ -91,6 +93,7 @@ class Objective:
     total: Tensor
     label_proba: Tensor | None = None
     l1: Tensor | None = None
+    is_family: bool = False
 
     @cached_property
     def loss(self) -> SigmoidLoss | SoftmaxLoss:
@@ -149,6 +152,15 @@ class Objective:
         weights = self.weights if len(self.weights) == 1 else self.weights[models]
         l1 = None if self.l1 is None else self.l1[models]
         return replace(self, weights=weights, penalty=self.penalty[models], total=self.total[models], l1=l1)
+
+    def pooled(self) -> "Objective":
+        """The one objective that stands for all of a family: the mean of their weights and penalties."""
+        weights, total = self.weights.mean(dim=0, keepdim=True), self.total.mean()[None]
+        return replace(self, weights=weights, total=total, penalty=self.penalty.mean()[None], is_family=False)
+
+    def apart(self) -> "Objective":
+        """The same models, each with a curvature of its own."""
+        return replace(self, is_family=False) if self.is_family else self
 
     def restrict(self, columns: Tensor) -> "Objective":
         """F by the parameters of some columns of the design, the others being zero; the intercept's has to be there."""
@@ -325,7 +337,7 @@ class Objective:
     def separable_below(self) -> Tensor:
         """Where no penalty holds the parameters, a value of F below this proves that no minimum exists.
 
-        F < log 2 min(s)/S means that every row has ℓ_i < log 2, so its own class has the largest
+        F < log 2 min(s)/S, of the positive s, means that every row has ℓ_i < log 2, so its own class has the largest
         logit; then F goes to zero along this very θ. With targets between 0 and 1 there is a minimum.
         """
         between = self.targets.is_floating_point() and not ((self.targets == 0) | (self.targets == 1)).all()
@@ -335,7 +347,8 @@ class Objective:
         free = (self.penalty == 0) & self.is_smooth | one_class  # (M,)
         if not free.any():
             return torch.full_like(self.total, -inf)
-        return torch.where(free, log(2) * self.weights.amin(dim=1) / self.total, -inf)  # (M,)
+        lightest = torch.where(self.weights > 0, self.weights, inf).amin(dim=1)  # (M or 1,)
+        return torch.where(free, log(2) * lightest / self.total, -inf)  # (M,)
 
     def proba(self, logits: Tensor) -> Tensor:
         """Probabilities of the outputs (..., K, rows)."""

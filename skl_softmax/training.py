@@ -14,6 +14,7 @@ from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
 from skl_softmax.solvers import (
     SCHEDULES,
+    SOLVERS,
     DescentOptions,
     Memory,
     Solver,
@@ -34,18 +35,26 @@ ADAM_RATE = 2e-2
 
 def make_objective(rows: TrainingRows, data: Data, estimator, seen: float = 0.0) -> Objective:
     """F of the rows. ``seen`` is the weight of rows of earlier calls, which count in the penalty's 1/(C S)."""
-    total = rows.weights.sum()[None]  # (1,)
-    strength, l1_ratio = 1 / (estimator.C * (total + seen)), estimator.l1_ratio  # (1,)
+    return make_stack(rows, data, rows.weights[None], estimator.C, estimator.l1_ratio, seen)
+
+
+def make_stack(
+    rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float, seen: float = 0.0
+) -> Objective:
+    """F of M models with their own weights (M, n) of the rows."""
+    total = weights.sum(dim=1)  # (M,)
+    strength = 1 / (C * (total + seen))  # (M,)
     kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
     return kind(
         data=data,
         targets=rows.targets.to(data.dtype) if rows.targets.is_floating_point() else rows.targets,
-        weights=rows.weights[None].to(data.dtype),
+        weights=weights.to(data.dtype),
         penalty=(1 - l1_ratio) * strength,
         n_outputs=rows.n_outputs,
         total=total,
         label_proba=rows.label_proba,
-        l1=l1_ratio * strength if l1_ratio > 0 and strength > 0 else None,
+        l1=l1_ratio * strength if l1_ratio > 0 and np.isfinite(C) else None,
+        is_family=len(weights) > 1,
     )
 
 
@@ -89,7 +98,6 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
 
     ``stream`` is what an earlier fit of the same features and classes has left, or None.
     """
-    check_penalty(estimator)
     if is_descent(estimator):
         stream = Stream(estimator, rows) if stream is None else stream
         objective = make_objective(rows, stream.data(rows.X), estimator)
@@ -106,9 +114,14 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
     return Problem(objective, theta, find_solver(name), options)
 
 
-def check_penalty(estimator) -> None:
-    """Refuse a penalty that the solver does not know."""
-    name, is_none = estimator.solver, np.inf == estimator.C
+def check_solver(estimator) -> None:
+    """Refuse what is no solver, and a penalty that the solver does not know."""
+    name, is_none = estimator.solver, np.isinf(estimator.C)
+    if isinstance(name, type) and not issubclass(name, torch.optim.Optimizer):
+        raise TypeError(
+            f"solver={name!r} is no optimiser: pass a class of torch.optim.Optimizer, or one of 'auto', "
+            f"{', '.join(map(repr, SOLVERS))}."
+        )
     if estimator.l1_ratio > 0 and not is_none and name != "auto" and not find_solver(name).takes_l1:
         raise ValueError(
             f"solver={name!r} takes no L1 penalty, but l1_ratio={estimator.l1_ratio:g}. Set solver='auto' or "
@@ -120,7 +133,6 @@ def check_penalty(estimator) -> None:
 
 def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream) -> Problem:
     """One epoch over a batch of a stream."""
-    check_penalty(estimator)
     if estimator.learning_rate in ("cosine", "one-cycle"):
         raise ValueError(
             f"learning_rate={estimator.learning_rate!r} needs to know where the end is, and partial_fit does not. "
@@ -163,6 +175,13 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
 
 def _rate(estimator) -> float | str:
     return estimator.learning_rate_init if estimator.learning_rate in SCHEDULES else estimator.learning_rate
+
+
+def has_partial_fit(estimator) -> bool:
+    """True for optimisers; an error that names them for others."""
+    if is_descent(estimator):
+        return True
+    raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
 
 
 def is_descent(estimator) -> bool:

@@ -49,6 +49,20 @@ def test_l1_beside_saga(tmp_path, monkeypatch, capsys):
     assert "Geometric mean" in capsys.readouterr().out
 
 
+def test_sweep_beside_the_loops(tmp_path, monkeypatch, capsys):
+    from benchmarks import sweep
+
+    monkeypatch.setattr(
+        sweep, "settings", lambda *_: [("LogisticRegressionCV", [(sweep.peer, "newton-cholesky", 1e-4, 1)])]
+    )
+    sweep.main(tmp_path, None, limit=20.0, names=["iris"])
+    (result,) = json.loads((tmp_path / "sweep.json").read_text())["results"]
+    assert result["error"] <= sweep.RIGHT
+    assert result["C"] == result["best"]
+    assert "| iris" in (tmp_path / "sweep.md").read_text()
+    assert "Geometric mean" in capsys.readouterr().out
+
+
 def test_a_fit_is_stopped_at_the_limit():
     class Endless:
         def fit(self, X, y):

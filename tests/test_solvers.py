@@ -29,6 +29,7 @@ class Metric:
     kind: str = "diagonal"
     exact: bool = False
     follows: bool = True
+    shared: bool = False
 
 
 @dataclass

@@ -201,3 +201,15 @@ def test_rows_of_one_class_are_a_batch_like_any_other(table):
 def test_the_end_of_descent_says_why(table):
     with pytest.warns(ConvergenceWarning, match="n_iter_no_change=3 epochs"):
         TorchSoftmaxClassifier(solver="sgd", tol=0.1, n_iter_no_change=3).fit(*table)
+
+
+def test_a_first_batch_with_labels_in_a_column_needs_classes():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="classes must be passed in the first call"):
+        TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y[:, None])
+
+
+def test_a_class_that_is_no_optimiser():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(TypeError, match=r"no optimiser: pass a class of torch\.optim\.Optimizer"):
+        TorchSoftmaxClassifier(solver=int).fit(X, y)

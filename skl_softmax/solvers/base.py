@@ -29,6 +29,7 @@ class Metric(Protocol):
     kind: str  # what it is, in a word
     exact: bool  # whether it is the inverse Hessian
     follows: bool  # whether another one at a new θ is sure to be better there
+    shared: bool  # whether it is one for all models
 
 
 class Objective(Protocol):
@@ -52,6 +53,8 @@ class Objective(Protocol):
     def select(self, models: Tensor) -> "Objective": ...
 
     def narrow(self) -> "Objective": ...
+
+    def apart(self) -> "Objective": ...
 
     def resolves(self, theta: Tensor) -> bool: ...
 

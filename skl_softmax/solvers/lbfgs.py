@@ -12,6 +12,8 @@ from skl_softmax.solvers.samples import through_samples
 MEMORY = 12
 # A pair with less curvature than this part of ‖s‖‖y‖ is rounding and is left out.
 MIN_CURVATURE = 1e-14
+# After this many iterations the models of a family have shown that one curvature will not do for all.
+SHARED_ITERATIONS = 8
 # Relative gap at which a fit leaves float32 for float64. Its rounding moves F by some 1e-8 of itself; of 1e-4, 1e-5 and
 # 1e-6 the last was as fast as any on four large tables.
 NARROW_ACCURACY = 1e-6
@@ -53,8 +55,11 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             break
         if len(run.models) < len(direction):
             memory.keep(keep)
-            direction, slope, metric = direction[keep], slope[keep], run.make_metric()
-        elif run.metric_is_due(metric):
+            direction, slope = direction[keep], slope[keep]
+            metric = metric if metric.shared else run.make_metric()
+        elif run.metric_is_due(metric) or (metric.shared and run.iteration == SHARED_ITERATIONS):
+            if run.iteration >= SHARED_ITERATIONS:
+                run.objective = run.objective.apart()
             metric = run.make_metric()
             if metric.exact:
                 memory = Memory()

@@ -1,0 +1,184 @@
+"""Ten C times five folds: `TorchSoftmaxClassifierCV` beside `LogisticRegressionCV` and `GridSearchCV`.
+
+Each contestant runs in a process of its own, so that one that is over the limit can be ended; what is timed is ``fit``
+after a fit of iris, with its scores on C from 1e-4 to 1e4 and the refit. Scores are right if the mean log loss of
+every C is that of our solver at tol=1e-10 to 1e-4. The quickest of a peer's settings with right scores counts; where
+none is within the limit, the limit.
+"""
+
+import json
+import multiprocessing
+import time
+import warnings
+from math import exp, log
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from benchmarks.problems import PROBLEMS
+from benchmarks.run import machine
+
+NAMES = (
+    "iris",
+    "wine",
+    "breast_cancer",
+    "digits",
+    "covertype_10k",
+    "letter",
+    "tall_scaled",
+    "embeddings",
+    "sparse_text",
+)
+RIGHT = 1e-4
+OURS = "TorchSoftmaxClassifierCV"
+SMALL, LARGE = 1e5, 1e7  # entries of X up to which two jobs may not pay, from which one fit takes seconds
+
+
+def ours(tol=1e-7):
+    from skl_softmax import TorchSoftmaxClassifierCV
+
+    return TorchSoftmaxClassifierCV(cv=5, tol=tol)
+
+
+def single():
+    from skl_softmax import TorchSoftmaxClassifier
+
+    return TorchSoftmaxClassifier()
+
+
+def peer(solver, tol, n_jobs):
+    from sklearn.linear_model import LogisticRegressionCV
+
+    return LogisticRegressionCV(
+        cv=5, Cs=10, scoring="neg_log_loss", solver=solver, tol=tol, n_jobs=n_jobs, max_iter=10_000,
+        use_legacy_attributes=False, l1_ratios=(0.0,),
+    )  # fmt: skip
+
+
+def grid(solver, tol):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    model = LogisticRegression(solver=solver, tol=tol, max_iter=10_000)
+    return GridSearchCV(model, {"C": np.logspace(-4, 4, 10)}, scoring="neg_log_loss", cv=5, n_jobs=2)
+
+
+def settings(X, n_classes):
+    """Names of peers, with the calls that make them, from quick and rough to slow and exact."""
+    small = not sp.issparse(X) and X.shape[1] * n_classes <= 2000
+    jobs = (1, 2) if X.shape[0] * X.shape[1] < SMALL else (2,)
+    solvers = {"newton-cholesky": (1e-4, 1e-7), "lbfgs": (1e-4, 1e-6), "newton-cg": (1e-4,)}
+    for solver, tols in solvers.items():
+        if solver != "newton-cholesky" or small:
+            for n_jobs in jobs:
+                yield f"LogisticRegressionCV({solver}, n_jobs={n_jobs})", [(peer, solver, tol, n_jobs) for tol in tols]
+    solver = "newton-cholesky" if small else "newton-cg"
+    yield f"GridSearchCV({solver}, n_jobs=2)", [(grid, solver, 1e-4)]
+
+
+def fit(connection, make, arguments, name, data_dir):
+    """In a process of its own: seconds, mean scores by C, the C that was chosen."""
+    warnings.simplefilter("ignore")
+    model = make(*arguments)
+    model.fit(*PROBLEMS["iris"].data(None))
+    X, y = PROBLEMS[name].data(data_dir)
+    start = time.perf_counter()
+    model.fit(X, y)
+    seconds = time.perf_counter() - start
+    scores = C = None
+    if hasattr(model, "best_params_"):
+        scores, C = model.cv_results_["mean_test_score"], model.best_params_["C"]
+    elif hasattr(model, "scores_"):
+        scores, C = model.scores_.mean(axis=0)[0], model.C_
+    connection.send((seconds, None if scores is None else list(map(float, scores)), None if C is None else float(C)))
+
+
+def timed(make, arguments, name, data_dir, limit):
+    """What `fit` sends, or infinity if it takes longer than the limit."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=fit, args=(there, make, arguments, name, data_dir))
+    process.start()
+    there.close()
+    try:
+        return here.recv() if here.poll(limit + 30) else (np.inf, None, None)
+    except EOFError:
+        return np.inf, None, None
+    finally:
+        process.kill()
+        process.join()
+
+
+def contest(name, data_dir, limit):
+    """What the table says of one problem."""
+    X, y = PROBLEMS[name].data(data_dir)
+    _, right, best = timed(ours, (1e-10,), name, data_dir, 10 * limit)
+    error = lambda scores: np.inf if scores is None else np.abs(np.array(scores) - right).max()  # noqa: E731
+    repeats = 1 if X.shape[0] * X.shape[1] > LARGE else 3
+    mine = [timed(ours, (), name, data_dir, 10 * limit) for _ in range(repeats)]
+    alone = [timed(single, (), name, data_dir, limit) for _ in range(repeats)]
+    peers = {}
+    for peer_name, calls in settings(X, len(np.unique(y))):
+        for make, *arguments in calls:
+            seconds, scores, C = timed(make, arguments, name, data_dir, limit)
+            label = f"{peer_name}, tol={arguments[1]:g}"
+            peers[label] = {"seconds": seconds, "error": float(error(scores)), "C": C}
+            print(name, label, peers[label], flush=True)
+            if error(scores) <= RIGHT or seconds > limit:
+                break  # a tighter tolerance would be slower still
+    result = {
+        "problem": name, "shape": [*X.shape, len(np.unique(y))], "limit": limit, "best": best,
+        "seconds": float(np.median([m[0] for m in mine])), "error": float(error(mine[0][1])), "C": mine[0][2],
+        "single": float(np.median([a[0] for a in alone])), "peers": peers,
+    }  # fmt: skip
+    print({k: v for k, v in result.items() if k != "peers"}, flush=True)
+    return result
+
+
+def row(result):
+    """A line of the table."""
+    right = {k: p for k, p in result["peers"].items() if p["error"] <= RIGHT and p["seconds"] <= result["limit"]}
+    name, best = min(right.items(), key=lambda item: item[1]["seconds"], default=(None, None))
+    wrong = {k: p for k, p in result["peers"].items() if RIGHT < p["error"] < np.inf}
+    worst = max(wrong.items(), key=lambda item: item[1]["error"], default=None)
+    seconds = best["seconds"] if best else result["limit"]
+    return {
+        "problem": result["problem"], "n × d × K": " × ".join(f"{n:,}" for n in result["shape"]),
+        "ours [s]": f"{result['seconds']:.3g}", "C": f"{result['C']:.3g}",
+        "single fits": f"{result['seconds'] / result['single']:.1f}",
+        "best with right scores [s]": f"{seconds:.3g} ({name})" if best else f"> {seconds:g}",
+        "ratio": f"{'' if best else '≥ '}{seconds / result['seconds']:.1f}×",
+        "most wrong": f"{worst[0]}: C={worst[1]['C']:.3g}, log loss off by {worst[1]['error']:.1g}" if worst else "–",
+    }, seconds / result["seconds"]  # fmt: skip
+
+
+def write(results: Path):
+    """The Markdown from the figures."""
+    record = json.loads((results / "sweep.json").read_text(encoding="utf-8"))
+    rows = [row(result) for result in record["results"]]
+    quotients = [quotient for _, quotient in rows]
+    mean = exp(sum(map(log, quotients)) / len(quotients))
+    about = record["machine"]
+    text = (
+        "# The sweep over C\n\n"
+        f"{pd.DataFrame([r for r, _ in rows]).to_markdown(index=False, disable_numparse=True)}\n\n"
+        f"Geometric mean {mean:.1f}×, worst {min(quotients):.1f}×. Single fits: the sweep's time over that of one "
+        f"default fit at C=1.\n\n{__doc__.strip()}\n\nLimit {record['results'][0]['limit']:g} s. Measured on "
+        f"{about['date']} on {about['cores']} cores, scikit-learn {about['scikit-learn']}, torch {about['torch']}.\n"
+    )
+    (results / "sweep.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def main(results: Path, data_dir: Path | None, limit: float, names=None):
+    """Measure; write a table and the figures. Those of other problems stay."""
+    path = results / "sweep.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+    found = {r["problem"]: r for r in known}
+    for name in names or NAMES:
+        found[name] = contest(name, data_dir, limit)
+        record = {"machine": machine(), "results": [found[n] for n in NAMES if n in found]}
+        path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write(results)

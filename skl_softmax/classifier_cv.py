@@ -1,0 +1,393 @@
+"""The estimator that chooses C."""
+
+import warnings
+from numbers import Integral, Real
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.model_selection import check_cv
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
+from torch import Tensor
+
+from skl_softmax.classifier import TorchSoftmaxClassifier
+from skl_softmax.curvature import DENSE_LIMIT
+from skl_softmax.data import standardised
+from skl_softmax.inputs import (
+    TrainingRows,
+    check_training_rows,
+    fold_weights,
+    part_of,
+    routed_parameters,
+    unchanged_on_error,
+)
+from skl_softmax.leave_one_out import left_out_logits
+from skl_softmax.predictor import LinearPredictor
+from skl_softmax.sweep import Sweep, accuracy, held_out_scores, negative_log_loss, solve_sweep
+from skl_softmax.training import make_stack
+
+# Scores that need no more than logits.
+MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accuracy": accuracy}
+
+
+class TorchSoftmaxClassifierCV(CallbackSupportMixin, LinearPredictor, BaseEstimator):
+    r"""Softmax regression that chooses ``C`` (and ``l1_ratio``) by cross-validation.
+
+    The models of all folds are solved together, as weights of the rows of one X: every evaluation is one product for
+    all of them, and one model of the curvature serves all. Each ends where a `TorchSoftmaxClassifier` of its own would.
+
+    Parameters
+    ----------
+    Cs : int or array-like of float, default=10
+        Values of C; an int stands for as many from 1e-4 to 1e4, evenly spaced in their logarithm.
+    l1_ratios : array-like of float, default=(0.0,)
+        Values of ``l1_ratio``.
+    fit_intercept, class_weight, label_smoothing, tol, max_iter
+        As in `TorchSoftmaxClassifier`. "balanced" is taken in the training part of each fold.
+    cv : int, splitter, iterable of splits, "alo" or None, default=None
+        Folds: an int (None: 5) of stratified ones, any of scikit-learn's splitters, or pairs of training and test
+        indices. "alo" is approximate leave-one-out: one fit of all rows for each penalty, and from its Hessian what the
+        fit without each row would have given (`skl_softmax.leave_one_out`). Only for ``l1_ratio`` 0, "neg_log_loss" or
+        "accuracy", and at most 1,200 parameters.
+    scoring : str, callable or None, default=None
+        What is best: the name of a scorer or one; None is "neg_log_loss". That and "accuracy" need no predictions
+        beyond the logits.
+    solver : {"auto", "newton", "lbfgs", "proximal"}, default="auto"
+        As in `TorchSoftmaxClassifier`.
+    refit : bool or "1se", default=True
+        True fits all rows with the penalty of the best mean score. "1se" with the smallest C whose mean score is within
+        one standard error of the best, at the best ``l1_ratio``: Hastie, Tibshirani & Friedman (2009), section 7.10.
+        False takes the means over folds of the coefficients that are best in each, as `LogisticRegressionCV` does.
+    verbose : int, default=0
+        Print what is solved.
+
+    Attributes
+    ----------
+    classes_, coef_, intercept_, n_features_in_, feature_names_in_
+        As in `TorchSoftmaxClassifier`.
+    C_, l1_ratio_ : float
+        The penalty that was chosen; means over folds without ``refit``.
+    Cs_, l1_ratios_ : ndarray
+        The values that were tried.
+    scores_ : ndarray of shape (n_folds, n_l1_ratios, n_cs)
+        Scores of the held-out rows. One "fold" for "alo".
+    coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_cs, n_classes or 1, n_features + 1)
+        Coefficients, the intercept last, if there is one.
+    n_iter_ : ndarray of shape (n_folds, n_l1_ratios, n_cs)
+        Iterations of each model.
+    best_score_ : float
+        The mean score of the penalty that was chosen.
+    cv_results_ : dict of ndarray
+        Parameters and scores as in `sklearn.model_selection.GridSearchCV`, for `pandas.DataFrame`.
+    converged_ : bool
+        Whether the last fit converged, or without ``refit`` all of them.
+    optimality_gap_ : float
+        Of the last fit, as in `TorchSoftmaxClassifier`; nan without ``refit``.
+
+    See Also
+    --------
+    sklearn.linear_model.LogisticRegressionCV : The same, one fit after the other.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skl_softmax import TorchSoftmaxClassifierCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = TorchSoftmaxClassifierCV().fit(X, y)
+    >>> round(clf.C_, 1)
+    166.8
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "l1_ratios": ["array-like"],
+        "fit_intercept": ["boolean"],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
+        "cv": ["cv_object", StrOptions({"alo"})],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "solver": [StrOptions({"auto", "newton", "lbfgs", "proximal"})],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "refit": ["boolean", StrOptions({"1se"})],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        Cs=10,
+        l1_ratios=(0.0,),
+        fit_intercept=True,
+        class_weight=None,
+        label_smoothing=0.0,
+        cv=None,
+        scoring=None,
+        solver="auto",
+        tol=1e-7,
+        max_iter=1000,
+        refit=True,
+        verbose=0,
+    ):
+        self.Cs = Cs
+        self.l1_ratios = l1_ratios
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.cv = cv
+        self.scoring = scoring
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.refit = refit
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None, **params):
+        """Choose the penalty and fit.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `TorchSoftmaxClassifier.fit`.
+        **params : dict
+            Metadata for the splitter (``groups``) and the scorer, with scikit-learn's metadata routing. Without it,
+            ``sample_weight`` also weighs the scores.
+
+        Returns
+        -------
+        self : TorchSoftmaxClassifierCV
+            The fitted estimator.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If any of the models did not reach ``tol``.
+        """
+        for_splitter, for_scorer = routed_parameters(self, sample_weight, params)
+        with unchanged_on_error(self), torch.no_grad():
+            penalties = self._penalties()
+            rows = check_training_rows(self, X, y, sample_weight, for_folds=True)
+            truth = _truth(rows, y)
+            folds = self._folds(X, y, truth, for_splitter)
+            done = self._progress(X, y, len(penalties))
+            if self.cv == "alo":
+                sweep, scores = self._leave_one_out(rows, truth, penalties, for_scorer, done)
+            else:
+                counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
+                index = (truth if truth.ndim == 1 else truth.argmax(dim=1)).numpy().astype(np.int64)
+                sweep = solve_sweep(self, rows, fold_weights(self, rows, index, counts), penalties, done)
+                scores = self._scores(rows, truth, sweep, [test for _, test in folds], X, y, for_scorer)
+            self._store(rows, sweep, scores)
+            self._choose(scores)
+            self._finish(X, y, sample_weight, rows, sweep)
+            done(is_last=True)
+        self._warn_unless_converged(sweep)
+        return self
+
+    def score(self, X, y, sample_weight=None):
+        """The score of ``scoring`` on some rows.
+
+        Parameters
+        ----------
+        X, y
+            Rows and labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            The score.
+        """
+        parameters = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return self._scorer()(self, X, y, **parameters)
+
+    def get_metadata_routing(self):
+        """What metadata goes where: see scikit-learn's user guide on metadata routing.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            Requests of this estimator, the splitter and the scorer.
+        """
+        to_split = MethodMapping().add(caller="fit", callee="split")
+        to_score = MethodMapping().add(caller="fit", callee="score").add(caller="score", callee="score")
+        splitter = None if self.cv == "alo" else check_cv(self.cv)
+        return (
+            MetadataRouter(owner=self)
+            .add_self_request(self)
+            .add(splitter=splitter, method_mapping=to_split)
+            .add(scorer=self._scorer(), method_mapping=to_score)
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _scorer(self):
+        return get_scorer(self.scoring or "neg_log_loss")
+
+    def _penalties(self) -> list[tuple[float, float]]:
+        """Pairs of l1_ratio and C, in the order of the scores."""
+        Cs = np.logspace(-4, 4, self.Cs) if isinstance(self.Cs, Integral) else np.asarray(self.Cs, np.float64)
+        l1_ratios = np.asarray(self.l1_ratios, np.float64)
+        if Cs.ndim != 1 or not len(Cs) or not (Cs > 0).all():
+            raise ValueError(f"Cs must be positive numbers, or how many there are to be, got {self.Cs!r}.")
+        if l1_ratios.ndim != 1 or not len(l1_ratios) or not ((l1_ratios >= 0) & (l1_ratios <= 1)).all():
+            raise ValueError(f"l1_ratios must be numbers from 0 to 1, got {self.l1_ratios!r}.")
+        if l1_ratios.any() and self.solver in ("newton", "lbfgs"):
+            raise ValueError(f"solver={self.solver!r} takes no L1 penalty. Set solver='auto', or l1_ratios=(0.0,).")
+        self.Cs_, self.l1_ratios_ = Cs, l1_ratios
+        return [(float(l1_ratio), float(C)) for l1_ratio in l1_ratios for C in Cs]
+
+    def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
+        if self.cv == "alo":
+            return []
+        labels = y if truth.ndim == 1 else None
+        splitter = check_cv(self.cv, labels, classifier=labels is not None)
+        return list(splitter.split(X, labels, **for_splitter))
+
+    def _progress(self, X, y, n_tasks: int):
+        """What is called after each stack of models, for callbacks."""
+        if not hasattr(self, "_skl_callbacks"):
+            return lambda **_: None
+        call = {"X": X, "y": y, "metadata": None}
+        context = self._init_callback_context(max_subtasks=n_tasks)
+        context.call_on_fit_task_begin(estimator=self, **call)
+
+        def done(is_last: bool = False) -> None:
+            if is_last:
+                context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
+                return
+            task = context.subcontext(task_name="penalty").call_on_fit_task_begin(estimator=self, **call)
+            task.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
+
+        return done
+
+    def _scores(self, rows: TrainingRows, truth: Tensor, sweep: Sweep, tests, X, y, for_scorer) -> np.ndarray:
+        if self.scoring in MEASURES and not (for_scorer.keys() - {"sample_weight"}):
+            weights = for_scorer.get("sample_weight")
+            weights = torch.ones(len(truth)) if weights is None else torch.from_numpy(np.array(weights, np.float64))
+            return held_out_scores(rows.X, sweep, truth, weights.double(), tests, MEASURES[self.scoring])
+        scorer, scores = self._scorer(), np.empty(sweep.n_iter.shape)
+        for fold, test in enumerate(tests):
+            x, labels, parameters = part_of(X, y, for_scorer, test)
+            for j in range(scores.shape[1]):
+                model = self._model(rows, sweep.weight[fold, j], sweep.bias[fold, j])
+                scores[fold, j] = scorer(model, x, labels, **parameters)
+        return scores
+
+    def _leave_one_out(
+        self, rows: TrainingRows, truth: Tensor, penalties, for_scorer, done
+    ) -> tuple[Sweep, np.ndarray]:
+        n_parameters = rows.n_outputs * (rows.X.shape[1] + self.fit_intercept)
+        if self.scoring not in MEASURES or self.l1_ratios_.any() or n_parameters > DENSE_LIMIT:
+            raise ValueError(
+                "cv='alo' needs the whole Hessian of a smooth objective and scores of single rows: l1_ratios=(0.0,), "
+                f"scoring 'neg_log_loss' or 'accuracy' and at most {DENSE_LIMIT} parameters (here {n_parameters}). "
+                "Set cv=5, or what is missing."
+            )
+        index = (truth if truth.ndim == 1 else truth.argmax(dim=1)).numpy().astype(np.int64)
+        weights = fold_weights(self, rows, index, np.ones((1, len(truth))))  # (1, n)
+        sweep = solve_sweep(self, rows, weights, penalties, done)
+        data = standardised(rows.X, self.fit_intercept)
+        shares = for_scorer.get("sample_weight")
+        shares = np.ones(len(truth)) if shares is None else np.asarray(shares, np.float64)
+        by_row = np.empty((len(penalties), len(truth)))
+        targets = truth[None, None] if truth.ndim == 1 else truth.T[None]
+        for j, (_, C) in enumerate(penalties):
+            objective = make_stack(rows, data, weights, C, 0.0)
+            theta = data.to_theta(sweep.weight[0, j], sweep.bias[0, j])[None]
+            by_row[j] = MEASURES[self.scoring](left_out_logits(objective, theta)[None], targets)[0].numpy()
+        means = by_row @ shares / shares.sum()  # (J,)
+        self._standard_errors = np.sqrt((by_row - means[:, None]) ** 2 @ shares / shares.sum() / len(truth))
+        return sweep, means[None]
+
+    def _model(self, rows: TrainingRows, weight: Tensor, bias: Tensor) -> TorchSoftmaxClassifier:
+        """A fitted estimator with these coefficients."""
+        model = TorchSoftmaxClassifier(fit_intercept=self.fit_intercept)
+        vars(model).update({k: v for k, v in vars(self).items() if k in ("n_features_in_", "feature_names_in_")})
+        model.classes_, model.coef_, model.intercept_ = rows.classes, weight.numpy(), bias.numpy()
+        return model
+
+    def _store(self, rows: TrainingRows, sweep: Sweep, scores: np.ndarray) -> None:
+        shape = len(scores), len(self.l1_ratios_), len(self.Cs_)
+        paths = sweep.weight
+        if self.fit_intercept:
+            paths = torch.cat([paths, sweep.bias[..., None]], dim=-1)
+        self.classes_ = rows.classes
+        self.scores_, self.n_iter_ = scores.reshape(shape), sweep.n_iter.reshape(shape)
+        self.coefs_paths_ = paths.to(rows.X.dtype).unflatten(1, shape[1:]).numpy()
+        means = scores.mean(axis=0)  # (J,)
+        pairs = [(l1_ratio, C) for l1_ratio in self.l1_ratios_ for C in self.Cs_]
+        self.cv_results_ = {
+            "param_C": np.array([C for _, C in pairs]),
+            "param_l1_ratio": np.array([l1_ratio for l1_ratio, _ in pairs]),
+            "params": [{"C": C, "l1_ratio": l1_ratio} for l1_ratio, C in pairs],
+            **{f"split{i}_test_score": of_fold for i, of_fold in enumerate(scores)},
+            "mean_test_score": means,
+            "std_test_score": scores.std(axis=0),
+            "rank_test_score": rankdata(-means, method="min").astype(np.int32),
+        }
+
+    def _choose(self, scores: np.ndarray) -> None:
+        means = scores.mean(axis=0).reshape(self.scores_.shape[1:])  # (n_l1_ratios, n_cs)
+        i, j = np.unravel_index(means.argmax(), means.shape)
+        if self.refit == "1se":
+            errors = vars(self).pop("_standard_errors", None)
+            if errors is None:
+                errors = scores.std(axis=0, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.zeros(means.size)
+            within = np.flatnonzero(means[i] >= means[i, j] - errors.reshape(means.shape)[i, j])
+            j = within[self.Cs_[within].argmin()]
+        vars(self).pop("_standard_errors", None)
+        self.l1_ratio_, self.C_, self.best_score_ = float(self.l1_ratios_[i]), float(self.Cs_[j]), float(means[i, j])
+
+    def _finish(self, X, y, sample_weight, rows: TrainingRows, sweep: Sweep) -> None:
+        """The coefficients: of a fit of all rows from the folds' mean, or the mean of the best of each fold."""
+        weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
+        i, j = np.flatnonzero(self.l1_ratios_ == self.l1_ratio_)[0], np.flatnonzero(self.Cs_ == self.C_)[0]
+        if self.refit:
+            shared = ("fit_intercept", "class_weight", "label_smoothing", "solver", "tol", "max_iter", "verbose")
+            model = TorchSoftmaxClassifier(
+                C=self.C_, l1_ratio=self.l1_ratio_, **{name: getattr(self, name) for name in shared}
+            )
+            means = (t[:, i, j].mean(dim=0).numpy() for t in (weight, bias))
+            model.fit(X, y, sample_weight, *means)
+            for name in ("coef_", "intercept_", "converged_", "optimality_gap_"):
+                setattr(self, name, getattr(model, name))
+            return
+        best = [np.unravel_index(of_fold.argmax(), of_fold.shape) for of_fold in self.scores_]
+        pick = [(fold, *place) for fold, place in enumerate(best)]
+        self.coef_ = torch.stack([weight[place] for place in pick]).mean(dim=0).to(rows.X.dtype).numpy()
+        self.intercept_ = torch.stack([bias[place] for place in pick]).mean(dim=0).to(rows.X.dtype).numpy()
+        self.l1_ratio_ = float(np.mean([self.l1_ratios_[i] for i, _ in best]))
+        self.C_ = float(np.mean([self.Cs_[j] for _, j in best]))
+        self.best_score_ = float(np.mean([self.scores_[place] for place in pick]))
+        self.converged_, self.optimality_gap_ = bool(sweep.converged.all()), float("nan")
+
+    def _warn_unless_converged(self, sweep: Sweep) -> None:
+        if not sweep.converged.all():
+            warnings.warn(
+                f"{(~sweep.converged).sum()} of the {sweep.converged.size} models of the folds did not converge: by "
+                f"estimate they are up to {sweep.worst_gap:.1e} of the objective above its minimum (tol={self.tol:g}, "
+                f"max_iter={self.max_iter}). Raise max_iter, or raise tol if that will do.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+
+def _truth(rows: TrainingRows, y) -> Tensor:
+    """What the rows are, without smoothing: class indices (n,), or probabilities (n, K), or (n,) of two classes."""
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] > 1:
+        proba = torch.from_numpy(y.astype(np.float64))
+        return proba[:, 1] if rows.n_outputs == 1 else proba
+    return torch.from_numpy(np.searchsorted(rows.classes, y.ravel()))

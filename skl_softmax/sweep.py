@@ -1,0 +1,110 @@
+"""The models of all folds and all C over one X."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skl_softmax.data import linear, standardised, take_rows
+from skl_softmax.inputs import TrainingRows
+from skl_softmax.losses import loss_for
+from skl_softmax.objective import Objective
+from skl_softmax.solvers import SolveResult, SolverOptions, Status, choose_solver, find_solver
+from skl_softmax.training import make_stack
+
+# What the weights of the rows of the folds that are solved at the same time may take.
+WEIGHT_BYTES = 512 * 2**20
+# Entries of held-out rows and of their logits that are made at a time.
+SCORE_ENTRIES = 2**22
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Where the models of F folds and J penalties ended."""
+
+    weight: Tensor  # (F, J, K, d), float64
+    bias: Tensor  # (F, J, K)
+    n_iter: np.ndarray  # (F, J)
+    converged: np.ndarray  # (F, J), bool
+    worst_gap: float  # the largest estimate of (F - F*) / F
+
+
+def solve_sweep(
+    estimator, rows: TrainingRows, weights: Tensor, penalties: list[tuple[float, float]], done: Callable
+) -> Sweep:
+    """Solve for each fold, a row of ``weights`` (F, n), and each penalty (l1_ratio, C).
+
+    The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
+    X is not copied, and one model of the curvature serves all. From one C the next, weaker penalty is begun. ``done``
+    is called after each stack.
+    """
+    data = standardised(rows.X, estimator.fit_intercept)
+    n_folds, size = len(weights), max(1, WEIGHT_BYTES // (8 * weights.shape[1]))
+    shape = n_folds, len(penalties), rows.n_outputs
+    weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64)  # (F, J, K, d)
+    bias = torch.empty(shape, dtype=torch.float64)  # (F, J, K)
+    n_iter, converged, worst_gap = np.zeros(shape[:2], np.int32), np.zeros(shape[:2], bool), 0.0
+    for start in range(0, n_folds, size):
+        folds = slice(start, min(start + size, n_folds))
+        theta = torch.zeros(folds.stop - start, rows.n_outputs, data.n_columns, dtype=torch.float64)  # (M, K, p)
+        for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
+            objective = make_stack(rows, data, weights[folds], C, l1_ratio)
+            result = solve(estimator, objective, theta)
+            theta = result.theta
+            weight[folds, j], bias[folds, j] = data.from_theta(theta)
+            n_iter[folds, j] = result.n_iter
+            converged[folds, j] = [status is Status.CONVERGED for status in result.status]
+            gaps = result.gap / torch.tensor([curve[-1] for curve in result.loss_curve]).abs()
+            worst_gap = max(worst_gap, gaps.max().item())
+            done()
+    return Sweep(weight, bias, n_iter, converged, worst_gap)
+
+
+def solve(estimator, objective: Objective, theta: Tensor) -> SolveResult:
+    """Minimise a stack from θ as the estimator's parameters ask for."""
+    name = choose_solver(objective) if estimator.solver == "auto" else estimator.solver
+    note = print if estimator.verbose else None
+    options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, note=note)
+    options.say(f"{name}: {objective.n_models} models of {objective.n_parameters:,} parameters")
+    start = objective.centred(theta) if objective.is_smooth else theta
+    return find_solver(name).minimise(objective, start, options)
+
+
+def held_out_scores(
+    X: Tensor, sweep: Sweep, targets: Tensor, weights: Tensor, tests: list[np.ndarray], measure: Callable
+) -> np.ndarray:
+    """Mean of a measure over the held-out rows of each fold, for each penalty: (F, J), from one pass over X.
+
+    ``targets`` are class indices (n,) or probabilities (n, K), ``weights`` (n,) what the rows count in the mean;
+    ``measure`` takes logits (J, K, rows) and targets (1, 1 or K, rows) and gives (J, rows).
+    """
+    scores = np.empty(sweep.n_iter.shape)
+    for fold, test in enumerate(tests):
+        weight, bias = sweep.weight[fold], sweep.bias[fold]  # (J, K, d), (J, K)
+        sums, total = 0.0, 0.0
+        for index in torch.from_numpy(test).split(max(1, SCORE_ENTRIES // (X.shape[1] + bias.numel()))):
+            logits = linear(take_rows(X, index), weight.flatten(0, 1), bias.flatten())  # (rows, J K)
+            logits = logits.T.unflatten(0, bias.shape)  # (J, K, rows)
+            found = targets[index]
+            found = found[None, None] if found.ndim == 1 else found.T[None]
+            sums = sums + measure(logits, found) @ weights[index]  # (J,)
+            total += weights[index].sum()
+        scores[fold] = (sums / total).numpy()
+    return scores
+
+
+def negative_log_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Minus the loss (J, rows) of logits (J, K, rows)."""
+    n_outputs = logits.shape[1]
+    targets = targets.to(logits.dtype) if n_outputs == 1 else targets
+    return -loss_for(n_outputs).value_and_residual(logits, targets)[0][:, 0]
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Whether (J, rows) the most probable class is that of the target."""
+    found = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (J, rows)
+    if targets.is_floating_point():
+        targets = targets.argmax(dim=1, keepdim=True) if targets.shape[1] > 1 else targets > 0.5
+    return (found == targets[:, 0].long()).double()

@@ -1,0 +1,278 @@
+"""The sweep over folds and C against the plain loop."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from reference import relative_error
+from scipy.sparse import csr_array
+from sklearn.callback import ScoringMonitor
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import get_scorer, log_loss
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    LeaveOneOut,
+    PredefinedSplit,
+    RepeatedStratifiedKFold,
+    StratifiedKFold,
+)
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, sweep
+
+CS = (0.01, 1.0, 100.0)
+
+
+@parametrize_with_checks([TorchSoftmaxClassifierCV(Cs=3, cv=3)])
+def test_scikit_learn_estimator(estimator, check):
+    check(estimator)
+
+
+def separate(X, y, folds, Cs, sample_weight=None, l1_ratios=(0.0,), **parameters):
+    """Coefficients of one fit after the other, (F, L, J, K, d + 1)."""
+    paths = []
+    for train, _ in folds:
+        weights = None if sample_weight is None else sample_weight[train]
+        models = [
+            [TorchSoftmaxClassifier(C=C, l1_ratio=r, **parameters).fit(X[train], y[train], weights) for C in Cs]
+            for r in l1_ratios
+        ]
+        paths.append([[np.column_stack([m.coef_, m.intercept_]) for m in row] for row in models])
+    return np.array(paths)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "weighted", "float32", "balanced", "smoothed"])
+@pytest.mark.parametrize("l1_ratios", [(0.0,), (0.0, 0.5, 1.0)])
+def test_coefficients_are_those_of_separate_fits(problem, kind, l1_ratios):
+    X, y, sample_weight = problem
+    X = StandardScaler().fit_transform(X)
+    folds = list(StratifiedKFold(3).split(X, y))
+    parameters = {"tol": 1e-12}
+    weights = sample_weight if kind == "weighted" else None
+    if kind == "sparse":
+        X = csr_array(np.where(np.abs(X) < 0.5, 0.0, X))
+    elif kind == "float32":
+        X = X.astype(np.float32)
+    elif kind == "balanced":
+        parameters["class_weight"] = "balanced"
+    elif kind == "smoothed":
+        parameters["label_smoothing"] = 0.1
+    model = TorchSoftmaxClassifierCV(Cs=CS, l1_ratios=l1_ratios, cv=folds, **parameters).fit(X, y, weights)
+    expected = separate(X, y, folds, CS, weights, l1_ratios, **parameters)
+    assert model.coefs_paths_.shape == expected.shape
+    for place in np.ndindex(expected.shape[:3]):
+        found, wanted = model.coefs_paths_[place], expected[place]
+        assert np.abs(found - wanted).max() <= 1e-5 * max(np.abs(wanted).max(), 1e-3)
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_choice_is_that_of_a_grid_search(load):
+    X, y = load(return_X_y=True)
+    Cs = np.logspace(-4, 4, 10)
+    search = GridSearchCV(TorchSoftmaxClassifier(), {"C": Cs}, scoring="neg_log_loss", cv=5).fit(X, y)
+    model = TorchSoftmaxClassifierCV().fit(X, y)
+    assert search.best_params_["C"] == model.C_
+    np.testing.assert_allclose(model.cv_results_["mean_test_score"], search.cv_results_["mean_test_score"], atol=1e-4)
+    assert relative_error(model.coef_, search.best_estimator_.coef_) < 1e-3
+    assert model.best_score_ == pytest.approx(search.best_score_, abs=1e-4)
+
+
+def test_it_is_exact_on_data_of_every_solver(monkeypatch):
+    """L-BFGS with one curvature for all folds, in groups of folds that fit the budget of memory."""
+    X, y = load_digits(return_X_y=True)
+    folds = list(StratifiedKFold(3).split(X, y))
+    parameters = {"Cs": (1e-3, 1.0), "cv": folds, "tol": 1e-10}
+    model = TorchSoftmaxClassifierCV(solver="lbfgs", **parameters).fit(X, y)
+    assert relative_error(model.coefs_paths_, separate(X, y, folds, (1e-3, 1.0), tol=1e-11)) < 1e-4
+    monkeypatch.setattr(sweep, "WEIGHT_BYTES", 8 * len(y))
+    single = TorchSoftmaxClassifierCV(solver="lbfgs", **parameters).fit(X, y)
+    assert relative_error(single.coefs_paths_, model.coefs_paths_) < 1e-4
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "accuracy", "f1_macro", "roc_auc_ovr"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scores_are_those_of_scikit_learn(problem, scoring, weighted):
+    X, y, sample_weight = problem
+    weights = sample_weight if weighted else None
+    folds = list(StratifiedKFold(3).split(X, y))
+    model = TorchSoftmaxClassifierCV(Cs=CS, cv=folds, scoring=scoring, tol=1e-10).fit(X, y, weights)
+    for f, (train, test) in enumerate(folds):
+        for j, C in enumerate(CS):
+            of_train, of_test = (None, None) if weights is None else (weights[train], weights[test])
+            single = TorchSoftmaxClassifier(C=C, tol=1e-10).fit(X[train], y[train], of_train)
+            expected = get_scorer(scoring)(single, X[test], y[test], sample_weight=of_test)
+            assert model.scores_[f, 0, j] == pytest.approx(expected, rel=1e-5)
+
+
+def test_attributes_have_the_shapes_of_logistic_regression_cv(problem):
+    X, y, _ = problem
+    X = StandardScaler().fit_transform(X)
+    parameters = {"Cs": CS, "cv": 3, "scoring": "neg_log_loss", "l1_ratios": (0.0,)}
+    for refit in (True, False):
+        peer = LogisticRegressionCV(use_legacy_attributes=False, tol=1e-8, max_iter=5000, refit=refit, **parameters)
+        peer.fit(X, y)
+        ours = TorchSoftmaxClassifierCV(refit=refit, tol=1e-10, **parameters).fit(X, y)
+        for name in ("Cs_", "l1_ratios_", "scores_", "coefs_paths_", "n_iter_", "coef_", "intercept_"):
+            assert np.shape(getattr(ours, name)) == np.shape(getattr(peer, name)), name
+        np.testing.assert_allclose(ours.scores_, peer.scores_, rtol=1e-4)
+        assert pytest.approx(peer.C_) == ours.C_
+        assert relative_error(ours.coef_, peer.coef_) < 1e-3
+        assert type(ours.C_) is float
+
+
+def test_results_are_a_table():
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifierCV(Cs=4, l1_ratios=(0.0, 1.0), cv=3).fit(X, y)
+    frame = pd.DataFrame(model.cv_results_)
+    assert len(frame) == 8
+    best = frame.sort_values("rank_test_score").iloc[0]
+    assert (best["param_C"], best["param_l1_ratio"]) == (model.C_, model.l1_ratio_)
+    assert best["mean_test_score"] == model.best_score_ == frame["mean_test_score"].max()
+
+
+def test_one_standard_error_rule():
+    X, y = load_iris(return_X_y=True)
+    best = TorchSoftmaxClassifierCV(cv=10).fit(X, y)
+    simple = TorchSoftmaxClassifierCV(cv=10, refit="1se").fit(X, y)
+    scores = best.scores_[:, 0]
+    means, top = scores.mean(axis=0), scores.mean(axis=0).argmax()
+    limit = means[top] - scores[:, top].std(ddof=1) / np.sqrt(10)
+    assert simple.C_ == best.Cs_[means >= limit].min() < best.C_
+    assert relative_error(simple.coef_, TorchSoftmaxClassifier(C=simple.C_).fit(X, y).coef_) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "cv", [RepeatedStratifiedKFold(n_splits=3, n_repeats=2, random_state=0), KFold(4, shuffle=True, random_state=0)]
+)
+def test_any_splitter(cv):
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifierCV(Cs=CS, cv=cv, tol=1e-12).fit(X, y)
+    expected = separate(X, y, list(cv.split(X, y)), CS, tol=1e-12)
+    assert relative_error(model.coefs_paths_, expected) < 1e-5
+
+
+def test_one_validation_set():
+    X, y = load_iris(return_X_y=True)
+    held_out = np.where(np.arange(150) % 5 == 0, 0, -1)
+    model = TorchSoftmaxClassifierCV(Cs=CS, cv=PredefinedSplit(held_out), tol=1e-12).fit(X, y)
+    assert model.scores_.shape == (1, 1, 3)
+    single = TorchSoftmaxClassifier(tol=1e-12).fit(X[held_out < 0], y[held_out < 0])
+    assert model.scores_[0, 0, 1] == pytest.approx(
+        -log_loss(y[held_out == 0], single.predict_proba(X[held_out == 0])), rel=1e-5
+    )
+
+
+def test_a_fold_without_a_class():
+    """Its training rows say nothing of the class, which stays improbable and does not go away."""
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifierCV(Cs=CS, cv=KFold(3)).fit(X, y)  # without shuffling, each fold is a class
+    single = TorchSoftmaxClassifier(C=1.0).fit(X[50:], y[50:], classes=[0, 1, 2])
+    np.testing.assert_allclose(model.coefs_paths_[0, 0, 1, :, :4], single.coef_, atol=1e-3)
+    assert np.isfinite(model.scores_).all()
+    assert (model.scores_ < -2).all()
+
+
+def test_groups_and_weights_are_routed():
+    X, y = load_iris(return_X_y=True)
+    groups = np.arange(150) // 3 % 10
+    weights = np.random.default_rng(0).uniform(size=150)
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = get_scorer("neg_log_loss").set_score_request(sample_weight=True)
+        model = TorchSoftmaxClassifierCV(Cs=CS, cv=GroupKFold(5), scoring=scorer)
+        model.set_fit_request(sample_weight=True).fit(X, y, sample_weight=weights, groups=groups)
+    folds = list(GroupKFold(5).split(X, y, groups))
+    plain = TorchSoftmaxClassifierCV(Cs=CS, cv=folds).fit(X, y, weights)
+    np.testing.assert_allclose(model.scores_, plain.scores_)
+    with pytest.raises(ValueError, match="groups"):
+        TorchSoftmaxClassifierCV().fit(X, y, groups=groups)
+
+
+def test_soft_targets():
+    X, y = load_iris(return_X_y=True)
+    proba = TorchSoftmaxClassifier().fit(X, y).predict_proba(X)
+    folds = list(StratifiedKFold(3).split(X, y))
+    model = TorchSoftmaxClassifierCV(Cs=CS, cv=folds).fit(X, proba)
+    train, test = folds[0]
+    single = TorchSoftmaxClassifier().fit(X[train], proba[train])
+    expected = (proba[test] * single.predict_log_proba(X[test])).sum(axis=1).mean()
+    assert model.scores_[0, 0, 1] == pytest.approx(expected, rel=1e-4)
+    assert TorchSoftmaxClassifierCV(Cs=CS, cv=3).fit(X, proba).scores_.shape == (3, 1, 3)
+    two = TorchSoftmaxClassifierCV(Cs=CS, cv=3, scoring="accuracy").fit(
+        X, np.column_stack([proba[:, 0], 1 - proba[:, 0]])
+    )
+    assert two.scores_.max() > 0.9
+    with pytest.raises(ValueError, match="targets of its own"):
+        TorchSoftmaxClassifierCV(class_weight="balanced", cv=3).fit(X, proba)
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_approximate_leave_one_out_is_within_a_hundredth(load):
+    X, y = load(return_X_y=True)
+    Cs = (0.01, 0.1, 1.0)
+    approximate = TorchSoftmaxClassifierCV(Cs=Cs, cv="alo").fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exact = TorchSoftmaxClassifierCV(Cs=Cs, cv=LeaveOneOut(), refit=False, tol=1e-6).fit(X, y)
+    np.testing.assert_allclose(approximate.scores_[0, 0], exact.scores_.mean(axis=0)[0], rtol=0.01)
+    assert approximate.scores_.shape == (1, 1, 3)
+    by_accuracy = TorchSoftmaxClassifierCV(Cs=Cs, cv="alo", scoring="accuracy", refit="1se").fit(X, y)
+    assert 0.8 < by_accuracy.best_score_ <= 1
+
+
+def test_approximate_leave_one_out_says_where_it_ends():
+    X, y = load_iris(return_X_y=True)
+    for parameters in ({"l1_ratios": (0.5,)}, {"scoring": "f1_macro"}):
+        with pytest.raises(ValueError, match="cv='alo' needs"):
+            TorchSoftmaxClassifierCV(cv="alo", **parameters).fit(X, y)
+    with pytest.raises(ValueError, match=r"at most 1200 parameters \(here 3003"):
+        TorchSoftmaxClassifierCV(cv="alo").fit(np.random.default_rng(0).normal(size=(150, 1000)), y)
+
+
+def test_callbacks_are_told_of_every_penalty():
+    class Counter(ScoringMonitor):
+        ended = 0
+
+        def on_fit_task_end(self, *args, **kwargs):
+            Counter.ended += 1
+            return False
+
+    X, y = load_iris(return_X_y=True)
+    TorchSoftmaxClassifierCV(Cs=4, cv=3).set_callbacks(Counter(scoring="accuracy")).fit(X, y)
+    assert Counter.ended == 4 + 1
+
+
+def test_a_failing_fit_leaves_the_old_one():
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifierCV(Cs=CS, cv=3).fit(X, y)
+    before = dict(vars(model))
+    bad = X.copy()
+    bad[3, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(bad, y)
+    assert all(vars(model)[name] is value for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"Cs": (1.0, -1.0)}, "Cs must be positive numbers"),
+        ({"l1_ratios": (2.0,)}, "l1_ratios must be numbers from 0 to 1"),
+        ({"l1_ratios": (0.5,), "solver": "newton"}, "takes no L1 penalty"),
+    ],
+)
+def test_bad_parameters(parameters, message):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=message):
+        TorchSoftmaxClassifierCV(**parameters).fit(X, y)
+
+
+def test_models_that_do_not_converge_are_counted():
+    X, y = load_wine(return_X_y=True)
+    with pytest.warns(UserWarning, match=r"of the 15 models of the folds did not converge.*Raise max_iter"):
+        TorchSoftmaxClassifierCV(Cs=CS, max_iter=2, refit=False).fit(X, y)
