@@ -69,7 +69,7 @@ def settings(X, n_classes):
     """Names of peers, with the calls that make them, from quick and rough to slow and exact."""
     small = not sp.issparse(X) and X.shape[1] * n_classes <= 2000
     jobs = (1, 2) if X.shape[0] * X.shape[1] < SMALL else (2,)
-    solvers = {"newton-cholesky": (1e-4, 1e-7), "lbfgs": (1e-4, 1e-6), "newton-cg": (1e-4,)}
+    solvers = {"newton-cholesky": (1e-4, 1e-7, 1e-10), "lbfgs": (1e-4, 1e-6), "newton-cg": (1e-4,)}
     for solver, tols in solvers.items():
         if solver != "newton-cholesky" or small:
             for n_jobs in jobs:

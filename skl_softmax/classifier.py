@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from torch import Tensor
 
 from skl_softmax import start
+from skl_softmax.export import ExportMixin
 from skl_softmax.inputs import (
     TrainingRows,
     check_training_rows,
@@ -37,7 +38,7 @@ from skl_softmax.training import (
 from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
 
 
-class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimator):
+class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor, BaseEstimator):
     r"""Softmax regression: multinomial logistic regression, trained by torch.
 
     With logits :math:`z_i = W x_i + b`, row weights :math:`s_i` (``sample_weight`` times class weight) and
@@ -126,7 +127,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        W, float32 if X was, else float64.
+        W, float64 if X was, float32 if it had less.
     intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
         b; zeros without intercept.
     n_features_in_ : int
@@ -243,9 +244,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            Training rows. float32 stays float32; other types become float64. Sparse X (CSR; others are converted) is
-            never made dense.
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+            Training rows. float32 and half precision stay as they are; other types become float64. Sparse X (CSR;
+            others are converted) is never made dense. Tensors on another device are copied to the CPU.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels of any kind: strings, numbers, bools. Or, with a column for each class, the probabilities of the
             classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as one row of each class,
@@ -311,7 +312,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
             The batch. It is itself taken in batches of ``batch_size``.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels or probabilities of the classes, as in ``fit``.
@@ -401,8 +402,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, LinearPredictor, BaseEstimato
         """What prediction needs."""
         return {
             "classes_": rows.classes,
-            "coef_": weight.to(rows.X.dtype).numpy(),  # (K, d)
-            "intercept_": bias.to(rows.X.dtype).numpy(),  # (K,)
+            "coef_": weight.to(rows.dtype).numpy(),  # (K, d)
+            "intercept_": bias.to(rows.dtype).numpy(),  # (K,)
         }
 
     def _store(self, rows: TrainingRows, weight: Tensor, bias: Tensor, result: SolveResult) -> None:

@@ -19,8 +19,10 @@ from torch import Tensor
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.curvature import DENSE_LIMIT
 from skl_softmax.data import standardised
+from skl_softmax.export import ExportMixin
 from skl_softmax.inputs import (
     TrainingRows,
+    as_arrays,
     check_training_rows,
     fold_weights,
     part_of,
@@ -36,7 +38,7 @@ from skl_softmax.training import make_stack
 MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accuracy": accuracy}
 
 
-class TorchSoftmaxClassifierCV(CallbackSupportMixin, LinearPredictor, BaseEstimator):
+class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredictor, BaseEstimator):
     r"""Softmax regression that chooses ``C`` (and ``l1_ratio``) by cross-validation.
 
     The models of all folds are solved together, as weights of the rows of one X: every evaluation is one product for
@@ -251,7 +253,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, LinearPredictor, BaseEstima
     def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
         if self.cv == "alo":
             return []
-        labels = y if truth.ndim == 1 else None
+        labels = as_arrays(y) if truth.ndim == 1 else None
         splitter = check_cv(self.cv, labels, classifier=labels is not None)
         return list(splitter.split(X, labels, **for_splitter))
 
@@ -325,7 +327,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, LinearPredictor, BaseEstima
             paths = torch.cat([paths, sweep.bias[..., None]], dim=-1)
         self.classes_ = rows.classes
         self.scores_, self.n_iter_ = scores.reshape(shape), sweep.n_iter.reshape(shape)
-        self.coefs_paths_ = paths.to(rows.X.dtype).unflatten(1, shape[1:]).numpy()
+        self.coefs_paths_ = paths.to(rows.dtype).unflatten(1, shape[1:]).numpy()
         means = scores.mean(axis=0)  # (J,)
         pairs = [(l1_ratio, C) for l1_ratio in self.l1_ratios_ for C in self.Cs_]
         self.cv_results_ = {
@@ -366,8 +368,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, LinearPredictor, BaseEstima
             return
         best = [np.unravel_index(of_fold.argmax(), of_fold.shape) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
-        self.coef_ = torch.stack([weight[place] for place in pick]).mean(dim=0).to(rows.X.dtype).numpy()
-        self.intercept_ = torch.stack([bias[place] for place in pick]).mean(dim=0).to(rows.X.dtype).numpy()
+        self.coef_ = torch.stack([weight[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
+        self.intercept_ = torch.stack([bias[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
         self.l1_ratio_ = float(np.mean([self.l1_ratios_[i] for i, _ in best]))
         self.C_ = float(np.mean([self.Cs_[j] for _, j in best]))
         self.best_score_ = float(np.mean([self.scores_[place] for place in pick]))
@@ -386,7 +388,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, LinearPredictor, BaseEstima
 
 def _truth(rows: TrainingRows, y) -> Tensor:
     """What the rows are, without smoothing: class indices (n,), or probabilities (n, K), or (n,) of two classes."""
-    y = np.asarray(y)
+    y = np.asarray(as_arrays(y))
     if y.ndim == 2 and y.shape[1] > 1:
         proba = torch.from_numpy(y.astype(np.float64))
         return proba[:, 1] if rows.n_outputs == 1 else proba

@@ -15,26 +15,40 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import _safe_indexing, check_random_state, compute_class_weight
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_method_params, _check_sample_weight, check_array, validate_data
+from sklearn.utils.validation import (
+    _check_method_params,
+    _check_sample_weight,
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
 from torch import Tensor
 
-from skl_softmax.data import as_tensor, csr_tensor
+from skl_softmax.data import as_tensor, csr_tensor, scipy_matrix, widened
 
 # What X may be, for scikit-learn's validation.
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
 # How far from 1 the probabilities in a row of y may sum up to; they are then divided by the sum.
 SUM_TOLERANCE = 1e-4
+# Rows in half precision that are checked at a time.
+HALF_ROWS = 2**16
 
 
 @dataclass(frozen=True)
 class TrainingRows:
     """Rows that count (weight > 0), ready for the objective."""
 
-    X: Tensor  # (n, d), float32 or float64
+    X: Tensor  # (n, d), of any floating-point type
     targets: Tensor  # (n,) of class indices, or probabilities in float64: (n,) of the second of two classes or (n, K)
     weights: Tensor  # (n,), float64
     classes: np.ndarray  # (n_classes,)
     label_proba: Tensor | None = None  # (K, K), what class indices stand for if labels are smoothed
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what coefficients are stored: float32 unless X is float64."""
+        return widened(self.X.dtype)
 
     @property
     def n_outputs(self) -> int:
@@ -50,8 +64,14 @@ def check_training_rows(
     ``n_features_in_`` and ``feature_names_in_`` are set, or without ``reset`` X is checked against them.
     ``for_folds`` keeps the rows of weight zero and leaves "balanced" weights of classes to `fold_weights`.
     """
+    X, y, sample_weight = as_arrays(X), as_arrays(y), as_arrays(sample_weight)
     is_soft = has_columns(y)
-    X, y = validate_data(estimator, X, y, **ROWS, order="C", multi_output=is_soft, reset=reset)
+    if isinstance(X, Tensor):
+        check_half_rows(estimator, X, reset)
+        y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else column_or_1d(y, warn=True)
+        check_consistent_length(X, y)
+    else:
+        X, y = validate_data(estimator, X, y, **ROWS, order="C", multi_output=is_soft, reset=reset)
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
     if is_soft:
         y, classes = _check_probabilities(y, classes)
@@ -70,19 +90,62 @@ def check_training_rows(
     if not counts.any():
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
     if not counts.all():  # left out, so that they have no influence at all, not even on rounding
-        X, targets, weights = X[counts], targets[counts], weights[counts]
+        X, targets, weights = _some_rows(X, counts), targets[counts], weights[counts]
     rows = TrainingRows(as_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), classes)
     return _with_label_proba(rows, label_proba, estimator.label_smoothing)
 
 
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
     """Check X against what the estimator was fitted on."""
+    X = as_arrays(X)
+    if isinstance(X, Tensor):
+        check_half_rows(estimator, X, reset=False)
+        return X
     return as_matrix(validate_data(estimator, X, reset=False, **ROWS))
+
+
+def as_arrays(X):
+    """A tensor as the array or sparse matrix that shares its memory; arrays in half precision as such a tensor.
+
+    What is not on the CPU is copied there. Other things are left alone.
+    """
+    if isinstance(X, np.ndarray) and X.dtype == np.float16:
+        return as_tensor(X)
+    if not isinstance(X, Tensor):
+        return X
+    X = X.detach().cpu()
+    if X.layout == torch.sparse_coo:
+        X = X.coalesce().to_sparse_csr()
+    if X.layout == torch.sparse_csr:
+        return scipy_matrix(X.to(widened(X.dtype)))
+    if X.layout != torch.strided:
+        raise TypeError(f"A tensor of layout {X.layout} is not supported: pass a dense one, CSR or COO.")
+    return X if X.dtype in (torch.float16, torch.bfloat16) else X.numpy()
+
+
+def as_given(result: Tensor, X):
+    """A result as X was given: a tensor on its device, or an array."""
+    return result.to(X.device) if isinstance(X, Tensor) else result.numpy()
+
+
+def check_half_rows(estimator: BaseEstimator, X: Tensor, reset: bool) -> None:
+    """Check dense X in half precision, which NumPy and scikit-learn would widen or do not know."""
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(f"X must have rows and columns, but its shape is {tuple(X.shape)}.")
+    validate_data(estimator, X, skip_check_array=True, reset=reset)
+    for start in range(0, len(X), HALF_ROWS):
+        wrong = ~X[start : start + HALF_ROWS].isfinite().all(dim=1)
+        if wrong.any():
+            raise ValueError(f"X holds NaN or infinity in row {start + int(wrong.long().argmax())}.")
+
+
+def _some_rows(X, mask: np.ndarray):
+    return X[torch.from_numpy(mask)] if isinstance(X, Tensor) else X[mask]
 
 
 def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Check initial coefficients given by the user."""
-    value = check_array(value, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)
+    value = check_array(as_arrays(value), dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)
     if value.shape != shape:
         raise ValueError(
             f"{name} has shape {value.shape}, but these data call for {shape}: one row for each class (one for two "
@@ -127,6 +190,8 @@ def dense_array(X) -> np.ndarray:
 
 def as_matrix(X) -> Tensor:
     """X as a tensor that shares its memory; sparse X in compressed rows, with sorted and unique entries."""
+    if isinstance(X, Tensor):
+        return X
     if not issparse(X):
         return as_tensor(X)
     if not X.has_canonical_format:
@@ -233,7 +298,9 @@ def routed_parameters(estimator: BaseEstimator, sample_weight, parameters: dict)
 
 def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:
     """Some rows of what the user passed."""
-    return _safe_indexing(X, index), _safe_indexing(y, index), _check_method_params(X, parameters, index)
+    X, y = (as_arrays(part) for part in (X, y))
+    rows = X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
+    return rows, _safe_indexing(y, index), _check_method_params(X, parameters, index)
 
 
 def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

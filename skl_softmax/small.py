@@ -15,7 +15,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from skl_softmax.curvature import factorise
-from skl_softmax.data import Data
+from skl_softmax.data import Data, widened
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.quadratic import DenseModel, Models
 
@@ -107,7 +107,7 @@ class SmallObjective(Objective):
     def _rows(self) -> np.ndarray:
         data = self.data
         rows = np.ones((data.n_rows, data.n_columns))  # (n, p)
-        np.subtract(data.X.numpy(), data.mean.numpy(), out=rows[:, : data.X.shape[1]])
+        np.subtract(data.X.to(widened(data.X.dtype)).numpy(), data.mean.numpy(), out=rows[:, : data.X.shape[1]])
         rows[:, : data.X.shape[1]] /= data.scale.numpy()
         return rows
 

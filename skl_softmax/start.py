@@ -11,7 +11,7 @@ from skl_softmax.inputs import TrainingRows, check_start, dense_array
 
 def zeros(rows: TrainingRows) -> tuple[Tensor, Tensor]:
     """Equal probabilities for all classes."""
-    weight = torch.zeros(rows.n_outputs, rows.X.shape[1], dtype=rows.X.dtype)  # (K, d)
+    weight = torch.zeros(rows.n_outputs, rows.X.shape[1], dtype=rows.dtype)  # (K, d)
     return weight, weight.new_zeros(rows.n_outputs)  # (K, d), (K,)
 
 
@@ -23,7 +23,7 @@ def drawn(rows: TrainingRows, fit_intercept: bool, generator: torch.Generator) -
     if fit_intercept:
         bound = 1 / sqrt(n_features)
         nn.init.uniform_(bias, -bound, bound, generator=generator)
-    return weight.to(rows.X.dtype), bias.to(rows.X.dtype)
+    return weight.to(rows.dtype), bias.to(rows.dtype)
 
 
 def continued(rows: TrainingRows, estimator, known: dict) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ def continued(rows: TrainingRows, estimator, known: dict) -> tuple[Tensor, Tenso
     found[np.ix_(new, places)], offsets[new] = weight[np.ix_(old, columns)], bias[old]
     if rows.n_outputs == 1:
         found, offsets = found[1:] - found[:1], offsets[1:] - offsets[:1]
-    return torch.from_numpy(found).to(rows.X.dtype), torch.from_numpy(offsets).to(rows.X.dtype)
+    return torch.from_numpy(found).to(rows.dtype), torch.from_numpy(offsets).to(rows.dtype)
 
 
 def _columns(estimator, known: dict) -> tuple[list[int], list[int]]:

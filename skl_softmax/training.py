@@ -206,7 +206,7 @@ class Stream:
     def _key_of(estimator, rows: TrainingRows) -> tuple:
         any_units = takes_any_units(estimator)
         solver = estimator.solver if isinstance(estimator.solver, str) else estimator.solver.__name__
-        dtype = "torch.float64" if any_units else str(rows.X.dtype)
+        dtype = "torch.float64" if any_units else str(rows.dtype)
         return (
             solver,
             estimator.momentum > 0,

@@ -19,6 +19,7 @@ ALLOWED = {
         "classifier",
         "curvature",
         "data",
+        "export",
         "inputs",
         "leave_one_out",
         "predictor",
@@ -27,7 +28,9 @@ ALLOWED = {
     },
     "sweep": {"data", "inputs", "losses", "objective", "solvers", "training"},
     "leave_one_out": {"curvature", "objective"},
-    "classifier": {"inputs", "predictor", "solvers", "start", "training", "watch"},
+    "export": {"data", "inputs"},
+    "onnx": {"classifier", "classifier_cv"},
+    "classifier": {"export", "inputs", "predictor", "solvers", "start", "training", "watch"},
     "predictor": {"data", "inputs", "losses"},
     "training": {"data", "inputs", "objective", "small", "solvers"},
     "watch": {"data", "inputs", "losses", "solvers"},
@@ -94,6 +97,7 @@ def test_every_parameter_is_documented(estimator):
 
 
 def test_import_brings_no_optional_package():
-    code = "import sys, skl_softmax; print([m for m in ('matplotlib', 'skorch', 'dask') if m in sys.modules])"
+    names = ("matplotlib", "skorch", "dask", "skl2onnx", "onnx", "skops")
+    code = f"import sys, skl_softmax; print([m for m in {names} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"

@@ -163,6 +163,11 @@ class Data:
         raise NotImplementedError
 
 
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """In what coefficients are stored and products computed at least: float32 for half precision."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+
+
 def as_tensor(array: np.ndarray) -> Tensor:
     """A tensor that shares the memory of an array, read-only arrays included, of which torch warns."""
     if any(stride < 0 for stride in array.strides):

@@ -102,7 +102,7 @@ class SparseData(Data):
     def restrict(self, features: Tensor) -> "SparseData":
         if len(features) == self.X.shape[1]:
             return self
-        X = csr_tensor(_scipy(self.X)[:, features.numpy()])
+        X = csr_tensor(scipy_matrix(self.X)[:, features.numpy()])
         return replace(self, X=X, mean=self.mean[features], scale=self.scale[features])
 
     @property
@@ -118,7 +118,7 @@ class SparseData(Data):
         if columns is None:
             columns = torch.arange(self.n_columns)
         features = columns[columns < x.shape[1]].numpy()
-        dense = torch.from_numpy(_scipy(x)[:, features].toarray()).double()
+        dense = torch.from_numpy(scipy_matrix(x)[:, features].toarray()).double()
         return torch.cat([dense, dense.new_ones(len(dense), len(columns) - len(features))], dim=1)  # (rows, columns)
 
     def column_norms(self, weights: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class SparseData(Data):
 
     def block(self, rows: slice) -> SparseBlock:
         x = self._rows(rows)
-        return SparseBlock(rows, x, csr_tensor(_scipy(x).T.tocsr()))
+        return SparseBlock(rows, x, csr_tensor(scipy_matrix(x).T.tocsr()))
 
     def _rows(self, rows: slice) -> Tensor:
         ends = self.X.crow_indices()[rows.start : rows.stop + 1]
@@ -157,10 +157,10 @@ def product_with_sparse(X: Tensor, weight: Tensor) -> Tensor:
     """X Wᵀ, (n, K), of rows of any storage and W in compressed rows."""
     if X.layout == torch.strided:
         return (weight @ X.T).T
-    return torch.from_numpy((_scipy(X) @ _scipy(weight).T).toarray())
+    return torch.from_numpy((scipy_matrix(X) @ scipy_matrix(weight).T).toarray())
 
 
-def _scipy(x: Tensor) -> csr_array:
+def scipy_matrix(x: Tensor) -> csr_array:
     """A scipy matrix that shares the memory of a torch one."""
     return csr_array((x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy()), shape=x.shape)
 

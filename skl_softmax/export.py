@@ -1,0 +1,144 @@
+"""A fitted model as a torch module or as scikit-learn's `LogisticRegression`, and back."""
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skl_softmax.data import widened
+from skl_softmax.inputs import dense_array
+
+# Parameters that mean the same in `LogisticRegression`.
+SHARED = ("C", "l1_ratio", "fit_intercept", "class_weight", "warm_start", "random_state")
+
+
+class ExportMixin:
+    """What an estimator with ``classes_``, ``coef_`` and ``intercept_`` can be turned into, and made from."""
+
+    @property
+    def module_(self):
+        """A `torch.nn.Linear` that shares the memory of ``coef_`` and ``intercept_``: change one, change both.
+
+        After `sparsify`, a copy.
+        """
+        check_is_fitted(self)
+        n_outputs, n_features = self.coef_.shape
+        # skip_init, because Linear's own initialisation would draw from torch's global generator.
+        module = nn.utils.skip_init(nn.Linear, n_features, n_outputs, bias=self.fit_intercept)
+        module.weight = nn.Parameter(torch.from_numpy(np.require(dense_array(self.coef_), requirements="W")))
+        if self.fit_intercept:
+            module.bias = nn.Parameter(torch.from_numpy(np.require(self.intercept_, requirements="W")))
+        return module
+
+    def to_torch(self, share=True):
+        """The model as a module that gives probabilities.
+
+        Parameters
+        ----------
+        share : bool, default=True
+            Whether its parameters share the memory of ``coef_`` and ``intercept_``; else they are copies, which
+            training does not write back.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+            A linear layer and softmax over its outputs, or the sigmoid of its one output: then the probability
+            (n, 1) of ``classes_[1]``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skl_softmax import TorchSoftmaxClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> module = TorchSoftmaxClassifier().fit(X, y).to_torch()
+        >>> module(torch.from_numpy(X[:1])).argmax().item()
+        0
+        """
+        linear = self.module_
+        if not share:
+            linear.load_state_dict({name: tensor.clone() for name, tensor in linear.state_dict().items()}, assign=True)
+        return nn.Sequential(linear, nn.Sigmoid() if linear.out_features == 1 else nn.Softmax(dim=1))
+
+    @classmethod
+    def from_torch(cls, linear, classes):
+        """A fitted estimator with the parameters of a linear layer, copied.
+
+        Parameters
+        ----------
+        linear : torch.nn.Linear
+            One output for two classes, else one for each.
+        classes : array-like of shape (n_classes,)
+            Their labels, in the order of the outputs; for one output, that for which it is positive comes last.
+
+        Returns
+        -------
+        estimator : TorchSoftmaxClassifier
+            The estimator.
+        """
+        classes = np.asarray(classes)
+        n_outputs = 1 if len(classes) == 2 else len(classes)
+        if len(np.unique(classes)) != len(classes) or linear.out_features != n_outputs:
+            raise ValueError(
+                f"classes names {len(np.unique(classes))} different labels, for which the layer would have "
+                f"{n_outputs} outputs (one for two classes, else one each), but it has {linear.out_features}."
+            )
+        weight = linear.weight.detach().cpu()
+        bias = weight.new_zeros(n_outputs) if linear.bias is None else linear.bias.detach().cpu()
+        arrays = (tensor.to(widened(tensor.dtype)).numpy().copy() for tensor in (weight, bias))
+        return cls._fitted(classes, *arrays, fit_intercept=linear.bias is not None)
+
+    def to_sklearn(self):
+        """A fitted `sklearn.linear_model.LogisticRegression` with equal predictions.
+
+        Returns
+        -------
+        model : LogisticRegression
+            With copies of the coefficients, and the parameters that both have.
+        """
+        check_is_fitted(self)
+        shared = {name: value for name, value in self.get_params().items() if name in SHARED}
+        model = LogisticRegression(**shared)
+        model.classes_, model.coef_ = self.classes_.copy(), dense_array(self.coef_).copy()
+        model.intercept_ = self.intercept_.copy()
+        for name in ("n_features_in_", "feature_names_in_", "n_iter_"):
+            if hasattr(self, name):
+                setattr(model, name, getattr(self, name))
+        return model
+
+    @classmethod
+    def from_sklearn(cls, model):
+        """A fitted estimator with the coefficients of a `LogisticRegression`, copied, and equal predictions.
+
+        Parameters
+        ----------
+        model : LogisticRegression
+            A fitted one, or any linear classifier whose probabilities are the softmax, or for two classes the sigmoid,
+            of its logits.
+
+        Returns
+        -------
+        estimator : TorchSoftmaxClassifier
+            The estimator, with the parameters that both have.
+        """
+        check_is_fitted(model)
+        found = model.get_params()
+        parameters = {name: found[name] for name in SHARED if name in found}
+        estimator = cls._fitted(
+            model.classes_.copy(), dense_array(model.coef_).copy(), np.array(model.intercept_, ndmin=1), **parameters
+        )
+        if hasattr(model, "feature_names_in_"):
+            estimator.feature_names_in_ = model.feature_names_in_.copy()
+        return estimator
+
+    @classmethod
+    def _fitted(cls, classes: np.ndarray, coef: np.ndarray, intercept: np.ndarray, **parameters):
+        order = np.argsort(classes) if len(classes) > 2 else np.arange(2)
+        if len(classes) == 2 and classes[0] > classes[1]:
+            classes, coef, intercept = classes[::-1], -coef, -intercept
+        estimator = cls(**parameters)
+        estimator.classes_ = np.asarray(classes)[order]
+        places = order if len(classes) > 2 else [0]
+        estimator.coef_, estimator.intercept_ = coef[places], intercept.astype(coef.dtype)[places]
+        estimator.n_features_in_ = coef.shape[1]
+        return estimator

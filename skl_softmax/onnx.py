@@ -1,0 +1,50 @@
+"""ONNX, by a converter for skl2onnx."""
+
+from skl_softmax.classifier import TorchSoftmaxClassifier
+from skl_softmax.classifier_cv import TorchSoftmaxClassifierCV
+
+
+def register_onnx_converter() -> None:
+    """Teach `skl2onnx` the estimators of this package, so that it converts Pipelines that hold them.
+
+    They become what `LogisticRegression` becomes, with its options (``zipmap``, ``raw_scores``, ...). Needs the extra
+    ``export``.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without skl2onnx.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skl2onnx import to_onnx
+    >>> from skl_softmax import TorchSoftmaxClassifier
+    >>> from skl_softmax.onnx import register_onnx_converter
+    >>> register_onnx_converter()
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = make_pipeline(StandardScaler(), TorchSoftmaxClassifier()).fit(X, y)
+    >>> len(to_onnx(model, X[:1].astype("float32")).graph.output)
+    2
+    """
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
+    from skl2onnx.operator_converters.linear_classifier import convert_sklearn_linear_classifier
+
+    def convert(scope, operator, container) -> None:
+        ours = operator.raw_operator
+        operator.raw_operator = ours.to_sklearn()
+        try:
+            convert_sklearn_linear_classifier(scope, operator, container)
+        finally:
+            operator.raw_operator = ours
+
+    options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
+    options["raw_scores"] = [True, False]
+    for estimator in (TorchSoftmaxClassifier, TorchSoftmaxClassifierCV):
+        update_registered_converter(
+            estimator, f"SklSoftmax{estimator.__name__}", calculate_linear_classifier_output_shapes, convert,
+            options=options,
+        )  # fmt: skip

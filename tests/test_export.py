@@ -1,0 +1,135 @@
+"""Models that leave the package, and come back, predict the same."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import safetensors.torch
+import skops.io
+import torch
+from skl2onnx import to_onnx
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax.onnx import register_onnx_converter
+
+
+@pytest.fixture(params=["two", "three", "strings"])
+def fitted(request):
+    X, y = load_iris(return_X_y=True)
+    if request.param == "two":
+        X, y = X[:100] + np.random.default_rng(0).normal(size=(100, 4)), y[:100]
+    if request.param == "strings":
+        y = np.array(["setosa", "versicolor", "virginica"])[y]
+    return TorchSoftmaxClassifier().fit(X, y), X
+
+
+def probabilities(module, X):
+    proba = module(X).detach()
+    return torch.cat([1 - proba, proba], dim=1) if proba.shape[1] == 1 else proba
+
+
+def test_module_gives_the_probabilities(fitted):
+    model, X = fitted
+    found = probabilities(model.to_torch(), torch.from_numpy(X))
+    np.testing.assert_allclose(found.numpy(), model.predict_proba(X), rtol=1e-10)
+
+
+def test_module_shares_or_copies(fitted):
+    model, _ = fitted
+    before = model.coef_.copy()
+    with torch.no_grad():
+        model.to_torch(share=False)[0].weight += 1
+        np.testing.assert_array_equal(model.coef_, before)
+        model.to_torch()[0].weight += 1
+    np.testing.assert_array_equal(model.coef_, before + 1)
+
+
+def test_module_exports(fitted):
+    model, X = fitted
+    rows = torch.from_numpy(X)
+    program = torch.export.export(model.to_torch(), (rows,))
+    torch.testing.assert_close(program.module()(rows), model.to_torch()(rows))
+    compiled = torch.compile(model.to_torch(), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(rows), model.to_torch()(rows))
+
+
+def test_from_torch_and_back(fitted):
+    model, X = fitted
+    again = TorchSoftmaxClassifier.from_torch(model.module_, model.classes_)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert again.coef_ is not model.coef_
+    assert not np.shares_memory(again.coef_, model.coef_)
+
+
+def test_from_torch_sorts_classes():
+    torch.manual_seed(0)
+    linear, rows = torch.nn.Linear(4, 3), torch.randn(10, 4)
+    model = TorchSoftmaxClassifier.from_torch(linear, ["c", "a", "b"])
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    wanted = np.array(["c", "a", "b"])[linear(rows).argmax(dim=1)]
+    np.testing.assert_array_equal(model.predict(rows), wanted)
+    single = torch.nn.Linear(4, 1, bias=False).to(torch.bfloat16)
+    model = TorchSoftmaxClassifier.from_torch(single, [1, 0])
+    np.testing.assert_array_equal(model.predict(rows).numpy(), (single.float()(rows)[:, 0] <= 0).long().numpy())
+    assert not model.fit_intercept
+
+
+@pytest.mark.parametrize(("outputs", "classes"), [(2, ["a", "b"]), (3, ["a", "b"]), (3, ["a", "a", "b"])])
+def test_from_torch_wants_an_output_for_each_class(outputs, classes):
+    with pytest.raises(ValueError, match="classes names"):
+        TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, outputs), classes)
+
+
+def test_to_and_from_logistic_regression(fitted):
+    model, X = fitted
+    theirs = model.to_sklearn()
+    assert type(theirs) is LogisticRegression
+    np.testing.assert_allclose(theirs.predict_proba(X), model.predict_proba(X), rtol=1e-12)
+    np.testing.assert_array_equal(theirs.predict(X), model.predict(X))
+    again = TorchSoftmaxClassifier.from_sklearn(theirs)
+    np.testing.assert_array_equal(again.coef_, model.coef_)
+    assert again.get_params()["C"] == model.C
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize(
+    "estimator", [TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV(Cs=3, cv=3), TorchSoftmaxClassifier(l1_ratio=1.0)]
+)
+@pytest.mark.parametrize("kind", ["two", "three", "strings"])
+def test_pipelines_convert_to_onnx(estimator, kind):
+    register_onnx_converter()
+    X, y = load_iris(return_X_y=True)
+    if kind == "two":
+        X, y = X[50:], y[50:]
+    if kind == "strings":
+        y = np.array(["setosa", "versicolor", "virginica"])[y]
+    pipeline = make_pipeline(StandardScaler(), estimator).fit(X, y)
+    rows = X.astype(np.float32)
+    graph = to_onnx(pipeline, rows[:1], options={id(pipeline): {"zipmap": False}})
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    labels, proba = session.run(None, {"X": rows})
+    np.testing.assert_allclose(proba, pipeline.predict_proba(rows), atol=1e-5)
+    assert np.mean(labels == pipeline.predict(rows)) == 1
+
+
+@pytest.mark.parametrize("solver", ["auto", "adam"])
+def test_skops_files_need_no_trust_beyond_the_package(solver, tmp_path):
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifier(solver=solver, tol=0.3).fit(X, y)
+    skops.io.dump(model, tmp_path / "model.skops")
+    unknown = skops.io.get_untrusted_types(file=tmp_path / "model.skops")
+    assert all(name.startswith("skl_softmax.") for name in unknown)
+    again = skops.io.load(tmp_path / "model.skops", trusted=unknown)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_safetensors(tmp_path, fitted):
+    model, X = fitted
+    safetensors.torch.save_file(model.to_torch(share=False).state_dict(), tmp_path / "model.safetensors")
+    module = TorchSoftmaxClassifier.from_torch(model.module_, model.classes_).to_torch()
+    module.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
+    np.testing.assert_allclose(probabilities(module, torch.from_numpy(X)).numpy(), model.predict_proba(X), rtol=1e-10)

@@ -1,0 +1,156 @@
+"""Tensors in, tensors out; half precision as it is."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from reference import converged, objective, relative_error
+from sklearn.datasets import load_iris, make_classification
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from benchmarks.measure import PeakMemory
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+
+METHODS = ["decision_function", "predict_proba", "predict_log_proba", "predict"]
+HALF = [torch.float16, torch.bfloat16]
+
+
+def data(n_classes=3):
+    X, y = make_classification(300, 8, n_informative=6, n_classes=n_classes, random_state=0)
+    return X, y
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", METHODS)
+def test_outputs_are_as_inputs(n_classes, dtype, method):
+    X, y = data(n_classes)
+    X = torch.from_numpy(X).to(dtype)
+    model = TorchSoftmaxClassifier().fit(X, torch.from_numpy(y), torch.ones(len(y)))
+    found = getattr(model, method)(X)
+    assert isinstance(found, torch.Tensor)
+    assert not found.requires_grad
+    expected = getattr(model, method)(X.numpy())
+    assert isinstance(expected, np.ndarray)
+    np.testing.assert_array_equal(found.numpy(), expected)
+    assert isinstance(model.coef_, np.ndarray)
+    assert model.score(X, torch.from_numpy(y)) == model.score(X.numpy(), y)
+
+
+def test_strings_come_as_arrays():
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifier().fit(torch.from_numpy(X), np.array(["a", "b", "c"])[y])
+    assert isinstance(model.predict(torch.from_numpy(X)), np.ndarray)
+
+
+@pytest.mark.parametrize("to", [torch.Tensor.to_sparse_csr, torch.Tensor.to_sparse_coo])
+def test_sparse_tensors(to):
+    X, y = data()
+    X = torch.from_numpy(np.where(np.abs(X) < 1, 0, X))
+    dense, sparse = (TorchSoftmaxClassifier(tol=1e-10).fit(x, y) for x in (X, to(X)))
+    assert relative_error(sparse.coef_, dense.coef_) < 1e-4
+    assert isinstance(sparse.predict_proba(to(X)), torch.Tensor)
+    with pytest.raises(TypeError, match=r"layout torch\.sparse_csc"):
+        dense.predict(X.to_sparse_csc())
+
+
+def test_gradients_neither_leak_nor_matter():
+    X, y = data()
+    tensor = torch.from_numpy(X).requires_grad_()
+    before = tensor.detach().clone()
+    model = TorchSoftmaxClassifier().fit(tensor, torch.from_numpy(y))
+    np.testing.assert_array_equal(model.coef_, TorchSoftmaxClassifier().fit(X, y).coef_)
+    assert not model.predict_proba(tensor).requires_grad
+    assert tensor.grad is None
+    torch.testing.assert_close(tensor.detach(), before, rtol=0, atol=0)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("n_classes", [2, 5])
+@pytest.mark.parametrize("solver", ["auto", "newton", "lbfgs"])
+def test_half_precision_reaches_the_optimum_of_the_same_rows(dtype, n_classes, solver):
+    X, y = data(n_classes)
+    half = torch.from_numpy(X).to(dtype)
+    model = TorchSoftmaxClassifier(solver=solver).fit(half, y)
+    assert model.coef_.dtype == np.float32
+    exact = half.double().numpy()
+    best = objective(converged(exact, y), exact, y)
+    assert objective(model, exact, y) / best - 1 <= 1e-6
+    assert model.predict_proba(half).dtype == torch.float32
+    torch.testing.assert_close(
+        model.predict_proba(half).double(), torch.from_numpy(model.predict_proba(exact)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_arrays_in_half_precision():
+    X, y = data()
+    half = X.astype(np.float16)
+    model = TorchSoftmaxClassifier().fit(half, y)
+    assert isinstance(model.predict_proba(half), np.ndarray)
+    assert relative_error(model.coef_, TorchSoftmaxClassifier().fit(torch.from_numpy(half), y).coef_) == 0
+    weighted = TorchSoftmaxClassifier(l1_ratio=0.5).fit(half, y, np.arange(len(y)) % 3)
+    assert np.isfinite(weighted.coef_).all()
+    stream = TorchSoftmaxClassifier(solver="sgd").partial_fit(half, y, classes=[0, 1, 2])
+    assert stream.partial_fit(half, y).score(half, y) > 0.4
+
+
+def test_half_precision_is_never_widened_as_a_whole():
+    X = torch.randn(10**6, 64, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))  # 128 MB
+    y = (X[:, :3].float() + torch.randn(10**6, 3, generator=torch.Generator().manual_seed(1))).argmax(dim=1)
+    TorchSoftmaxClassifier().fit(X[:1000], y[:1000])
+    with PeakMemory() as peak:
+        model = TorchSoftmaxClassifier().fit(X, y)
+        model.predict(X[:10])
+    assert model.converged_
+    if peak.bytes is not None:
+        assert peak.bytes < 1.5 * X.nbytes  # a copy in float32 alone would be twice X
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (torch.tensor([[1.0, float("nan")], [1, 2]]).half(), "NaN or infinity in row 0"),
+        (torch.ones(2, dtype=torch.bfloat16), "must have rows and columns"),
+        (torch.ones(2, 3, dtype=torch.float16), "3 features"),
+    ],
+)
+def test_bad_half_precision(X, message):
+    model = TorchSoftmaxClassifier().fit(np.array([[0.0, 1], [1, 0]]), [0, 1])
+    with pytest.raises(ValueError, match=message):
+        model.predict(X)
+
+
+def test_tensors_in_pipelines_searches_and_sweeps():
+    X, y = (torch.from_numpy(part) for part in data())
+    pipeline = make_pipeline(FunctionTransformer(lambda x: x / 2), TorchSoftmaxClassifier()).fit(X, y)
+    assert isinstance(pipeline.predict_proba(X), torch.Tensor)
+    search = GridSearchCV(TorchSoftmaxClassifier(), {"C": [0.1, 1.0]}, cv=3, scoring="neg_log_loss").fit(
+        X.numpy(), y.numpy()
+    )
+    for scoring in ("neg_log_loss", "f1_macro"):
+        for X_ in (X, X.numpy(), X.to(torch.bfloat16)):
+            model = TorchSoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3, scoring=scoring).fit(X_, y)
+            assert model.scores_.shape == (3, 1, 2)
+    assert search.best_params_["C"] == TorchSoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3).fit(X, y).C_
+
+
+def test_early_stopping_and_warm_starts_take_tensors():
+    X, y = (torch.from_numpy(part) for part in data())
+    for dtype in (torch.float64, torch.bfloat16):
+        model = TorchSoftmaxClassifier(early_stopping=True, random_state=0, warm_start=True).fit(X.to(dtype), y)
+        assert model.fit(X.to(dtype), y).score(X.to(dtype), y) > 0.5
+
+
+def test_small_copies_only():
+    """Tensors share their memory with what is fitted."""
+    X = torch.randn(100_000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = (X[:, 0] > 0).long()
+    tracemalloc.start()
+    TorchSoftmaxClassifier().fit(X, y)
+    _, peak = tracemalloc.get_traced_memory()  # of NumPy
+    tracemalloc.stop()
+    assert peak < 0.7 * X.nbytes
