@@ -145,11 +145,11 @@ def _portion_of_hessian(design: Tensor, proba: Tensor, weights: Tensor) -> tuple
     if n_outputs == 1:
         return design.new_zeros(n_models, n_columns, n_columns), weighted * (1 - proba)[:, :, None] @ design
     products = proba[:, :, None] * columns  # (M, K, p, rows)
-    matrices = [-_symmetric_product(a, b) for a, b in zip(weighted.flatten(1, 2), products.flatten(1, 2), strict=True)]
+    matrices = [-symmetric_product(a, b) for a, b in zip(weighted.flatten(1, 2), products.flatten(1, 2), strict=True)]
     return torch.stack(matrices), weighted @ design
 
 
-def _symmetric_product(left: Tensor, right: Tensor) -> Tensor:
+def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
     """The product left @ right.T, which is symmetric, from little more than its upper triangle."""
     size = len(left)
     if size <= SMALLEST_STRIP:

@@ -126,13 +126,13 @@ def _restricted(objective, proba: Tensor, model: int, working: Tensor) -> DenseM
     blocks = _diagonal_blocks(matrix, counts)
     for rows in curvature.portions(objective.n_rows, 3 * len(outputs)):
         p, share = proba[:, rows], shares[rows]  # (K, rows), (rows,)
-        design = objective.data.design(rows, used)[:, place]  # (rows, q)
+        x = objective.data.design(rows, used).T.contiguous()[place]  # (q, rows)
         spread = share * (p * (1 - p) if len(p) == 1 else p)  # (K, rows)
-        for k, x in enumerate(design.split(counts, dim=1)):
-            blocks[k].addmm_((x * spread[k][:, None]).T, x)
+        for k, of_output in enumerate(x.split(counts)):
+            blocks[k].addmm_(of_output * spread[k], of_output.T)
         if len(p) > 1:
-            design = design.mul_(p.T[:, outputs])
-            matrix.addmm_((design * share[:, None]).T, design, alpha=-1)
+            products = x.mul_(p[outputs])  # (q, rows)
+            matrix -= curvature.symmetric_product(products * share, products)
     return DenseModel(_definite(objective, model, matrix, columns), outputs * working.shape[1] + columns)
 
 
