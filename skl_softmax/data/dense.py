@@ -49,7 +49,12 @@ class DenseBlock:
 
 @dataclass(frozen=True)
 class DenseData(Data):
-    """Dense X in memory."""
+    """Dense X in memory.
+
+    ``is_copy`` says that X is a part of what the user gave, in which case the design is kept whatever its size.
+    """
+
+    is_copy: bool = False
 
     @classmethod
     def standardised(cls, X: Tensor, fit_intercept: bool) -> "DenseData":
@@ -76,7 +81,7 @@ class DenseData(Data):
 
     @cached_property
     def keeps(self) -> bool:
-        return self.n_rows * self.n_columns * self.dtype.itemsize <= KEEP_BYTES
+        return self.is_copy or self.n_rows * self.n_columns * self.dtype.itemsize <= KEEP_BYTES
 
     def blocks(self, n_logits: int) -> Iterator[DenseBlock]:
         fits = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(self.n_columns, 2 * n_logits)))
@@ -105,7 +110,8 @@ class DenseData(Data):
         if len(features) == self.X.shape[1]:
             return self
         shift = None if self.shift is None else self.shift[features]
-        return replace(self, X=self.X[:, features], mean=self.mean[features], scale=self.scale[features], shift=shift)
+        mean, scale = self.mean[features], self.scale[features]
+        return replace(self, X=self.X[:, features], mean=mean, scale=scale, shift=shift, is_copy=True)
 
     def take(self, index: Tensor) -> "DenseData":
         return replace(self, X=self.X[index])

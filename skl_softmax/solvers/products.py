@@ -25,7 +25,7 @@ class HessianProducts(Model):
 
     def __init__(self, run: Run, model: int, working: Tensor):
         columns = working.any(dim=0).nonzero().flatten()
-        objective = run.objective.select(torch.tensor([model])).restrict(columns).narrow()
+        objective = run.objective.select(torch.tensor([model])).narrow().restrict(columns)
         theta = run.theta[model : model + 1][..., columns]  # (1, K, columns)
         self.index = working.flatten().nonzero().flatten()
         self._inside = working[:, columns]  # (K, columns)
