@@ -20,9 +20,9 @@ from operator import add
 import torch
 from torch import Tensor
 
-# A Cholesky factorisation that fails is retried with these multiples of the largest diagonal entry added: the first
-# is the rounding error of the entries, the last makes any matrix with that diagonal definite.
-JITTERS = (1e-14, 1e-12, 1e-10, 1e-8, 1e-4, 1e4)
+# A Cholesky factorisation that fails is retried with this part of the diagonal added, the rounding error of its
+# entries. Entries of the diagonal count as at least the other part of the largest one.
+JITTER, NO_CURVATURE = 1e-14, 1e-30
 # Rows for each parameter in a sample that the Hessian is taken from. From a sample's optimum,
 # letter took 20 iterations with 4 and 10 with 8, 200,000 x 50 x 5 took 9 and 6.
 ROWS_PER_PARAMETER = 8
@@ -221,17 +221,27 @@ def diagonal(objective, theta: Tensor) -> Tensor:
 
 
 def factorise(matrices: Tensor) -> Tensor:
-    """Cholesky factors of positive semi-definite matrices (..., p, p), with the least jitter that it takes."""
+    """Cholesky factors of positive semi-definite matrices (..., p, p), singular ones made definite by rounding errors.
+
+    Parameters of very different curvature are given their due by scaling the diagonal to one first.
+    """
     factor, info = torch.linalg.cholesky_ex(matrices)
     if not info.any():
         return factor
-    largest = matrices.diagonal(dim1=-2, dim2=-1).amax(dim=-1).clamp_min(torch.finfo(matrices.dtype).tiny)  # (...)
-    for jitter in JITTERS:
-        ridge = (jitter * largest)[..., None].expand(matrices.shape[:-1])
-        factor, info = torch.linalg.cholesky_ex(matrices + torch.diag_embed(ridge))
-        if not info.any():
-            break
-    return factor
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1)  # (..., p)
+    least = (NO_CURVATURE * diagonal.amax(dim=-1, keepdim=True)).clamp_min(torch.finfo(matrices.dtype).tiny)
+    sizes = torch.maximum(diagonal, least)  # (..., p)
+    factor, info = torch.linalg.cholesky_ex(matrices + torch.diag_embed(JITTER * sizes))
+    return _clipped_factor(matrices, sizes.sqrt()) if info.any() else factor
+
+
+def _clipped_factor(matrices: Tensor, sizes: Tensor) -> Tensor:
+    """Cholesky factors of what has the same eigenvalues, at unit diagonal, but for those that are rounding errors."""
+    scaled = matrices / sizes[..., None] / sizes[..., None, :]
+    values, vectors = torch.linalg.eigh(scaled)  # (..., p), (..., p, p)
+    rounding = values.shape[-1] * torch.finfo(matrices.dtype).eps
+    root = (vectors * values.clamp_min(rounding).sqrt()[..., None, :]).mT * sizes[..., None, :]
+    return torch.linalg.qr(root).R.mT  # its signs do not matter
 
 
 def _samples(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

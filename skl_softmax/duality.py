@@ -27,6 +27,8 @@ INTERCEPT_STEPS = 40
 BALANCED = 1e-12
 # Excesses of |G| below this part of λ₁ are rounding.
 ROUNDING = 1e-12
+# Rounding error of G, for columns of size one.
+GRADIENT_ROUNDING = 4 * torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -70,24 +72,36 @@ def certificate(objective, theta: Tensor) -> Certificate:
     value = _sum([(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=torch.float64) for r in rows]) / total  # (M,)
     point = objective.penalised(value, gradient, theta)
     scales = torch.stack([torch.ones_like(value), _feasible_scale(objective, gradient)])
-    duals = [_dual_value(objective, rows, gradient, scale) for scale in scales]
+    duals = [_dual_value(objective, rows, gradient, theta, scale) for scale in scales]
     return Certificate(theta, point, (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0))
 
 
 def _feasible_scale(objective, gradient: Tensor) -> Tensor:
-    """The largest α (M,) with α|G| ≤ λ₁ in all penalised columns."""
-    ratio = torch.where(objective.absolute > 0, objective.absolute / gradient.abs(), torch.inf)  # (M, K, p)
+    """The largest α (M,) with α|G| ≤ λ₁, to rounding, in all penalised columns."""
+    allowed = objective.absolute + _rounding(objective)  # (M, 1, p)
+    ratio = torch.where(objective.absolute > 0, allowed / gradient.abs(), torch.inf)  # (M, K, p)
     return ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).amin(dim=(1, 2)).clamp_max(1.0)
 
 
-def _dual_value(objective, rows: list[_Rows], gradient: Tensor, scale: Tensor) -> Tensor:
+def _rounding(objective) -> Tensor:
+    """What G may be off by in each column, (M, 1, p).
+
+    The penalty of a column of 1e150 is far less: what G exceeds it by says nothing.
+    """
+    return GRADIENT_ROUNDING * objective.diagonal_bound.sqrt()
+
+
+def _dual_value(objective, rows: list[_Rows], gradient: Tensor, theta: Tensor, scale: Tensor) -> Tensor:
     """The dual objective (M,) at the residuals scaled by α (M,); minus infinity where that is not allowed."""
     entropies = []
     for r in rows:
         shifted = scale[None, :, None, None].to(r.residual.dtype) * r.residual
         entropies.append((objective.loss.negative_entropy(shifted, r.targets) * r.weights).sum(dim=(0, 2, 3)))
-    excess = (scale[:, None, None] * gradient).abs() - (1 + ROUNDING) * objective.absolute  # (M, K, p)
-    conjugate = torch.where((excess > 0) & ~objective.unpenalised, excess.square() / (2 * objective.quadratic), 0.0)
+    over = ((scale[:, None, None] * gradient).abs() - objective.absolute).clamp_min(0.0)  # (M, K, p)
+    rounding = 2 * torch.maximum(_rounding(objective), ROUNDING * objective.absolute)  # α has put one of them there
+    squares = over.square() / (2 * objective.quadratic)
+    conjugate = torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
+    conjugate = torch.where(objective.unpenalised, 0.0, conjugate)
     return -_sum(entropies).double() / objective.total - conjugate.sum(dim=(1, 2))  # (M,)
 
 
@@ -101,6 +115,8 @@ def _balance(objective, rows: list[_Rows]) -> Tensor:
         step = -torch.cholesky_solve(gradient[..., None], factorise(curvature))[..., 0]  # (M, K)
         decrement = -(gradient * step).sum(dim=1)  # (M,), squared
         step = torch.where(decrement > 1 / 16, 1 / (1 + decrement.clamp_min(0).sqrt()), 1.0)[:, None] * step
+        if not step.isfinite().all():  # probabilities of 0 and 1 only have no curvature
+            break
         moved += step
         for r in rows:
             r.logits += step[:, :, None].to(r.logits.dtype)

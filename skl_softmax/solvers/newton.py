@@ -21,7 +21,8 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     The step d = -H⁻¹ g comes from the Cholesky factor of the Hessian where it is small enough to form,
     else from preconditioned conjugate gradients. The Newton decrement ½ gᵀ H⁻¹ g estimates F - F*, whatever the units
     of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5). After a step that gained what
-    the decrement had promised, no more is left than the difference and the error of the decrement itself.
+    the decrement had promised, no more is left than the difference and the error of the decrement itself. Where the
+    Hessian is singular to rounding, gains that go on for long say more than the decrement, and count instead.
     """
     run = Run(objective, start, options)
     left = [inf] * objective.n_models
@@ -31,7 +32,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             run.settle(torch.tensor(left, dtype=torch.float64))
             break
         direction, slope = newton_step(run)
-        keep = run.settle(-0.5 * slope)
+        keep = run.settle(torch.maximum(-0.5 * slope, run.extrapolated_gap()))
         if run.active:
             before, slope = run.point.value.tolist(), slope[keep]
             run.descend(direction[keep], slope)
