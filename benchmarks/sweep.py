@@ -32,6 +32,7 @@ NAMES = (
     "sparse_text",
 )
 RIGHT = 1e-4
+STARTUP = 15.0  # seconds for imports and data
 OURS = "TorchSoftmaxClassifierCV"
 SMALL, LARGE = 1e5, 1e7  # entries of X up to which two jobs may not pay, from which one fit takes seconds
 
@@ -103,7 +104,7 @@ def timed(make, arguments, name, data_dir, limit):
     process.start()
     there.close()
     try:
-        return here.recv() if here.poll(limit + 30) else (np.inf, None, None)
+        return here.recv() if here.poll(limit + STARTUP) else (np.inf, None, None)
     except EOFError:
         return np.inf, None, None
     finally:
