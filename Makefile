@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help iris bench test lint format clean
+.PHONY: help iris bench fuzz test lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -27,6 +27,9 @@ bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DAT
 	$(BIN)/python -m benchmarks descent
 	$(BIN)/python -m benchmarks l1 $(if $(DATA),--data-dir $(DATA))
 	$(BIN)/python -m benchmarks sweep $(if $(DATA),--data-dir $(DATA))
+
+fuzz: $(STAMP)  ## 10,000 hostile problems beside scikit-learn (hours)
+	$(BIN)/python tests/fuzz.py
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .

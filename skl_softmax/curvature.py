@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 # A Cholesky factorisation that fails is retried with this part of the diagonal added, the rounding error of its
-# entries. Entries of the diagonal count as at least the other part of the largest one.
-JITTER, NO_CURVATURE = 1e-14, 1e-30
+# entries.
+JITTER = 1e-14
 # Rows for each parameter in a sample that the Hessian is taken from. From a sample's optimum,
 # letter took 20 iterations with 4 and 10 with 8, 200,000 x 50 x 5 took 9 and 6.
 ROWS_PER_PARAMETER = 8
@@ -229,8 +229,7 @@ def factorise(matrices: Tensor) -> Tensor:
     if not info.any():
         return factor
     diagonal = matrices.diagonal(dim1=-2, dim2=-1)  # (..., p)
-    least = (NO_CURVATURE * diagonal.amax(dim=-1, keepdim=True)).clamp_min(torch.finfo(matrices.dtype).tiny)
-    sizes = torch.maximum(diagonal, least)  # (..., p)
+    sizes = torch.where(diagonal > 0, diagonal, 1.0)  # (..., p)
     factor, info = torch.linalg.cholesky_ex(matrices + torch.diag_embed(JITTER * sizes))
     return _clipped_factor(matrices, sizes.sqrt()) if info.any() else factor
 
