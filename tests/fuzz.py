@@ -1,9 +1,9 @@
 """Random problems of the hostile kind, ours against scikit-learn: ``python tests/fuzz.py [cases] [first seed]``.
 
 Rows 4 to 200, features 1 to 30, classes 2 to 7; constant, zero, equal and collinear columns; scales over two, ten and
-300 orders of magnitude, offsets; weights over twelve orders, or repeats; C from 1e-8 to 1e6 and inf; L2, elastic net and
-L1; dense and sparse, float64 and float32; with and without an intercept. A fit must not raise, hold NaN, or claim to have
-converged where another solver found less than it by more than TOLERANCE.
+300 orders of magnitude, offsets; weights over twelve orders, or repeats; C from 1e-8 to 1e6 and inf; L2, elastic net
+and L1; dense and sparse, float64 and float32; with and without an intercept. A fit must not raise, hold NaN, or claim
+to have converged where another solver found less than it by more than TOLERANCE.
 """
 
 import sys
