@@ -38,17 +38,23 @@ def limit(seconds):
 def fit(setting, X, y, C, seconds):
     """Seconds that a fit took, the fitted estimator, whether it warned; infinity, None and False if it was stopped."""
     model = setting.make(C, X.shape[0])
-    time.sleep(PAUSE)
     threads = nullcontext() if setting.n_threads is None else threadpool_limits(limits=setting.n_threads)
-    with warnings.catch_warnings(record=True) as said, threads:
-        warnings.simplefilter("always")
-        start = time.perf_counter()
+    with threads, limit(seconds + PAUSE):
         try:
-            with limit(seconds):
-                model.fit(X, y)
+            taken, warned = timed_fit(model, X, y)
         except TimeUp:
             return np.inf, None, False
-        return time.perf_counter() - start, model, bool(said)
+        return taken, model, warned
+
+
+def timed_fit(model, X, y):
+    """Seconds that a fit took, after a pause, and whether it warned."""
+    time.sleep(PAUSE)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        start = time.perf_counter()
+        model.fit(X, y)
+        return time.perf_counter() - start, bool(said)
 
 
 def objective(model, X, y, C):

@@ -149,8 +149,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         Whether ``optimality_gap_`` is at most ``tol`` times F.
     optimality_gap_ : float
         The estimate of :math:`F - F^*` at the end, from the Newton decrement :math:`\frac12 g^\top H^{-1} g` (H the
-        Hessian or the model of it that the solver has) and from what the last steps gained. Of "proximal" it is more
-        than an estimate, the duality gap: :math:`F - F^*` is not larger.
+        Hessian or the model of it that the solver has) and from what the last steps gained. Of "proximal", unless it
+        was stopped, the duality gap: :math:`F - F^*` is not larger, but for rounding.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 

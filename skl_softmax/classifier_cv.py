@@ -17,8 +17,6 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from torch import Tensor
 
 from skl_softmax.classifier import TorchSoftmaxClassifier
-from skl_softmax.curvature import DENSE_LIMIT
-from skl_softmax.data import standardised
 from skl_softmax.export import ExportMixin
 from skl_softmax.inputs import (
     TrainingRows,
@@ -29,10 +27,9 @@ from skl_softmax.inputs import (
     routed_parameters,
     unchanged_on_error,
 )
-from skl_softmax.leave_one_out import left_out_logits
+from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.sweep import Sweep, accuracy, held_out_scores, negative_log_loss, solve_sweep
-from skl_softmax.training import make_stack
 
 # Scores that need no more than logits.
 MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accuracy": accuracy}
@@ -180,14 +177,12 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             folds = self._folds(X, y, truth, for_splitter)
             done = self._progress(X, y, len(penalties))
             if self.cv == "alo":
-                sweep, scores = self._leave_one_out(rows, truth, penalties, for_scorer, done)
+                sweep, scores, errors = self._leave_one_out(rows, truth, penalties, for_scorer, done)
             else:
-                counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
-                index = (truth if truth.ndim == 1 else truth.argmax(dim=1)).numpy().astype(np.int64)
-                sweep = solve_sweep(self, rows, fold_weights(self, rows, index, counts), penalties, done)
-                scores = self._scores(rows, truth, sweep, [test for _, test in folds], X, y, for_scorer)
+                sweep, scores = self._cross_validate(rows, truth, penalties, folds, X, y, for_scorer, done)
+                errors = _standard_errors(scores)
             self._store(rows, sweep, scores)
-            self._choose(scores)
+            self._choose(scores, errors)
             self._finish(X, y, sample_weight, rows, sweep)
             done(is_last=True)
         self._warn_unless_converged(sweep)
@@ -274,44 +269,44 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
         return done
 
-    def _scores(self, rows: TrainingRows, truth: Tensor, sweep: Sweep, tests, X, y, for_scorer) -> np.ndarray:
+    def _cross_validate(
+        self, rows: TrainingRows, truth: Tensor, penalties, folds, X, y, for_scorer: dict, done
+    ) -> tuple[Sweep, np.ndarray]:
+        """The models of all folds and penalties, and their scores (F, J)."""
+        counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
+        sweep = solve_sweep(self, rows, fold_weights(self, rows, truth.numpy(), counts), penalties, done)
+        tests = [test for _, test in folds]
         if self.scoring in MEASURES and not (for_scorer.keys() - {"sample_weight"}):
-            weights = for_scorer.get("sample_weight")
-            weights = torch.ones(len(truth)) if weights is None else torch.from_numpy(np.array(weights, np.float64))
-            return held_out_scores(rows.X, sweep, truth, weights.double(), tests, MEASURES[self.scoring])
+            weights = _score_weights(for_scorer, len(truth))
+            return sweep, held_out_scores(rows.X, sweep, truth, weights, tests, MEASURES[self.scoring])
         scorer, scores = self._scorer(), np.empty(sweep.n_iter.shape)
         for fold, test in enumerate(tests):
             x, labels, parameters = part_of(X, y, for_scorer, test)
             for j in range(scores.shape[1]):
                 model = self._model(rows, sweep.weight[fold, j], sweep.bias[fold, j])
                 scores[fold, j] = scorer(model, x, labels, **parameters)
-        return scores
+        return sweep, scores
 
     def _leave_one_out(
-        self, rows: TrainingRows, truth: Tensor, penalties, for_scorer, done
-    ) -> tuple[Sweep, np.ndarray]:
+        self, rows: TrainingRows, truth: Tensor, penalties, for_scorer: dict, done
+    ) -> tuple[Sweep, np.ndarray, np.ndarray]:
+        """The models of all rows, their scores (1, J) and standard errors (J,)."""
         n_parameters = rows.n_outputs * (rows.X.shape[1] + self.fit_intercept)
-        if self.scoring not in MEASURES or self.l1_ratios_.any() or n_parameters > DENSE_LIMIT:
+        if self.scoring not in MEASURES or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
             raise ValueError(
                 "cv='alo' needs the whole Hessian of a smooth objective and scores of single rows: l1_ratios=(0.0,), "
-                f"scoring 'neg_log_loss' or 'accuracy' and at most {DENSE_LIMIT} parameters (here {n_parameters}). "
-                "Set cv=5, or what is missing."
+                f"scoring 'neg_log_loss' or 'accuracy' and at most {PARAMETER_LIMIT} parameters (here "
+                f"{n_parameters}). Set cv=5, or what is missing."
             )
-        index = (truth if truth.ndim == 1 else truth.argmax(dim=1)).numpy().astype(np.int64)
-        weights = fold_weights(self, rows, index, np.ones((1, len(truth))))  # (1, n)
+        weights = fold_weights(self, rows, truth.numpy(), np.ones((1, len(truth))))  # (1, n)
         sweep = solve_sweep(self, rows, weights, penalties, done)
-        data = standardised(rows.X, self.fit_intercept)
-        shares = for_scorer.get("sample_weight")
-        shares = np.ones(len(truth)) if shares is None else np.asarray(shares, np.float64)
-        by_row = np.empty((len(penalties), len(truth)))
-        targets = truth[None, None] if truth.ndim == 1 else truth.T[None]
-        for j, (_, C) in enumerate(penalties):
-            objective = make_stack(rows, data, weights, C, 0.0)
-            theta = data.to_theta(sweep.weight[0, j], sweep.bias[0, j])[None]
-            by_row[j] = MEASURES[self.scoring](left_out_logits(objective, theta)[None], targets)[0].numpy()
-        means = by_row @ shares / shares.sum()  # (J,)
-        self._standard_errors = np.sqrt((by_row - means[:, None]) ** 2 @ shares / shares.sum() / len(truth))
-        return sweep, means[None]
+        Cs, measure = [C for _, C in penalties], MEASURES[self.scoring]
+        by_row = left_out_scores(self, rows, weights, Cs, sweep, truth, measure)  # (J, n)
+        shares = _score_weights(for_scorer, len(truth))
+        shares = shares / shares.sum()
+        means = by_row @ shares  # (J,)
+        errors = ((by_row - means[:, None]).square() @ shares / len(truth)).sqrt()
+        return sweep, means[None].numpy(), errors.numpy()
 
     def _model(self, rows: TrainingRows, weight: Tensor, bias: Tensor) -> TorchSoftmaxClassifier:
         """A fitted estimator with these coefficients."""
@@ -340,16 +335,14 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             "rank_test_score": rankdata(-means, method="min").astype(np.int32),
         }
 
-    def _choose(self, scores: np.ndarray) -> None:
-        means = scores.mean(axis=0).reshape(self.scores_.shape[1:])  # (n_l1_ratios, n_cs)
-        i, j = np.unravel_index(means.argmax(), means.shape)
+    def _choose(self, scores: np.ndarray, errors: np.ndarray) -> None:
+        """The penalty, from scores (F, J) and the standard errors (J,) of their means."""
+        shape = self.scores_.shape[1:]
+        means, errors = scores.mean(axis=0).reshape(shape), errors.reshape(shape)  # (n_l1_ratios, n_cs)
+        i, j = np.unravel_index(means.argmax(), shape)
         if self.refit == "1se":
-            errors = vars(self).pop("_standard_errors", None)
-            if errors is None:
-                errors = scores.std(axis=0, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.zeros(means.size)
-            within = np.flatnonzero(means[i] >= means[i, j] - errors.reshape(means.shape)[i, j])
+            within = np.flatnonzero(means[i] >= means[i, j] - errors[i, j])
             j = within[self.Cs_[within].argmin()]
-        vars(self).pop("_standard_errors", None)
         self.l1_ratio_, self.C_, self.best_score_ = float(self.l1_ratios_[i]), float(self.Cs_[j]), float(means[i, j])
 
     def _finish(self, X, y, sample_weight, rows: TrainingRows, sweep: Sweep) -> None:
@@ -393,3 +386,17 @@ def _truth(rows: TrainingRows, y) -> Tensor:
         proba = torch.from_numpy(y.astype(np.float64))
         return proba[:, 1] if rows.n_outputs == 1 else proba
     return torch.from_numpy(np.searchsorted(rows.classes, y.ravel()))
+
+
+def _score_weights(for_scorer: dict, n_rows: int) -> Tensor:
+    """What each row counts in a score, (n,)."""
+    weights = for_scorer.get("sample_weight")
+    weights = np.ones(n_rows) if weights is None else np.array(weights, np.float64)
+    return torch.from_numpy(weights)
+
+
+def _standard_errors(scores: np.ndarray) -> np.ndarray:
+    """Of the mean over folds, (J,), from the spread of the folds' scores (F, J)."""
+    if len(scores) == 1:
+        return np.zeros(scores.shape[1])
+    return scores.std(axis=0, ddof=1) / np.sqrt(len(scores))

@@ -31,6 +31,8 @@ ROWS_PER_COLUMN = 8
 # Above these sizes a matrix of that order is not formed: the Hessian has P² entries, the Gram matrix p².
 DENSE_LIMIT = 1200
 GRAM_LIMIT = 6000
+# Probabilities of all rows that may be kept.
+KEEP_PROBA_BYTES = 256 * 2**20
 # Entries of the weighted copy of a block of the design.
 WEIGHTED_ENTRIES = 3 * 2**19
 # Strips in which the upper triangle of a Hessian is computed: four save a quarter of the time of the whole square.
@@ -188,7 +190,7 @@ def kronecker_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     grams = theta.new_zeros(n_models, n_columns, n_columns)
     for design, proba, weights in _samples(sample, theta, n_columns + 3 * n_models * n_outputs):
         weighted = proba * weights  # (M, K, rows)
-        classes += torch.diag_embed(weighted.sum(dim=2)) - weighted @ proba.mT
+        classes += class_covariance(weighted, proba)
         spread = (weighted * (1 - proba)).sum(dim=1).to(objective.dtype)  # (M, rows), traces of class covariances
         narrow = design.to(objective.dtype)  # in float32 half the time, and near enough for a rough metric
         grams += (spread[:, None] * narrow.T) @ narrow
@@ -202,6 +204,11 @@ def kronecker_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     basis = unit[:, :, None] * basis
     inverse = 1 / (values[:, :, None].clamp_min(0) * mu[:, None].clamp_min(0) + 1)  # (M, K, p)
     return lambda vector: (vectors @ ((vectors.mT @ vector.double() @ basis) * inverse) @ basis.mT).to(vector)
+
+
+def class_covariance(weighted: Tensor, proba: Tensor) -> Tensor:
+    """Σ s (diag(p) - p pᵀ) of each model, (M, K, K), from s p and p, both (M, K, rows)."""
+    return torch.diag_embed(weighted.sum(dim=2)) - weighted @ proba.mT
 
 
 def diagonal_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:

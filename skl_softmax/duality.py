@@ -18,7 +18,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from skl_softmax.curvature import factorise
+from skl_softmax.curvature import class_covariance, factorise
 
 # Newton steps for the intercept alone. They are damped as for self-concordant functions, Boyd & Vandenberghe (2004),
 # section 9.6; a class without rows takes one unit a step to its infinite minimum and is left somewhere on the way.
@@ -68,8 +68,9 @@ def certificate(objective, theta: Tensor) -> Certificate:
         _differentiate(objective, rows)
     pulled = [r.block.pullback((r.residual * r.weights).flatten(1, 2), affine.bias is not None) for r in rows]
     total = objective.total
-    gradient = objective.data.gradient(_sum(pulled)).view_as(theta) / total[:, None, None]  # (M, K, p), of the loss
-    value = _sum([(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=torch.float64) for r in rows]) / total  # (M,)
+    gradient = objective.data.gradient(reduce(add, pulled)).view_as(theta)  # (M, K, p), of the loss
+    gradient /= total[:, None, None]
+    value = reduce(add, [(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=torch.float64) for r in rows]) / total  # (M,)
     point = objective.penalised(value, gradient, theta)
     scales = torch.stack([torch.ones_like(value), _feasible_scale(objective, gradient)])
     duals = [_dual_value(objective, rows, gradient, theta, scale) for scale in scales]
@@ -102,7 +103,7 @@ def _dual_value(objective, rows: list[_Rows], gradient: Tensor, theta: Tensor, s
     squares = over.square() / (2 * objective.quadratic)
     conjugate = torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
     conjugate = torch.where(objective.unpenalised, 0.0, conjugate)
-    return -_sum(entropies).double() / objective.total - conjugate.sum(dim=(1, 2))  # (M,)
+    return -reduce(add, entropies).double() / objective.total - conjugate.sum(dim=(1, 2))  # (M,)
 
 
 def _balance(objective, rows: list[_Rows]) -> Tensor:
@@ -135,8 +136,9 @@ def _of_intercepts(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
         proba = objective.proba(r.logits)  # (parts, M, K, part)
         shares = (proba * r.weights).permute(1, 2, 0, 3).flatten(2)  # (M, K, rows)
         proba = proba.permute(1, 2, 0, 3).flatten(2)
-        curvatures.append((torch.diag_embed(shares.sum(dim=2)) - shares @ proba.mT).double())
-    gradient, curvature = _sum(gradients) / objective.total[:, None], _sum(curvatures) / objective.total[:, None, None]
+        curvatures.append(class_covariance(shares, proba).double())
+    total = objective.total[:, None]
+    gradient, curvature = reduce(add, gradients) / total, reduce(add, curvatures) / total[..., None]
     if gradient.shape[1] > 1:  # softmax does not see one number added to all of them
         curvature += curvature.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
     return gradient, curvature
@@ -145,7 +147,3 @@ def _of_intercepts(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
 def _differentiate(objective, rows: list[_Rows]) -> None:
     for r in rows:
         r.loss, r.residual = objective.loss.value_and_residual(r.logits, r.targets)
-
-
-def _sum(terms: list):
-    return reduce(add, terms)

@@ -97,11 +97,12 @@ class ExportMixin:
             With copies of the coefficients, and the parameters that both have.
         """
         check_is_fitted(self)
-        shared = {name: value for name, value in self.get_params().items() if name in SHARED}
+        chosen = {name: getattr(self, f"{name}_") for name in ("C", "l1_ratio") if hasattr(self, f"{name}_")}
+        shared = {name: value for name, value in self.get_params().items() if name in SHARED} | chosen
         model = LogisticRegression(**shared)
         model.classes_, model.coef_ = self.classes_.copy(), dense_array(self.coef_).copy()
         model.intercept_ = self.intercept_.copy()
-        for name in ("n_features_in_", "feature_names_in_", "n_iter_"):
+        for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self, name):
                 setattr(model, name, getattr(self, name))
         return model

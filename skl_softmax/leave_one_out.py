@@ -9,11 +9,37 @@ Rad & Maleki (2020), "A scalable estimate of the out-of-sample prediction error 
 cross-validation"; Stephenson & Broderick (2020), "Approximate cross-validation in high dimensions with guarantees".
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from skl_softmax import curvature
+from skl_softmax.data import standardised
+from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective
+from skl_softmax.sweep import Sweep
+from skl_softmax.training import make_stack
+
+# Parameters of which the Hessian is formed.
+PARAMETER_LIMIT = curvature.DENSE_LIMIT
+
+
+def left_out_scores(
+    estimator, rows: TrainingRows, weights: Tensor, Cs: list[float], sweep: Sweep, truth: Tensor, measure: Callable
+) -> Tensor:
+    """A measure (J, n) of each row by the models without it, from the one fold of a sweep over C.
+
+    ``weights`` (1, n), ``truth`` and ``measure`` as in `sweep`.
+    """
+    data = standardised(rows.X, estimator.fit_intercept)
+    targets = truth[None, None] if truth.ndim == 1 else truth.T[None]  # (1, 1 or K, n)
+    scores = []
+    for j, C in enumerate(Cs):
+        objective = make_stack(rows, data, weights, C, 0.0)
+        theta = data.to_theta(sweep.weight[:, j], sweep.bias[:, j])  # (1, K, p)
+        scores.append(measure(left_out_logits(objective, theta)[None], targets))  # (1, n)
+    return torch.cat(scores)
 
 
 def left_out_logits(objective: Objective, theta: Tensor) -> Tensor:
@@ -25,33 +51,15 @@ def left_out_logits(objective: Objective, theta: Tensor) -> Tensor:
     factor = curvature.factorise(curvature.hessian(objective, theta))[0]  # (P, P)
     inverse = torch.cholesky_inverse(factor).view(n_outputs, n_columns, n_outputs, n_columns)
     inverse = inverse.permute(1, 0, 2, 3).flatten(1)  # (p, K K p)
-    targets, shares = _targets(objective), objective.weights[0].double() / objective.total[0]  # (n, K), (n,)
-    found = []
+    eye, found = torch.eye(n_outputs, dtype=torch.float64), []
     for rows in curvature.portions(objective.n_rows, n_outputs**2 * n_columns):
+        block, targets, weights = objective.portion(objective.data.block(rows))
+        logits = objective.logits(block, theta)[0, 0]  # (K, rows)
+        residual = objective.loss.value_and_residual(logits, targets[0, 0])[1]  # (K, rows)
         design = objective.data.design(rows)  # (rows, p)
-        logits = design @ theta[0].T  # (rows, K)
-        proba = objective.proba(logits.T).T
-        leverage = (design @ inverse).view(len(design), n_outputs, n_outputs, n_columns) @ design[:, None, :, None]
-        leverage = leverage[..., 0] * shares[rows, None, None]  # (rows, K, K)
-        residual = (proba - targets[rows])[..., None]  # (rows, K, 1)
-        system = torch.eye(n_outputs, dtype=torch.float64) - _curvature(proba) @ leverage
-        found.append(logits + (leverage @ torch.linalg.solve(system, residual))[..., 0])
-    return torch.cat(found).T
-
-
-def _curvature(proba: Tensor) -> Tensor:
-    """D_i of each row, (rows, K, K)."""
-    if proba.shape[1] == 1:
-        return (proba * (1 - proba))[..., None]
-    return torch.diag_embed(proba) - proba[..., None] * proba[:, None]
-
-
-def _targets(objective: Objective) -> Tensor:
-    """The targets as probabilities of the outputs, (n, K)."""
-    if objective.n_outputs == 1:
-        return objective.targets[:, None].double()
-    if objective.targets.is_floating_point():
-        return objective.targets.double()
-    if objective.label_proba is not None:
-        return objective.label_proba[objective.targets].double()
-    return torch.nn.functional.one_hot(objective.targets, objective.n_outputs).double()
+        leverage = (design @ inverse).view(-1, n_outputs, n_outputs, n_columns) @ design[:, None, :, None]
+        leverage = leverage[..., 0] * (weights[0, 0, 0] / objective.total)[:, None, None]  # (rows, K, K)
+        curved = objective.loss.curvature_product(objective.proba(logits), leverage.permute(2, 1, 0))
+        system = eye - curved.permute(2, 1, 0)  # (rows, K, K)
+        found.append(logits + (leverage @ torch.linalg.solve(system, residual.T[..., None]))[..., 0].T)
+    return torch.cat(found, dim=1)

@@ -42,8 +42,6 @@ NARROW_SECONDS = 2e-3
 LOGIT_ACCURACY = 1e-3
 # Rows that are fetched at a time for mini-batches.
 CHUNK_ROWS = 2**13
-# Probabilities of all rows that Hessian-vector products may keep.
-KEEP_PROBA_BYTES = 256 * 2**20
 
 
 # A block with its targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part).
@@ -259,7 +257,7 @@ class Objective:
         pass more.
         """
         n_logits = self.n_models * self.n_outputs
-        keeps = 8 * n_logits * self.n_rows <= KEEP_PROBA_BYTES
+        keeps = 8 * n_logits * self.n_rows <= curvature.KEEP_PROBA_BYTES
         at_theta = self.data.affine(theta.flatten(0, 1))
         kept = [self._proba(b, at_theta) for b, _, _ in self.portions(n_logits)] if keeps else None
         total, quadratic = self.total[:, None, None].to(self.dtype), self.quadratic.to(self.dtype)
@@ -292,9 +290,9 @@ class Objective:
         factor = curvature.factorise(curvature.hessian(self, theta))
         return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
 
-    def models(self, theta: Tensor, working: Tensor, max_price: float) -> "quadratic.Models | None":
+    def hessian_models(self, theta: Tensor, working: Tensor, max_price: float) -> "quadratic.HessianModels | None":
         """Quadratic models of the smooth part at θ, for the parameters ``working`` (M, K, p), bool."""
-        return quadratic.make_models(self, theta, working, max_price)
+        return quadratic.make_hessian_models(self, theta, working, max_price)
 
     def hessian_diagonal(self, theta: Tensor) -> Tensor:
         """The diagonal of the Hessian, (M, K, p)."""

@@ -20,12 +20,8 @@ WORTH = 0.3
 SEEN = 0.1
 # A pair of a step and a change of the gradient is rounding if it has less curvature than this part of the model's.
 MIN_CURVATURE = 1e-8
-
-
 # Of the diagonal, added to it: penalised parameters of an even number of classes can have a flat direction.
 RIDGE = 1e-12
-# Probabilities that may be kept.
-KEEP_PROBA_BYTES = 256 * 2**20
 
 
 class DenseModel:
@@ -65,7 +61,7 @@ class DenseModel:
 
 
 @dataclass
-class Models:
+class HessianModels:
     """Models of each of M functions F, and what they took to make, in passes over the rows."""
 
     of: list[DenseModel]
@@ -73,17 +69,16 @@ class Models:
     exact: bool  # whether they are Hessians of all rows
 
     def update(self, step: Tensor, change: Tensor) -> None:
-        """Agree with steps and the changes of the gradients, both (M, K, p), if that is called for."""
-        if not self.exact:
-            for model, *pair in zip(self.of, step.flatten(1), change.flatten(1), strict=True):
-                model.update(*pair)
+        """Agree with steps and the changes of the gradients, both (M, K, p)."""
+        for model, *pair in zip(self.of, step.flatten(1), change.flatten(1), strict=True):
+            model.update(*pair)
 
     def keep(self, models: list[int]) -> None:
         """Forget all but these."""
         self.of = [self.of[m] for m in models]
 
 
-def make_models(objective, theta: Tensor, working: Tensor, max_price: float) -> Models | None:
+def make_hessian_models(objective, theta: Tensor, working: Tensor, max_price: float) -> HessianModels | None:
     """The models that are worth their price, or None if both kinds are too large.
 
     ``working`` (M, K, p) are the parameters that are wanted, ``max_price`` what exact models may cost in passes if a
@@ -95,13 +90,13 @@ def make_models(objective, theta: Tensor, working: Tensor, max_price: float) -> 
     sampled = objective.n_models * curvature.dense_seconds(objective) / unit
     rows = curvature.dense_rows(objective)
     if objective.n_parameters <= curvature.DENSE_LIMIT and sampled < WORTH * exact and exact > max_price:
-        return Models(_sampled(objective, theta, rows), sampled, exact=False)
+        return HessianModels(_sampled(objective, theta, rows), sampled, exact=False)
     if largest > WORKING_LIMIT or exact > PRICE_LIMIT:
         return None
-    if 8 * objective.n_models * objective.n_outputs * objective.n_rows > KEEP_PROBA_BYTES:
+    if 8 * objective.n_models * objective.n_outputs * objective.n_rows > curvature.KEEP_PROBA_BYTES:
         return None
     proba = objective.probabilities(theta).double()  # (M, K, n)
-    return Models([_restricted(objective, p, m, working[m]) for m, p in enumerate(proba)], exact, exact=True)
+    return HessianModels([_restricted(objective, p, m, working[m]) for m, p in enumerate(proba)], exact, exact=True)
 
 
 def _exact_seconds(objective, size: int) -> float:

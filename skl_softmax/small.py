@@ -17,7 +17,7 @@ from torch import Tensor
 from skl_softmax.curvature import factorise
 from skl_softmax.data import Data, widened
 from skl_softmax.objective import Evaluation, Objective
-from skl_softmax.quadratic import DenseModel, Models
+from skl_softmax.quadratic import DenseModel, HessianModels
 
 # Operations of a Hessian up to which it costs less than the calls around it, so that nothing beats Newton's method.
 SMALL_HESSIAN = 1e7
@@ -65,9 +65,9 @@ class SmallObjective(Objective):
 
         return product
 
-    def models(self, theta: Tensor, working: Tensor, max_price: float) -> Models:  # noqa: ARG002, cheap anyway
+    def hessian_models(self, theta: Tensor, working: Tensor, max_price: float) -> HessianModels:  # noqa: ARG002, cheap anyway
         matrices = torch.from_numpy(self._hessian(*self._proba_and_shares(theta)))  # (M, P, P)
-        return Models([DenseModel(m, torch.arange(len(m))) for m in matrices], price=1.0, exact=True)
+        return HessianModels([DenseModel(m, torch.arange(len(m))) for m in matrices], price=1.0, exact=True)
 
     def _value_and_proba(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weighted mean of the loss (M,) and probabilities (M, K, n); ``logits`` is overwritten."""

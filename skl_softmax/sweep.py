@@ -10,9 +10,8 @@ from torch import Tensor
 from skl_softmax.data import linear, standardised, take_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
-from skl_softmax.objective import Objective
-from skl_softmax.solvers import SolveResult, SolverOptions, Status, choose_solver, find_solver
-from skl_softmax.training import make_stack
+from skl_softmax.solvers import Status
+from skl_softmax.training import make_deterministic, make_stack
 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
@@ -51,7 +50,7 @@ def solve_sweep(
         theta = torch.zeros(folds.stop - start, rows.n_outputs, data.n_columns, dtype=torch.float64)  # (M, K, p)
         for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
             objective = make_stack(rows, data, weights[folds], C, l1_ratio)
-            result = solve(estimator, objective, theta)
+            result = make_deterministic(estimator, objective, theta).descend()
             theta = result.theta
             weight[folds, j], bias[folds, j] = data.from_theta(theta)
             n_iter[folds, j] = result.n_iter
@@ -60,16 +59,6 @@ def solve_sweep(
             worst_gap = max(worst_gap, gaps.max().item())
             done()
     return Sweep(weight, bias, n_iter, converged, worst_gap)
-
-
-def solve(estimator, objective: Objective, theta: Tensor) -> SolveResult:
-    """Minimise a stack from θ as the estimator's parameters ask for."""
-    name = choose_solver(objective) if estimator.solver == "auto" else estimator.solver
-    note = print if estimator.verbose else None
-    options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, note=note)
-    options.say(f"{name}: {objective.n_models} models of {objective.n_parameters:,} parameters")
-    start = objective.centred(theta) if objective.is_smooth else theta
-    return find_solver(name).minimise(objective, start, options)
 
 
 def held_out_scores(

@@ -63,7 +63,7 @@ class Problem:
     """What is minimised, from where and how."""
 
     objective: Objective
-    theta: Tensor  # (1, K, p)
+    theta: Tensor  # (M, K, p)
     solver: Solver
     options: SolverOptions
     stream: "Stream | None" = None  # for optimisers
@@ -103,15 +103,18 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
         objective = make_objective(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
     data = standardised(rows.X, estimator.fit_intercept)
-    objective = make_objective(rows, data, estimator)
+    theta = data.to_theta(*begin)[None]  # (1, K, p)
+    return make_deterministic(estimator, make_objective(rows, data, estimator), theta, observe)
+
+
+def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=None) -> Problem:
+    """A stack of models, begun at θ (M, K, p), with the solver that the estimator asks for, which is no optimiser."""
     name = choose_solver(objective) if estimator.solver == "auto" else estimator.solver
     note = print if estimator.verbose else None
     options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note)
-    options.say(f"{name}: {objective.n_rows:,} rows, {objective.n_parameters:,} parameters")
-    theta = data.to_theta(*begin)[None]  # (1, K, p)
-    if objective.is_smooth:
-        theta = objective.centred(theta)
-    return Problem(objective, theta, find_solver(name), options)
+    models = f"{objective.n_models} models of " if objective.n_models > 1 else ""
+    options.say(f"{name}: {objective.n_rows:,} rows, {models}{objective.n_parameters:,} parameters")
+    return Problem(objective, objective.centred(theta) if objective.is_smooth else theta, find_solver(name), options)
 
 
 def check_solver(estimator) -> None:

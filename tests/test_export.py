@@ -96,6 +96,12 @@ def test_to_and_from_logistic_regression(fitted):
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
+def test_the_chosen_penalty_goes_along_to_scikit_learn():
+    X, y = load_iris(return_X_y=True)
+    chosen = TorchSoftmaxClassifierCV(Cs=[0.01, 100.0], cv=3).fit(X, y)
+    assert chosen.to_sklearn().C == chosen.C_ == 100
+
+
 @pytest.mark.parametrize(
     "estimator", [TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV(Cs=3, cv=3), TorchSoftmaxClassifier(l1_ratio=1.0)]
 )

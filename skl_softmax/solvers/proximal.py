@@ -35,17 +35,17 @@ def proximal(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
 
 def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
     run = Run(objective, start, options)
-    gap, models, accuracy, damping = run.certify(), None, ROUGH, 0.0
+    gap, hessians, accuracy, damping = run.certify(), None, ROUGH, 0.0
     while run.active:
         keep = run.settle(gap)
         if not run.active:
             break
-        models = _renewed(run, models, keep, damping)
+        hessians = _renewed(run, hessians, keep, damping)
         theta, before = run.theta, run.point
-        direction, promised = _direction(run, models, accuracy)
+        direction, promised = _direction(run, hessians, accuracy)
         run.descend_by_value(direction, promised)
-        if not models.exact:
-            models.update(run.theta - theta, run.point.gradient - before.gradient)
+        if not hessians.exact:
+            hessians.update(run.theta - theta, run.point.gradient - before.gradient)
         gained = before.value - run.point.value  # (M,)
         left = (promised - gained).abs()  # (M,), what the model did not know
         gap = _gap(run, promised, left)
@@ -77,22 +77,22 @@ def _gap(run: Run, promised: Tensor, left: Tensor) -> Tensor:
     return run.certify() if is_last else promised
 
 
-def _renewed(run: Run, models, keep, damping: float):
-    """The models that are used at the run's point: new ones, or those of a sample while they are worth it."""
-    if models is not None and not models.exact:
+def _renewed(run: Run, hessians, keep, damping: float):
+    """The Hessians that are used at the run's point: new ones, or those of a sample while they are worth it."""
+    if hessians is not None and not hessians.exact:
         if not isinstance(keep, slice):
-            models.keep(keep.tolist())
-        if run.passes_of_model < models.price:
-            return models
-    spent = inf if models is not None and models.exact else run.passes_of_model
+            hessians.keep(keep.tolist())
+        if run.passes_of_model < hessians.price:
+            return hessians
+    spent = inf if hessians is not None and hessians.exact else run.passes_of_model
     working = _working_set(run)
-    models = run.make_models(working, spent)
-    models = models or ProductModels([HessianProducts(run, m, w) for m, w in enumerate(working)])
-    if damping > 0 and models.exact:
+    hessians = run.make_hessian_models(working, spent)
+    hessians = hessians or ProductModels([HessianProducts(run, m, w) for m, w in enumerate(working)])
+    if damping > 0 and hessians.exact:
         ridge = (damping * run.objective.diagonal_bound).expand_as(run.theta)  # (M, K, p)
-        for model, one in zip(models.of, ridge, strict=True):
+        for model, one in zip(hessians.of, ridge, strict=True):
             model.damp(one.flatten())
-    return models
+    return hessians
 
 
 def _working_set(run: Run) -> Tensor:
@@ -110,12 +110,12 @@ def _working_set(run: Run) -> Tensor:
     return (urgency >= last[:, None].clamp_min(1 - MARGIN)).view_as(run.theta)
 
 
-def _direction(run: Run, models, accuracy: float) -> tuple[Tensor, Tensor]:
+def _direction(run: Run, hessians, accuracy: float) -> tuple[Tensor, Tensor]:
     """For each model where its quadratic is least, from its point, (M, ...), and how much that promises (M,)."""
     targets, promised = [], []
     l1 = run.objective.absolute.expand_as(run.theta)
     for m in range(len(run.models)):
-        one = models.of[m]
+        one = hessians.of[m]
         gradient, weights, theta = (t[m].flatten()[one.index] for t in (run.point.gradient, l1, run.theta))
         found, decrease = minimise_on_orthants(one, gradient, weights, theta, accuracy)
         targets.append(run.theta[m].flatten().index_put((one.index,), found).view_as(run.theta[m]))

@@ -99,9 +99,9 @@ class Run:
         """Passes since a metric or model was made."""
         return self.n_passes - self._metric_pass
 
-    def make_models(self, working: Tensor, max_price: float):
+    def make_hessian_models(self, working: Tensor, max_price: float):
         """Quadratic models at the point for these parameters, exact ones if they cost no more; None if too large."""
-        models = self.objective.models(self.theta, working, max_price)
+        models = self.objective.hessian_models(self.theta, working, max_price)
         self._metric_pass = self.n_passes
         if models is None:
             self.options.say("products with the Hessian")
