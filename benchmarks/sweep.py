@@ -2,8 +2,8 @@
 
 Each contestant runs in a process of its own, so that one that is over the limit can be ended; what is timed is ``fit``
 after a fit of iris, with its scores on C from 1e-4 to 1e4 and the refit. Scores are right if the mean log loss of
-every C is that of our solver at tol=1e-10 to 1e-4. The quickest of a peer's settings with right scores counts; where
-none is within the limit, the limit.
+every C is that of our solver at tol=1e-12 to 1e-4. The quickest setting with right scores counts, of ours and of each
+peer; where none of a peer's is within the limit, the limit.
 """
 
 import json
@@ -35,12 +35,13 @@ NAMES = (
     "sparse_text",
 )
 RIGHT = 1e-4
+TOLERANCES, REFERENCE_TOL = (1e-7, 1e-8, 1e-9, 1e-10, 1e-11), 1e-12  # of ours
 STARTUP = 15.0  # seconds for imports and data
 OURS = "TorchSoftmaxClassifierCV"
 SMALL, LARGE = 1e5, 1e7  # entries of X up to which two jobs may not pay, from which one fit takes seconds
 
 
-def ours(tol=1e-7):
+def ours(tol):
     from skl_softmax import TorchSoftmaxClassifierCV
 
     return TorchSoftmaxClassifierCV(cv=5, tol=tol)
@@ -121,10 +122,14 @@ def timed(make, arguments, name, data_dir, limit):
 def contest(name, data_dir, limit):
     """What the table says of one problem."""
     X, y = PROBLEMS[name].data(data_dir)
-    _, right, best = timed(ours, (1e-10,), name, data_dir, 10 * limit)
+    _, right, best = timed(ours, (REFERENCE_TOL,), name, data_dir, 10 * limit)
     error = lambda scores: np.inf if scores is None else np.abs(np.array(scores) - right).max()  # noqa: E731
     repeats = 1 if X.shape[0] * X.shape[1] > LARGE else 3
-    mine = [timed(ours, (), name, data_dir, 10 * limit) for _ in range(repeats)]
+    for tol in TOLERANCES:  # the loosest that is right
+        mine = [timed(ours, (tol,), name, data_dir, 10 * limit)]
+        if error(mine[0][1]) <= RIGHT:
+            break
+    mine += [timed(ours, (tol,), name, data_dir, 10 * limit) for _ in range(repeats - 1)]
     alone = [timed(single, (), name, data_dir, limit) for _ in range(repeats)]
     peers = {}
     for peer_name, calls in settings(X, len(np.unique(y))):
@@ -136,7 +141,7 @@ def contest(name, data_dir, limit):
             if error(scores) <= RIGHT or seconds > limit:
                 break  # a tighter tolerance would be slower still
     result = {
-        "problem": name, "shape": [*X.shape, len(np.unique(y))], "limit": limit, "best": best,
+        "problem": name, "shape": [*X.shape, len(np.unique(y))], "limit": limit, "best": best, "tol": tol,
         "seconds": float(np.median([m[0] for m in mine])), "error": float(error(mine[0][1])), "C": mine[0][2],
         "single": float(np.median([a[0] for a in alone])), "peers": peers,
     }  # fmt: skip
@@ -153,7 +158,8 @@ def row(result):
     seconds = best["seconds"] if best else result["limit"]
     return {
         "problem": result["problem"], "n × d × K": " × ".join(f"{n:,}" for n in result["shape"]),
-        "ours [s]": f"{result['seconds']:.3g}", "C": f"{result['C']:.3g}",
+        "ours [s]": f"{result['seconds']:.3g}", "tol": f"{result['tol']:g}", "off by": f"{result['error']:.0e}",
+        "C": f"{result['C']:.3g}",
         "single fits": f"{result['seconds'] / result['single']:.1f}",
         "best with right scores [s]": f"{seconds:.3g} ({name})" if best else f"> {seconds:g}",
         "ratio": f"{'' if best else '≥ '}{seconds / result['seconds']:.1f}×",

@@ -273,7 +273,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         Notes
         -----
         Callbacks (``set_callbacks``) are told of every iteration or epoch, and one that asks for an end gets it. If the
-        fit is interrupted (Ctrl-C), the exception goes on and the estimator holds the last completed iteration.
+        fit is interrupted (Ctrl-C), the exception goes on and the estimator holds the last completed iteration. That, or
+        one that a callback has saved, goes on with ``warm_start``: optimisers bit for bit, unless batches are shuffled
+        or a schedule counts ``max_iter``, the other solvers to the same optimum.
         """
         check_solver(self)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
@@ -286,7 +288,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
             begin = self._start(rows, coef_init, intercept_init, generator, known)
             stream = self._stream_of(known, rows) if self.warm_start else None
             problem = make_problem(self, rows, begin, generator, watch, stream)
-            watch.data = problem.objective.data
+            watch.problem = problem
             try:
                 result = problem.solve()
             except KeyboardInterrupt:
@@ -295,7 +297,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
                 raise
             self._store(rows, *watch.best(problem.objective.data.from_theta(result.theta[0])), result)
             self._store_scores(watch)
-            self._store_stream(problem, result, rows.weights.sum().item())
+            self._store_stream(problem, result)
         if context is not None:
             context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
         self._warn_unless_converged(result)
@@ -339,7 +341,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
             curve = np.append(known.get("loss_curve_", []), result.loss_curve[0])
             self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
             self.loss_curve_, self.n_iter_ = curve, self.n_iter_ + known.get("n_iter_", 0)
-            self._store_stream(problem, result, stream.seen + rows.weights.sum().item())
+            self._store_stream(problem, result)
         return self
 
     def _check_batch(self, X, y, classes, sample_weight) -> TrainingRows:
@@ -365,10 +367,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         same = stream is not None and np.array_equal(known["classes_"], rows.classes) and np.array_equal(*names)
         return stream if same and stream.goes_on(self, rows) else None
 
-    def _store_stream(self, problem: Problem, result: SolveResult, seen: float) -> None:
+    def _store_stream(self, problem: Problem, result: SolveResult) -> None:
         vars(self).pop("_stream", None)
         if problem.stream is not None:
-            self._stream = problem.stream.after(result.memory, seen)
+            self._stream = problem.stream_after(result.memory)
 
     def _begin_callbacks(self, call: dict):
         if not hasattr(self, "_skl_callbacks"):
@@ -385,9 +387,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         if self.verbose:
             looks.append(Printer(rows, self.verbose, self.max_iter, unit))
         if context is not None:
-            attributes = lambda *coefficients: self._attributes(rows, *coefficients)  # noqa: E731
+            attributes = lambda *coefficients: self._attributes(rows, *coefficients) | watch.stream()  # noqa: E731
             looks.append(Callbacks(self, context, call, attributes, is_descent(self)))
-        return Watch(looks), rows
+        watch = Watch(looks)
+        return watch, rows
 
     def _start(self, rows: TrainingRows, coef_init, intercept_init, generator, known: dict) -> tuple[Tensor, Tensor]:
         if coef_init is not None or intercept_init is not None:
@@ -435,6 +438,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         self._store(rows, *watch.coefficients(), result)
         self._store_scores(watch)
         vars(self).pop("_stream", None)
+        vars(self).update(watch.stream())
 
     def _warn_unless_converged(self, result: SolveResult) -> None:
         if self.converged_ or result.status[0] is Status.STOPPED:

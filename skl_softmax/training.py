@@ -67,6 +67,7 @@ class Problem:
     solver: Solver
     options: SolverOptions
     stream: "Stream | None" = None  # for optimisers
+    seen: float = 0.0  # the weight of the rows of this call and of earlier ones of its stream
 
     def descend(self) -> SolveResult:
         """Minimise, without a word on how far from the minimum a solver ends that only descends."""
@@ -76,6 +77,10 @@ class Problem:
         """Minimise, and tell how far from the minimum that ends."""
         result = self.descend()
         return result if self.solver.optimizer is None else self._with_optimality(result)
+
+    def stream_after(self, memory: Memory | None) -> "Stream | None":
+        """What the call leaves to be gone on with, if its optimiser has left this; None of other solvers."""
+        return None if self.stream is None else self.stream.after(memory, self.seen)
 
     def _with_optimality(self, result: SolveResult) -> SolveResult:
         data = self.objective.data
@@ -143,7 +148,7 @@ def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream) 
         )
     objective = make_objective(rows, stream.data(rows.X), estimator, stream.seen)
     problem = make_descent(estimator, objective, begin, generator, None, stream)
-    return replace(problem, options=replace(problem.options, max_iter=1))
+    return replace(problem, options=replace(problem.options, max_iter=1), seen=stream.seen + problem.seen)
 
 
 def takes_any_units(estimator) -> bool:
@@ -173,7 +178,18 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
         generator=generator,
         memory=stream.recall(),
     )
-    return Problem(objective, objective.data.to_theta(*begin)[None].to(objective.dtype), solver, options, stream)
+    theta = _exact_start(objective, begin, options.memory)
+    return Problem(objective, theta, solver, options, stream, objective.total.item())
+
+
+def _exact_start(objective: Objective, begin, memory: Memory | None) -> Tensor:
+    """θ (1, K, p) of a weight and a bias, or of which these are the rounded image, if that is where a call ended."""
+    data = objective.data
+    if memory is not None:
+        image = data.from_theta(memory.theta[0])
+        if all(torch.equal(a.to(b.dtype), b) for a, b in zip(image, begin, strict=True)):
+            return memory.theta
+    return data.to_theta(*begin)[None].to(objective.dtype)
 
 
 def _rate(estimator) -> float | str:

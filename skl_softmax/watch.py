@@ -7,10 +7,11 @@ import torch
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from torch import Tensor
 
-from skl_softmax.data import Data, linear, take_rows
+from skl_softmax.data import linear, take_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
 from skl_softmax.solvers import Iterate
+from skl_softmax.training import Problem
 
 
 class Watch:
@@ -25,7 +26,7 @@ class Watch:
 
     def __init__(self, looks: list[Callable[[Iterate, Callable], bool]]):
         self._looks = looks
-        self.data: Data | None = None  # the coordinates of the iterates, once they are chosen
+        self.problem: Problem | None = None  # what the iterates belong to, once it is made
         self.last: Iterate | None = None
 
     def __call__(self, iterate: Iterate) -> bool:
@@ -35,7 +36,11 @@ class Watch:
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Weight (K, d) and bias (K,) of the last iterate."""
-        return self.data.from_theta(self.last.theta[0])
+        return self.problem.objective.data.from_theta(self.last.theta[0])
+
+    def stream(self) -> dict:
+        """What an optimiser may go on with from the last iterate."""
+        return {"_stream": self.problem.stream_after(self.last.memory())} if self.last.memory else {}
 
     def best(self, coefficients: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The coefficients, or those that scored best."""

@@ -31,7 +31,7 @@ ALLOWED = {
     "classifier": {"export", "inputs", "predictor", "solvers", "start", "training", "watch"},
     "predictor": {"data", "inputs", "losses"},
     "training": {"data", "inputs", "objective", "small", "solvers"},
-    "watch": {"data", "inputs", "losses", "solvers"},
+    "watch": {"data", "inputs", "losses", "solvers", "training"},
     "start": {"inputs"},
     "inputs": {"data"},
     "objective": {"curvature", "data", "duality", "losses", "quadratic"},

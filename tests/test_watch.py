@@ -141,10 +141,22 @@ class TestCallbacks:
         assert search.best_score_ > 0.9
 
     @pytest.mark.parametrize("n_classes", [2, 3])
-    def test_a_saved_iterate_goes_on_where_it_was(self, n_classes, tmp_path):
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"solver": "sgd", "learning_rate": 0.01},
+            {"solver": "sgd", "learning_rate": 0.01, "momentum": 0.9, "average": True},
+            {"solver": "sgd", "learning_rate": "invscaling", "momentum": 0.9},
+            {"solver": "sgd", "batch_size": 32, "shuffle": False},
+            {"solver": "adam"},
+            {"solver": torch.optim.RMSprop, "learning_rate": 0.01},
+        ],
+        ids=str,
+    )
+    def test_a_saved_iterate_goes_on_where_it_was(self, n_classes, settings, tmp_path):
         X, y = load_iris(return_X_y=True)
         X, y = X[y < n_classes], y[y < n_classes]
-        settings = {"solver": "sgd", "learning_rate": 0.01, "n_iter_no_change": 100}
+        settings = settings | {"n_iter_no_change": 100}
         checkpoint = Checkpoint(tmp_path / "checkpoint")
         whole = TorchSoftmaxClassifier(max_iter=12, **settings).set_callbacks(checkpoint).fit(X, y)
         resumed = joblib.load(tmp_path / "checkpoint").set_params(warm_start=True, max_iter=7).set_callbacks()

@@ -93,6 +93,7 @@ class Iterate(NamedTuple):
     gap: Tensor | None  # (M,), estimate of F - F*, if the solver makes one
     theta: Tensor  # (M, ...)
     is_last: bool  # whether nothing follows
+    memory: Callable[[], object] | None = None  # gives what another call may go on with from here
 
 
 @dataclass(frozen=True)
