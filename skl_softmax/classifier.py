@@ -17,8 +17,10 @@ from skl_softmax import start
 from skl_softmax.export import ExportMixin
 from skl_softmax.inputs import (
     TrainingRows,
+    as_arrays,
     check_training_rows,
     dense_array,
+    follow,
     has_columns,
     torch_generator,
     unchanged_on_error,
@@ -33,7 +35,6 @@ from skl_softmax.training import (
     is_descent,
     make_batch_problem,
     make_problem,
-    takes_any_units,
 )
 from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
 
@@ -114,6 +115,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
     warm_start : bool, default=False
         Whether ``fit`` starts from the previous fit's coefficients, matched by class label and, between data frames, by
         name of the feature; new ones start at zero. Optimisers also go on with their state if neither has changed.
+    device : str, torch.device or None, default=None
+        Where to compute: "cpu", "cuda", ...; "auto" for an accelerator if there is one; None where X is. Sparse X is
+        computed on the CPU. A device without float64 ("mps") has products in float32, which may end a fit at a gap
+        above ``tol``.
     random_state : int, RandomState instance or None, default=None
         Only for the optimisers and ``early_stopping``. An int fixes the order of the batches, the rows that are held
         out and, with a learning rate that is a number, initial weights: those that ``torch.nn.Linear`` has after
@@ -189,6 +194,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
+        "device": [str, torch.device, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -214,6 +220,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         validation_fraction=0.1,
         n_iter_no_change=10,
         warm_start=False,
+        device=None,
         random_state=None,
         verbose=0,
     ):
@@ -235,6 +242,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
+        self.device = device
         self.random_state = random_state
         self.verbose = verbose
 
@@ -246,7 +254,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         ----------
         X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
             Training rows. float32 and half precision stay as they are; other types become float64. Sparse X (CSR;
-            others are converted) is never made dense. Tensors on another device are copied to the CPU.
+            others are converted) is never made dense.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels of any kind: strings, numbers, bools. Or, with a column for each class, the probabilities of the
             classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as one row of each class,
@@ -273,9 +281,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         Notes
         -----
         Callbacks (``set_callbacks``) are told of every iteration or epoch, and one that asks for an end gets it. If the
-        fit is interrupted (Ctrl-C), the exception goes on and the estimator holds the last completed iteration. That, or
-        one that a callback has saved, goes on with ``warm_start``: optimisers bit for bit, unless batches are shuffled
-        or a schedule counts ``max_iter``, the other solvers to the same optimum.
+        fit is interrupted (Ctrl-C), the exception goes on and the estimator holds the last completed iteration. That,
+        or one that a callback has saved, goes on with ``warm_start``: optimisers bit for bit, unless batches are
+        shuffled or a schedule counts ``max_iter``, the other solvers to the same optimum.
         """
         check_solver(self)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
@@ -285,7 +293,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
             rows = check_training_rows(self, X, y, sample_weight, classes)
             generator = torch_generator(self.random_state)
             watch, rows = self._watch(rows, generator, context, call)
-            begin = self._start(rows, coef_init, intercept_init, generator, known)
+            begin = start.begin(self, rows, (coef_init, intercept_init), generator, known)
             stream = self._stream_of(known, rows) if self.warm_start else None
             problem = make_problem(self, rows, begin, generator, watch, stream)
             watch.problem = problem
@@ -298,6 +306,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
             self._store(rows, *watch.best(problem.objective.data.from_theta(result.theta[0])), result)
             self._store_scores(watch)
             self._store_stream(problem, result)
+            follow(self, X)
         if context is not None:
             context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
         self._warn_unless_converged(result)
@@ -334,14 +343,15 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
             rows = self._check_batch(X, y, classes, sample_weight)
             generator = torch_generator(self.random_state)
             stream = self._stream_of(known, rows) or Stream(self, rows)
-            begin = start.given(rows, dense_array(self.coef_), self.intercept_) if "coef_" in known else None
-            begin = begin or self._start(rows, None, None, generator, known)
+            so_far = (dense_array(self.coef_), self.intercept_) if "coef_" in known else (None, None)
+            begin = start.begin(self, rows, so_far, generator, known)
             problem = make_batch_problem(self, rows, begin, generator, stream)
             result = problem.descend()
-            curve = np.append(known.get("loss_curve_", []), result.loss_curve[0])
+            curve = np.append(as_arrays(known.get("loss_curve_", [])), result.loss_curve[0])
             self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
-            self.loss_curve_, self.n_iter_ = curve, self.n_iter_ + known.get("n_iter_", 0)
+            self.loss_curve_, self.n_iter_ = curve, self.n_iter_ + as_arrays(known.get("n_iter_", 0))
             self._store_stream(problem, result)
+            follow(self, X)
         return self
 
     def _check_batch(self, X, y, classes, sample_weight) -> TrainingRows:
@@ -392,21 +402,12 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         watch = Watch(looks)
         return watch, rows
 
-    def _start(self, rows: TrainingRows, coef_init, intercept_init, generator, known: dict) -> tuple[Tensor, Tensor]:
-        if coef_init is not None or intercept_init is not None:
-            return start.given(rows, coef_init, intercept_init)
-        if self.warm_start and "coef_" in known:
-            return start.continued(rows, self, known)
-        if is_descent(self) and self.random_state is not None and not takes_any_units(self):
-            return start.drawn(rows, self.fit_intercept, generator)
-        return start.zeros(rows)
-
     def _attributes(self, rows: TrainingRows, weight: Tensor, bias: Tensor) -> dict:
         """What prediction needs."""
         return {
             "classes_": rows.classes,
-            "coef_": weight.to(rows.dtype).numpy(),  # (K, d)
-            "intercept_": bias.to(rows.dtype).numpy(),  # (K,)
+            "coef_": weight.cpu().to(rows.dtype).numpy(),  # (K, d)
+            "intercept_": bias.cpu().to(rows.dtype).numpy(),  # (K,)
         }
 
     def _store(self, rows: TrainingRows, weight: Tensor, bias: Tensor, result: SolveResult) -> None:

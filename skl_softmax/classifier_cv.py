@@ -23,6 +23,7 @@ from skl_softmax.inputs import (
     as_arrays,
     check_training_rows,
     fold_weights,
+    follow,
     part_of,
     routed_parameters,
     unchanged_on_error,
@@ -47,7 +48,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         Values of C; an int stands for as many from 1e-4 to 1e4, evenly spaced in their logarithm.
     l1_ratios : array-like of float, default=(0.0,)
         Values of ``l1_ratio``.
-    fit_intercept, class_weight, label_smoothing, tol, max_iter
+    fit_intercept, class_weight, label_smoothing, tol, max_iter, device
         As in `TorchSoftmaxClassifier`. "balanced" is taken in the training part of each fold.
     cv : int, splitter, iterable of splits, "alo" or None, default=None
         Folds: an int (None: 5) of stratified ones, any of scikit-learn's splitters, or pairs of training and test
@@ -115,6 +116,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         "tol": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "refit": ["boolean", StrOptions({"1se"})],
+        "device": [str, torch.device, None],
         "verbose": ["verbose"],
     }
 
@@ -132,6 +134,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         tol=1e-7,
         max_iter=1000,
         refit=True,
+        device=None,
         verbose=0,
     ):
         self.Cs = Cs
@@ -145,6 +148,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self.tol = tol
         self.max_iter = max_iter
         self.refit = refit
+        self.device = device
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -184,6 +188,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             self._store(rows, sweep, scores)
             self._choose(scores, errors)
             self._finish(X, y, sample_weight, rows, sweep)
+            follow(self, X)
             done(is_last=True)
         self._warn_unless_converged(sweep)
         return self
@@ -350,7 +355,16 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
         i, j = np.flatnonzero(self.l1_ratios_ == self.l1_ratio_)[0], np.flatnonzero(self.Cs_ == self.C_)[0]
         if self.refit:
-            shared = ("fit_intercept", "class_weight", "label_smoothing", "solver", "tol", "max_iter", "verbose")
+            shared = (
+                "fit_intercept",
+                "class_weight",
+                "label_smoothing",
+                "solver",
+                "tol",
+                "max_iter",
+                "device",
+                "verbose",
+            )
             model = TorchSoftmaxClassifier(
                 C=self.C_, l1_ratio=self.l1_ratio_, **{name: getattr(self, name) for name in shared}
             )
@@ -391,7 +405,7 @@ def _truth(rows: TrainingRows, y) -> Tensor:
 def _score_weights(for_scorer: dict, n_rows: int) -> Tensor:
     """What each row counts in a score, (n,)."""
     weights = for_scorer.get("sample_weight")
-    weights = np.ones(n_rows) if weights is None else np.array(weights, np.float64)
+    weights = np.ones(n_rows) if weights is None else np.array(as_arrays(weights), np.float64)
     return torch.from_numpy(weights)
 
 

@@ -169,7 +169,7 @@ def gram(objective) -> Tensor:
     total = 0.0
     for rows in portions(objective.data.n_rows, objective.data.n_columns):
         design = objective.data.design(rows)  # (rows, p)
-        total = total + (objective.weights[:, None, rows].double() * design.T) @ design
+        total = total + (objective.weights[:, None, rows].to(design) * design.T) @ design
     return total / objective.total[:, None, None]
 
 
@@ -222,7 +222,7 @@ def diagonal_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
 def diagonal(objective, theta: Tensor) -> Tensor:
     """The diagonal of the Hessian of all rows, (M, K, p)."""
     proba = objective.probabilities(theta)  # (M, K, n)
-    variances = proba * (1 - proba) * objective.weights[:, None]
+    variances = proba * (1 - proba) * objective.weights[:, None].to(proba)
     curved = objective.data.column_norms(variances.flatten(0, 1)).view_as(theta)  # (M, K, p)
     return curved / objective.total[:, None, None] + objective.quadratic
 
@@ -257,4 +257,4 @@ def _samples(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[Tensor,
     """
     for rows in portions(objective.data.n_rows, n_entries):
         design = objective.data.design(rows)  # (rows, p)
-        yield design, objective.proba(theta @ design.T), objective.weights[:, None, rows].to(design.dtype)
+        yield design, objective.proba(theta @ design.T), objective.weights[:, None, rows].to(design)

@@ -70,7 +70,8 @@ def certificate(objective, theta: Tensor) -> Certificate:
     total = objective.total
     gradient = objective.data.gradient(reduce(add, pulled)).view_as(theta)  # (M, K, p), of the loss
     gradient /= total[:, None, None]
-    value = reduce(add, [(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=torch.float64) for r in rows]) / total  # (M,)
+    losses = [(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=objective.data.wide) for r in rows]
+    value = objective.gathered(reduce(add, losses)) / total  # (M,)
     point = objective.penalised(value, gradient, theta)
     scales = torch.stack([torch.ones_like(value), _feasible_scale(objective, gradient)])
     duals = [_dual_value(objective, rows, gradient, theta, scale) for scale in scales]
@@ -96,14 +97,14 @@ def _dual_value(objective, rows: list[_Rows], gradient: Tensor, theta: Tensor, s
     """The dual objective (M,) at the residuals scaled by α (M,); minus infinity where that is not allowed."""
     entropies = []
     for r in rows:
-        shifted = scale[None, :, None, None].to(r.residual.dtype) * r.residual
+        shifted = scale[None, :, None, None].to(r.residual.dtype).to(r.residual.device) * r.residual
         entropies.append((objective.loss.negative_entropy(shifted, r.targets) * r.weights).sum(dim=(0, 2, 3)))
     over = ((scale[:, None, None] * gradient).abs() - objective.absolute).clamp_min(0.0)  # (M, K, p)
     rounding = 2 * torch.maximum(_rounding(objective), ROUNDING * objective.absolute)  # α has put one of them there
     squares = over.square() / (2 * objective.quadratic)
     conjugate = torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
     conjugate = torch.where(objective.unpenalised, 0.0, conjugate)
-    return -reduce(add, entropies).double() / objective.total - conjugate.sum(dim=(1, 2))  # (M,)
+    return -objective.gathered(reduce(add, entropies)) / objective.total - conjugate.sum(dim=(1, 2))  # (M,)
 
 
 def _balance(objective, rows: list[_Rows]) -> Tensor:
@@ -120,7 +121,7 @@ def _balance(objective, rows: list[_Rows]) -> Tensor:
             break
         moved += step
         for r in rows:
-            r.logits += step[:, :, None].to(r.logits.dtype)
+            r.logits += step[:, :, None].to(r.logits.dtype).to(r.logits.device)
         if (decrement <= BALANCED).all():
             break
     _differentiate(objective, rows)
@@ -132,11 +133,11 @@ def _of_intercepts(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
     gradients, curvatures = [], []
     for r in rows:
         weighted = (r.residual * r.weights).permute(1, 2, 0, 3).flatten(2)  # (M, K, rows)
-        gradients.append(weighted.sum(dim=2, dtype=torch.float64))
+        gradients.append(objective.gathered(weighted.sum(dim=2, dtype=objective.data.wide)))
         proba = objective.proba(r.logits)  # (parts, M, K, part)
         shares = (proba * r.weights).permute(1, 2, 0, 3).flatten(2)  # (M, K, rows)
         proba = proba.permute(1, 2, 0, 3).flatten(2)
-        curvatures.append(class_covariance(shares, proba).double())
+        curvatures.append(objective.gathered(class_covariance(shares, proba)))
     total = objective.total[:, None]
     gradient, curvature = reduce(add, gradients) / total, reduce(add, curvatures) / total[..., None]
     if gradient.shape[1] > 1:  # softmax does not see one number added to all of them

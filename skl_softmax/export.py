@@ -28,7 +28,7 @@ class ExportMixin:
         module = nn.utils.skip_init(nn.Linear, n_features, n_outputs, bias=self.fit_intercept)
         module.weight = nn.Parameter(torch.from_numpy(np.require(dense_array(self.coef_), requirements="W")))
         if self.fit_intercept:
-            module.bias = nn.Parameter(torch.from_numpy(np.require(self.intercept_, requirements="W")))
+            module.bias = nn.Parameter(torch.from_numpy(np.require(dense_array(self.intercept_), requirements="W")))
         return module
 
     def to_torch(self, share=True):
@@ -101,7 +101,7 @@ class ExportMixin:
         shared = {name: value for name, value in self.get_params().items() if name in SHARED} | chosen
         model = LogisticRegression(**shared)
         model.classes_, model.coef_ = self.classes_.copy(), dense_array(self.coef_).copy()
-        model.intercept_ = self.intercept_.copy()
+        model.intercept_ = dense_array(self.intercept_).copy()
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self, name):
                 setattr(model, name, getattr(self, name))

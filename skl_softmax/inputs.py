@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import _safe_indexing, check_random_state, compute_class_weight
@@ -25,7 +26,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from skl_softmax.data import as_tensor, csr_tensor, scipy_matrix, widened
+from skl_softmax.data import as_tensor, csr_tensor, find_device, on_device, scipy_matrix, widened
 
 # What X may be, for scikit-learn's validation.
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
@@ -64,10 +65,10 @@ def check_training_rows(
     ``n_features_in_`` and ``feature_names_in_`` are set, or without ``reset`` X is checked against them.
     ``for_folds`` keeps the rows of weight zero and leaves "balanced" weights of classes to `fold_weights`.
     """
-    X, y, sample_weight = as_arrays(X), as_arrays(y), as_arrays(sample_weight)
+    X, y, sample_weight = as_rows(X), as_arrays(y), as_arrays(sample_weight)
     is_soft = has_columns(y)
     if isinstance(X, Tensor):
-        check_half_rows(estimator, X, reset)
+        check_tensor_rows(estimator, X, reset)
         y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else column_or_1d(y, warn=True)
         check_consistent_length(X, y)
     else:
@@ -91,36 +92,49 @@ def check_training_rows(
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
     if not counts.all():  # left out, so that they have no influence at all, not even on rounding
         X, targets, weights = _some_rows(X, counts), targets[counts], weights[counts]
-    rows = TrainingRows(as_matrix(X), torch.from_numpy(targets), torch.from_numpy(weights), classes)
+    X = as_matrix(X)
+    X = on_device(X, find_device(estimator.device, X.device))
+    rows = TrainingRows(X, torch.from_numpy(targets), torch.from_numpy(weights), classes)
     return _with_label_proba(rows, label_proba, estimator.label_smoothing)
 
 
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
     """Check X against what the estimator was fitted on."""
-    X = as_arrays(X)
+    X = as_rows(X)
     if isinstance(X, Tensor):
-        check_half_rows(estimator, X, reset=False)
+        check_tensor_rows(estimator, X, reset=False)
         return X
     return as_matrix(validate_data(estimator, X, reset=False, **ROWS))
 
 
-def as_arrays(X):
-    """A tensor as the array or sparse matrix that shares its memory; arrays in half precision as such a tensor.
+def as_rows(X):
+    """X as scikit-learn can check it: a tensor as the array or sparse matrix that shares its memory.
 
-    What is not on the CPU is copied there. Other things are left alone.
+    What NumPy cannot hold, half precision and dense tensors on another device, is left, or becomes, a tensor of
+    floating-point numbers. Sparse tensors are copied to the CPU. Other things are left alone.
     """
     if isinstance(X, np.ndarray) and X.dtype == np.float16:
         return as_tensor(X)
     if not isinstance(X, Tensor):
         return X
-    X = X.detach().cpu()
-    if X.layout == torch.sparse_coo:
-        X = X.coalesce().to_sparse_csr()
-    if X.layout == torch.sparse_csr:
+    X = X.detach()
+    if X.layout in (torch.sparse_coo, torch.sparse_csr):
+        X = X.cpu()
+        X = X.coalesce().to_sparse_csr() if X.layout == torch.sparse_coo else X
         return scipy_matrix(X.to(widened(X.dtype)))
     if X.layout != torch.strided:
         raise TypeError(f"A tensor of layout {X.layout} is not supported: pass a dense one, CSR or COO.")
-    return X if X.dtype in (torch.float16, torch.bfloat16) else X.numpy()
+    if X.device.type == "cpu":
+        return X if X.dtype in (torch.float16, torch.bfloat16) else X.numpy()
+    return X if X.is_floating_point() else on_device(X.cpu().double(), X.device)
+
+
+def as_arrays(values):
+    """Labels, weights or coefficients that may be a tensor, on any device, as an array."""
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def as_given(result: Tensor, X):
@@ -128,8 +142,21 @@ def as_given(result: Tensor, X):
     return result.to(X.device) if isinstance(X, Tensor) else result.numpy()
 
 
-def check_half_rows(estimator: BaseEstimator, X: Tensor, reset: bool) -> None:
-    """Check dense X in half precision, which NumPy and scikit-learn would widen or do not know."""
+def follow(estimator: BaseEstimator, X) -> None:
+    """With scikit-learn's array API dispatch, fitted arrays are tensors where X is one, as those of its own models."""
+    if isinstance(X, Tensor) and get_config()["array_api_dispatch"]:
+        for name, value in vars(estimator).items():
+            if (
+                name.endswith("_")
+                and isinstance(value, np.ndarray)
+                and name != "classes_"
+                and value.dtype.kind in "biuf"
+            ):
+                setattr(estimator, name, on_device(torch.from_numpy(value), X.device))
+
+
+def check_tensor_rows(estimator: BaseEstimator, X: Tensor, reset: bool) -> None:
+    """Check dense X that NumPy cannot hold: half precision, which scikit-learn would widen, or on another device."""
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must have rows and columns, but its shape is {tuple(X.shape)}.")
     validate_data(estimator, X, skip_check_array=True, reset=reset)
@@ -140,7 +167,7 @@ def check_half_rows(estimator: BaseEstimator, X: Tensor, reset: bool) -> None:
 
 
 def _some_rows(X, mask: np.ndarray):
-    return X[torch.from_numpy(mask)] if isinstance(X, Tensor) else X[mask]
+    return X[torch.from_numpy(mask).to(X.device)] if isinstance(X, Tensor) else X[mask]
 
 
 def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -184,8 +211,8 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]
 
 
 def dense_array(X) -> np.ndarray:
-    """X itself, or made dense if it is sparse."""
-    return X.toarray() if issparse(X) else X
+    """X as an array: a tensor's values, or made dense if it is sparse."""
+    return X.toarray() if issparse(X) else as_arrays(X)
 
 
 def as_matrix(X) -> Tensor:
@@ -298,8 +325,8 @@ def routed_parameters(estimator: BaseEstimator, sample_weight, parameters: dict)
 
 def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:
     """Some rows of what the user passed."""
-    X, y = (as_arrays(part) for part in (X, y))
-    rows = X[torch.from_numpy(index)] if isinstance(X, Tensor) else _safe_indexing(X, index)
+    X, y = as_rows(X), as_arrays(y)
+    rows = as_rows(X[torch.from_numpy(index).to(X.device)].cpu()) if isinstance(X, Tensor) else _safe_indexing(X, index)
     return rows, _safe_indexing(y, index), _check_method_params(X, parameters, index)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax import curvature
-from skl_softmax.data import standardised
+from skl_softmax.data import making_on, standardised
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective
 from skl_softmax.sweep import Sweep
@@ -38,7 +38,9 @@ def left_out_scores(
     for j, C in enumerate(Cs):
         objective = make_stack(rows, data, weights, C, 0.0)
         theta = data.to_theta(sweep.weight[:, j], sweep.bias[:, j])  # (1, K, p)
-        scores.append(measure(left_out_logits(objective, theta)[None], targets))  # (1, n)
+        with making_on(data.home):
+            logits = left_out_logits(objective, theta).cpu()  # (K, n)
+        scores.append(measure(logits[None], targets))  # (1, n)
     return torch.cat(scores)
 
 
@@ -56,9 +58,10 @@ def left_out_logits(objective: Objective, theta: Tensor) -> Tensor:
         block, targets, weights = objective.portion(objective.data.block(rows))
         logits = objective.logits(block, theta)[0, 0]  # (K, rows)
         residual = objective.loss.value_and_residual(logits, targets[0, 0])[1]  # (K, rows)
+        logits, residual, shares = map(objective.gathered, (logits, residual, weights[0, 0, 0]))
         design = objective.data.design(rows)  # (rows, p)
         leverage = (design @ inverse).view(-1, n_outputs, n_outputs, n_columns) @ design[:, None, :, None]
-        leverage = leverage[..., 0] * (weights[0, 0, 0] / objective.total)[:, None, None]  # (rows, K, K)
+        leverage = leverage[..., 0] * (shares / objective.total)[:, None, None]  # (rows, K, K)
         curved = objective.loss.curvature_product(objective.proba(logits), leverage.permute(2, 1, 0))
         system = eye - curved.permute(2, 1, 0)  # (rows, K, K)
         found.append(logits + (leverage @ torch.linalg.solve(system, residual.T[..., None]))[..., 0].T)

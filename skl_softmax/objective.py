@@ -166,17 +166,22 @@ class Objective:
 
     def take(self, index: Tensor) -> "Objective":
         """F of some of the rows, with the same λ."""
+        index = index.to(self.weights.device)
         weights = self.weights[:, index]
-        total = weights.sum(dim=1, dtype=torch.float64).expand(self.n_models)
+        total = self.gathered(weights.sum(dim=1, dtype=self.data.wide)).expand(self.n_models)
         return replace(self, data=self.data.take(index), targets=self.targets[index], weights=weights, total=total)
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """A sum over rows where θ is, in float64."""
+        return tensor.to(self.data.home).double()
 
     def sample(self, n_rows: int) -> "Objective":
         """F of ``n_rows`` rows, one drawn from each of as many equal stretches; of all rows if there are no more."""
         available = self.data.n_rows
         if n_rows >= available:
             return self
-        within = torch.rand(n_rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        return self.take(((torch.arange(n_rows) + within) * (available / n_rows)).long())
+        within = torch.rand(n_rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0), device="cpu")
+        return self.take(((torch.arange(n_rows, device="cpu") + within) * (available / n_rows)).long())
 
     def samples(self) -> list[tuple["Objective", float]]:
         """Ever larger samples on the way to all rows, each with the gap to its minimum that is near enough."""
@@ -213,7 +218,8 @@ class Objective:
         if size is None or size >= self.n_rows:
             yield 1.0, self
             return
-        order = torch.randperm(self.n_rows, generator=generator) if shuffle else torch.arange(self.n_rows)
+        in_order = torch.arange(self.n_rows, device="cpu")
+        order = torch.randperm(self.n_rows, generator=generator, device="cpu") if shuffle else in_order
         for index in order.split(max(1, CHUNK_ROWS // size) * size):
             chunk = self.take(index)  # one copy for many batches
             for start in range(0, len(index), size):
@@ -236,7 +242,7 @@ class Objective:
         for block, targets, weights in portions:
             logits = block.logits(affine).view(-1, *theta.shape[:2], block.parts[1])  # (parts, M, K, part)
             loss, residual = self.loss.value_and_residual(logits, targets)
-            values.append((loss * weights).sum(dim=(0, 2, 3), dtype=torch.float64))
+            values.append(self.gathered((loss * weights).sum(dim=(0, 2, 3), dtype=self.data.wide)))
             sums.append(block.pullback((residual * weights).flatten(1, 2), affine.bias is not None))
         gradient = self.data.gradient(_sum(sums)).view_as(theta) / total[:, None, None]  # (M, K, p)
         return self.penalised(_sum(values) / total, gradient, theta)
@@ -283,7 +289,7 @@ class Objective:
         """Those of the outputs for all rows, (M, K, n)."""
         affine, n_logits = self.data.affine(theta.flatten(0, 1)), self.n_models * self.n_outputs
         blocks = [self._proba(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
-        return torch.cat(blocks, dim=2)
+        return torch.cat(blocks, dim=2).to(self.data.home)
 
     def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """The inverse of the Hessian of all rows, as a product with vectors (M, K, p)."""
@@ -323,11 +329,11 @@ class Objective:
         if self.n_parameters <= curvature.DENSE_LIMIT:
             whole = bound * torch.linalg.eigvalsh(curvature.gram(self))[:, -1]  # (M,)
         else:  # the trace
-            whole = bound * (self.weights @ norms) / self.total
+            whole = bound * (self.weights.to(norms) @ norms) / self.total
         n_rows = self.data.n_rows
         if batch_size is None or batch_size >= n_rows:
             return whole + penalty
-        single = bound * (self.weights * norms).amax(dim=1) * n_rows / self.total
+        single = bound * (self.weights.to(norms) * norms).amax(dim=1) * n_rows / self.total
         rest = batch_size * (n_rows - 1)
         return n_rows * (batch_size - 1) / rest * whole + (n_rows - batch_size) / rest * single + penalty
 
@@ -345,7 +351,7 @@ class Objective:
         free = (self.penalty == 0) & self.is_smooth | one_class  # (M,)
         if not free.any():
             return torch.full_like(self.total, -inf)
-        lightest = torch.where(self.weights > 0, self.weights, inf).amin(dim=1)  # (M or 1,)
+        lightest = self.gathered(torch.where(self.weights > 0, self.weights, inf).amin(dim=1))  # (M or 1,)
         return torch.where(free, log(2) * lightest / self.total, -inf)  # (M,)
 
     def proba(self, logits: Tensor) -> Tensor:

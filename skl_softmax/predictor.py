@@ -3,11 +3,12 @@
 import torch
 from scipy.sparse import csr_array
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skl_softmax.data import as_tensor, linear
-from skl_softmax.inputs import as_given, as_matrix, check_prediction_rows, dense_array
+from skl_softmax.data import linear
+from skl_softmax.inputs import as_arrays, as_given, as_matrix, check_prediction_rows, dense_array
 from skl_softmax.losses import loss_for
 
 
@@ -77,8 +78,27 @@ class LinearPredictor(ClassifierMixin):
         """
         logits = self._logits(X)  # (n, K)
         index = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (n,)
-        labels = self.classes_[index.numpy()]
+        labels = self.classes_[index.cpu().numpy()]
         return as_given(torch.from_numpy(labels), X) if labels.dtype.kind in "biuf" else labels
+
+    def score(self, X, y, sample_weight=None):
+        """The part of the rows whose label is predicted.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+            Rows.
+        y : array-like or tensor of shape (n_samples,)
+            Their labels.
+        sample_weight : array-like or tensor of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        accuracy : float
+            From 0 to 1.
+        """
+        return accuracy_score(as_arrays(y), as_arrays(self.predict(X)), sample_weight=as_arrays(sample_weight))
 
     def sparsify(self):
         """Store ``coef_`` in compressed rows, `scipy.sparse.csr_array`, which saves memory where most of it is zero.
@@ -91,7 +111,7 @@ class LinearPredictor(ClassifierMixin):
             The estimator.
         """
         check_is_fitted(self)
-        self.coef_ = csr_array(self.coef_)
+        self.coef_ = csr_array(dense_array(self.coef_))
         return self
 
     def densify(self):
@@ -108,4 +128,4 @@ class LinearPredictor(ClassifierMixin):
 
     def _logits(self, X) -> Tensor:
         check_is_fitted(self)
-        return linear(check_prediction_rows(self, X), as_matrix(self.coef_), as_tensor(self.intercept_))  # (n, K)
+        return linear(check_prediction_rows(self, X), as_matrix(self.coef_), as_matrix(self.intercept_))  # (n, K)

@@ -116,7 +116,7 @@ def _restricted(objective, proba: Tensor, model: int, working: Tensor) -> DenseM
     outputs, columns = working.nonzero(as_tuple=True)  # (q,), (q,), ordered by output
     used, place = columns.unique(return_inverse=True)
     counts = working.sum(dim=1).tolist()
-    shares = objective.weights[min(model, len(objective.weights) - 1)].double() / objective.total[model]  # (n,)
+    shares = objective.weights[min(model, len(objective.weights) - 1)].to(proba) / objective.total[model]  # (n,)
     matrix = proba.new_zeros(len(outputs), len(outputs))
     blocks = _diagonal_blocks(matrix, counts)
     for rows in curvature.portions(objective.n_rows, 3 * len(outputs)):

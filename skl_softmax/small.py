@@ -26,7 +26,7 @@ SMALL_HESSIAN = 1e7
 def is_small(data: Data, n_outputs: int) -> bool:
     """Whether the calls of a Newton step take longer than its arithmetic."""
     operations = data.n_rows * (n_outputs * data.n_columns) ** 2
-    return data.keeps and data.dtype == torch.float64 and operations <= SMALL_HESSIAN
+    return data.keeps and data.X.device.type == "cpu" and data.dtype == torch.float64 and operations <= SMALL_HESSIAN
 
 
 class SmallObjective(Objective):

@@ -6,7 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skl_softmax.inputs import TrainingRows, check_start, dense_array
+from skl_softmax.inputs import TrainingRows, as_arrays, check_start, dense_array
+from skl_softmax.training import is_descent, takes_any_units
+
+
+def begin(estimator, rows: TrainingRows, given_init: tuple, generator, known: dict) -> tuple[Tensor, Tensor]:
+    """The weight (K, d) and bias (K,) that the parameters of ``fit`` and of the estimator ask for."""
+    if any(init is not None for init in given_init):
+        return given(rows, *given_init)
+    if estimator.warm_start and "coef_" in known:
+        return continued(rows, estimator, known)
+    if is_descent(estimator) and estimator.random_state is not None and not takes_any_units(estimator):
+        return drawn(rows, estimator.fit_intercept, generator)
+    return zeros(rows)
 
 
 def zeros(rows: TrainingRows) -> tuple[Tensor, Tensor]:
@@ -31,7 +43,7 @@ def continued(rows: TrainingRows, estimator, known: dict) -> tuple[Tensor, Tenso
 
     ``known`` are the attributes of the earlier fit; those of the new rows' features are the estimator's.
     """
-    weight, bias = dense_array(known["coef_"]).astype(np.float64), np.asarray(known["intercept_"], np.float64)
+    weight, bias = dense_array(known["coef_"]).astype(np.float64), as_arrays(known["intercept_"]).astype(np.float64)
     if len(known["classes_"]) == 2:  # one output z is two outputs ∓z/2
         weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     old, new = _places(known["classes_"].tolist(), rows.classes.tolist())

@@ -42,20 +42,20 @@ def solve_sweep(
     data = standardised(rows.X, estimator.fit_intercept)
     n_folds, size = len(weights), max(1, WEIGHT_BYTES // (8 * weights.shape[1]))
     shape = n_folds, len(penalties), rows.n_outputs
-    weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64)  # (F, J, K, d)
-    bias = torch.empty(shape, dtype=torch.float64)  # (F, J, K)
+    weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64, device="cpu")  # (F, J, K, d)
+    bias = torch.empty(shape, dtype=torch.float64, device="cpu")  # (F, J, K)
     n_iter, converged, worst_gap = np.zeros(shape[:2], np.int32), np.zeros(shape[:2], bool), 0.0
     for start in range(0, n_folds, size):
         folds = slice(start, min(start + size, n_folds))
-        theta = torch.zeros(folds.stop - start, rows.n_outputs, data.n_columns, dtype=torch.float64)  # (M, K, p)
+        theta = torch.zeros(folds.stop - start, *shape[2:], data.n_columns, dtype=torch.float64, device=data.home)
         for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
             objective = make_stack(rows, data, weights[folds], C, l1_ratio)
             result = make_deterministic(estimator, objective, theta).descend()
             theta = result.theta
-            weight[folds, j], bias[folds, j] = data.from_theta(theta)
+            weight[folds, j], bias[folds, j] = (part.cpu() for part in data.from_theta(theta))
             n_iter[folds, j] = result.n_iter
             converged[folds, j] = [status is Status.CONVERGED for status in result.status]
-            gaps = result.gap / torch.tensor([curve[-1] for curve in result.loss_curve]).abs()
+            gaps = result.gap.cpu() / torch.tensor([curve[-1] for curve in result.loss_curve], device="cpu").abs()
             worst_gap = max(worst_gap, gaps.max().item())
             done()
     return Sweep(weight, bias, n_iter, converged, worst_gap)
@@ -74,7 +74,7 @@ def held_out_scores(
         weight, bias = sweep.weight[fold], sweep.bias[fold]  # (J, K, d), (J, K)
         sums, total = 0.0, 0.0
         for index in torch.from_numpy(test).split(max(1, SCORE_ENTRIES // (X.shape[1] + bias.numel()))):
-            logits = linear(take_rows(X, index), weight.flatten(0, 1), bias.flatten())  # (rows, J K)
+            logits = linear(take_rows(X, index), weight.flatten(0, 1), bias.flatten()).cpu()  # (rows, J K)
             logits = logits.T.unflatten(0, bias.shape)  # (J, K, rows)
             found = targets[index]
             found = found[None, None] if found.ndim == 1 else found.T[None]

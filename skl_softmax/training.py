@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax.data import Data, in_coordinates, normalised, raw, standardised
+from skl_softmax.data import Data, home_of, in_coordinates, making_on, normalised, raw, standardised
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
@@ -42,17 +42,18 @@ def make_stack(
     rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float, seen: float = 0.0
 ) -> Objective:
     """F of M models with their own weights (M, n) of the rows."""
-    total = weights.sum(dim=1)  # (M,)
+    device, dtype = data.X.device, data.dtype
+    total = weights.sum(dim=1).to(data.home)  # (M,)
     strength = 1 / (C * (total + seen))  # (M,)
     kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
     return kind(
         data=data,
-        targets=rows.targets.to(data.dtype) if rows.targets.is_floating_point() else rows.targets,
-        weights=weights.to(data.dtype),
+        targets=(rows.targets.to(dtype) if rows.targets.is_floating_point() else rows.targets).to(device),
+        weights=weights.to(dtype).to(device),
         penalty=(1 - l1_ratio) * strength,
         n_outputs=rows.n_outputs,
         total=total,
-        label_proba=rows.label_proba,
+        label_proba=None if rows.label_proba is None else rows.label_proba.to(data.wide).to(device),
         l1=l1_ratio * strength if l1_ratio > 0 and np.isfinite(C) else None,
         is_family=len(weights) > 1,
     )
@@ -71,7 +72,8 @@ class Problem:
 
     def descend(self) -> SolveResult:
         """Minimise, without a word on how far from the minimum a solver ends that only descends."""
-        return self.solver.minimise(self.objective, self.theta, self.options)
+        with making_on(self.objective.data.home):
+            return self.solver.minimise(self.objective, self.theta, self.options)
 
     def solve(self) -> SolveResult:
         """Minimise, and tell how far from the minimum that ends."""
@@ -86,10 +88,11 @@ class Problem:
         data = self.objective.data
         precise = standardised(data.X, data.fit_intercept)
         theta = precise.to_theta(*data.from_theta(result.theta))
-        objective = replace(self.objective, data=precise, weights=self.objective.weights.double())
+        objective = replace(self.objective, data=precise, weights=self.objective.weights.to(precise.dtype))
         if objective.targets.is_floating_point():
-            objective = replace(objective, targets=objective.targets.double())
-        value, gap = optimality(objective, theta)
+            objective = replace(objective, targets=objective.targets.to(precise.dtype))
+        with making_on(precise.home):
+            value, gap = optimality(objective, theta)
         status = result.status[0]
         if gap <= self.options.tol * value.abs():
             status = Status.CONVERGED
@@ -186,9 +189,10 @@ def _exact_start(objective: Objective, begin, memory: Memory | None) -> Tensor:
     """θ (1, K, p) of a weight and a bias, or of which these are the rounded image, if that is where a call ended."""
     data = objective.data
     if memory is not None:
-        image = data.from_theta(memory.theta[0])
-        if all(torch.equal(a.to(b.dtype), b) for a, b in zip(image, begin, strict=True)):
-            return memory.theta
+        theta = memory.theta.to(data.home)
+        image = data.from_theta(theta[0])
+        if all(torch.equal(a.cpu().to(b.dtype), b) for a, b in zip(image, begin, strict=True)):
+            return theta
     return data.to_theta(*begin)[None].to(objective.dtype)
 
 
@@ -218,7 +222,7 @@ class Stream:
         self._key = self._key_of(estimator, rows)
         any_units, intercept = takes_any_units(estimator), estimator.fit_intercept
         data = normalised(rows.X, rows.weights, intercept) if any_units else raw(rows.X, intercept)
-        self._mean, self._scale = data.mean.numpy(), data.scale.numpy()
+        self._mean, self._scale = data.mean.cpu().numpy(), data.scale.cpu().numpy()
         self._memory, self.seen = None, 0.0
 
     @staticmethod
@@ -245,12 +249,13 @@ class Stream:
         *_, any_units, _, fit_intercept, _ = self._key
         if not any_units:
             return raw(X, fit_intercept)
-        return in_coordinates(X, fit_intercept, torch.from_numpy(self._mean), torch.from_numpy(self._scale))
+        mean, scale = (torch.from_numpy(array).to(home_of(X.device)) for array in (self._mean, self._scale))
+        return in_coordinates(X, fit_intercept, mean, scale)
 
     def after(self, memory: Memory, seen: float) -> "Stream":
         """The same with what a call has left, and the weight of all rows until then."""
         later = copy(self)
-        later._memory, later.seen = _map(asdict(memory), Tensor, lambda tensor: tensor.numpy().copy()), seen
+        later._memory, later.seen = _map(asdict(memory), Tensor, lambda tensor: tensor.cpu().numpy().copy()), seen
         return later
 
     def recall(self) -> Memory | None:

@@ -114,7 +114,7 @@ class EarlyStopping:
 
 def log_loss(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
     """Mean loss of the rows, weighted."""
-    logits = linear(rows.X, weight, bias).double().T[None]  # (1, K, n)
+    logits = linear(rows.X, weight, bias).cpu().double().T[None]  # (1, K, n)
     targets = rows.targets
     if rows.label_proba is not None:
         targets = rows.label_proba[targets]  # (n, K)
@@ -125,7 +125,7 @@ def log_loss(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
 
 def accuracy(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
     """Part of the rows, weighted, whose most probable class is that of the target."""
-    logits = linear(rows.X, weight, bias)  # (n, K)
+    logits = linear(rows.X, weight, bias).cpu()  # (n, K)
     found = (logits[:, 0] > 0).long() if rows.n_outputs == 1 else logits.argmax(dim=1)  # (n,)
     targets = rows.targets
     if targets.is_floating_point():

@@ -32,7 +32,7 @@ ALLOWED = {
     "predictor": {"data", "inputs", "losses"},
     "training": {"data", "inputs", "objective", "small", "solvers"},
     "watch": {"data", "inputs", "losses", "solvers", "training"},
-    "start": {"inputs"},
+    "start": {"inputs", "training"},
     "inputs": {"data"},
     "objective": {"curvature", "data", "duality", "losses", "quadratic"},
     "small": {"curvature", "data", "objective", "quadratic"},

@@ -1,6 +1,10 @@
 """Tensors in, tensors out; half precision as it is."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,3 +156,10 @@ def test_small_copies_only():
     _, peak = tracemalloc.get_traced_memory()  # of NumPy
     tracemalloc.stop()
     assert peak < 0.7 * X.nbytes
+
+
+def test_array_api_dispatch():
+    environment = os.environ | {"SCIPY_ARRAY_API": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", str(Path(__file__).parent / "array_api_checks.py")]
+    checks = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert checks.returncode == 0, checks.stdout

@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from skl_softmax.data.base import Affine, Block, Data, as_tensor, widened
 from skl_softmax.data.dense import BLOCK_BYTES, DenseData
+from skl_softmax.data.devices import find_device, has_float64, home_of, making_on
 from skl_softmax.data.sparse import SparseData, csr_tensor, product_with_sparse, scipy_matrix, take_compressed
 
 __all__ = [
@@ -38,9 +39,13 @@ __all__ = [
     "SparseData",
     "as_tensor",
     "csr_tensor",
+    "find_device",
+    "home_of",
     "in_coordinates",
     "linear",
+    "making_on",
     "normalised",
+    "on_device",
     "raw",
     "scipy_matrix",
     "standardised",
@@ -64,8 +69,9 @@ def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
     """X centred and divided by the standard deviation, both weighted, in which descent goes well; sparse X as it is."""
     if X.layout != torch.strided:
         return raw(X, fit_intercept)
-    shares, stride = weights / weights.sum(), max(1, BLOCK_BYTES // (8 * X.shape[1]))
-    chunks = [(X[i : i + stride].double(), shares[i : i + stride]) for i in range(0, len(X), stride)]
+    home, stride = home_of(X.device), max(1, BLOCK_BYTES // (8 * X.shape[1]))
+    shares = (weights / weights.sum()).to(home)
+    chunks = [(X[i : i + stride].to(home).double(), shares[i : i + stride]) for i in range(0, len(X), stride)]
     mean = _sum_of(share @ x for x, share in chunks) * fit_intercept
     scale = _sum_of(share @ (x - mean).square() for x, share in chunks).sqrt()
     constant = ~(scale > 1e-12 * mean.abs()) | ~scale.isfinite()
@@ -80,7 +86,7 @@ def in_coordinates(X: Tensor, fit_intercept: bool, mean: Tensor, scale: Tensor) 
     """X in the coordinates of other rows; sparse X in its own."""
     if X.layout != torch.strided:
         return raw(X, fit_intercept)
-    return DenseData(X, mean, scale, mean if fit_intercept else None, fit_intercept, torch.float64)
+    return DenseData.in_coordinates(X, mean, scale, fit_intercept)
 
 
 def raw(X: Tensor, fit_intercept: bool) -> Data:
@@ -88,17 +94,24 @@ def raw(X: Tensor, fit_intercept: bool) -> Data:
     return (DenseData if X.layout == torch.strided else SparseData).raw(X, fit_intercept, widened(X.dtype))
 
 
+def on_device(X: Tensor, device: torch.device) -> Tensor:
+    """X on a device, in float32 where there is no float64; sparse X stays on the CPU."""
+    if X.layout != torch.strided:
+        return X
+    return (X if has_float64(device) or X.dtype != torch.float64 else X.float()).to(device)
+
+
 def take_rows(X: Tensor, index: Tensor) -> Tensor:
     """A copy of some rows of any storage."""
-    return X[index] if X.layout == torch.strided else take_compressed(X, index)
+    return X[index.to(X.device)] if X.layout == torch.strided else take_compressed(X, index)
 
 
 def linear(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Logits (n, K) of rows of any storage, in the wider one of the dtypes."""
     if widened(X.dtype) != X.dtype:  # some rows at a time, so that they are never widened as a whole
         return torch.cat([linear(x.to(widened(X.dtype)), weight, bias) for x in X.split(WIDENED_ROWS)])
-    dtype = torch.promote_types(X.dtype, weight.dtype)
-    X, weight, bias = X.to(dtype), weight.to(dtype), bias.to(dtype)
+    dtype = torch.promote_types(X.dtype, weight.dtype) if has_float64(X.device) else torch.float32
+    X, weight, bias = X.to(dtype), weight.to(dtype).to(X.device), bias.to(dtype).to(X.device)
     if weight.layout != torch.strided:
         return product_with_sparse(X, weight) + bias
     if X.layout != torch.strided:

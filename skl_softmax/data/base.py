@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skl_softmax.data.devices import has_float64, home_of
+
 # Squares of numbers within this range and their sums are numbers in float32.
 FLOAT32_RANGE = 1e15
 
@@ -75,6 +77,16 @@ class Data:
         return self.X.shape[0]
 
     @property
+    def home(self) -> torch.device:
+        """Where θ and all that is not of a row's size is."""
+        return home_of(self.X.device)
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The widest type on the device of X, in which rows are summed."""
+        return torch.float64 if has_float64(self.X.device) else torch.float32
+
+    @property
     def n_columns(self) -> int:
         """Number of columns of the design, p."""
         return self.X.shape[1] + self.fit_intercept
@@ -86,7 +98,7 @@ class Data:
 
     def to_theta(self, weight: Tensor, bias: Tensor) -> Tensor:
         """θ, in float64, from weight (..., K, d) and bias (..., K) of X as the user gave it."""
-        weight, bias = weight.double(), bias.double()
+        weight, bias = weight.double().to(self.home), bias.double().to(self.home)
         theta = weight * self.scale
         if not self.fit_intercept:
             return theta  # (..., K, p)
@@ -102,23 +114,28 @@ class Data:
     def affine(self, theta: Tensor) -> Affine:
         """The parameters (q, p) as blocks want them."""
         if self.keeps:
-            return Affine(theta.to(self.dtype), None)
+            return Affine(self._beside(theta), None)
         weight = theta[:, : self.X.shape[1]] / self.scale  # (q, d)
         if not self.fit_intercept:
-            return Affine(weight.to(self.dtype), weight.new_zeros(len(weight), dtype=self.dtype))
+            return Affine(self._beside(weight), self._beside(weight.new_zeros(len(weight))))
         bias = theta[:, -1] if self.shift is not None else theta[:, -1] - weight @ self.mean  # (q,)
-        return Affine(weight.to(self.dtype), bias.to(self.dtype))
+        return Affine(self._beside(weight), self._beside(bias))
+
+    def _beside(self, tensor: Tensor) -> Tensor:
+        """The tensor in the type of products, on the device of X."""
+        return tensor.to(self.dtype).to(self.X.device)
 
     def gradient(self, total: Affine) -> Tensor:
         """The gradient by θ (q, p) from the sum over blocks of what their pullback gave."""
-        weight = total.weight
+        weight = total.weight.to(self.home).double()
         if total.bias is None:
             return weight  # (q, p)
         if not self.fit_intercept:
             return weight / self.scale  # (q, p)
+        bias = total.bias.to(self.home).double()
         if self.shift is None:
-            weight = weight - torch.outer(total.bias, self.mean)
-        return torch.cat([weight / self.scale, total.bias[:, None]], dim=1)  # (q, p)
+            weight = weight - torch.outer(bias, self.mean)
+        return torch.cat([weight / self.scale, bias[:, None]], dim=1)  # (q, p)
 
     def blocks(self, n_logits: int) -> Iterator[Block]:
         """The rows in order, in blocks that fit the cache with ``n_logits`` logits a row."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, widened
+from skl_softmax.data.devices import has_float64, home_of
 
 # A block this large, with its logits, stays in cache (on 200,000 x 50 x 5: 3 and 7 MB take 16 ms, 13 MB 17, 2 MB 23).
 BLOCK_BYTES = 4 * 2**20
@@ -28,6 +29,7 @@ class DenseBlock:
 
     rows: slice
     x: Tensor  # (n_parts, part, d)
+    wide: torch.dtype  # in which the rows are summed
 
     @property
     def parts(self) -> tuple[int, int]:
@@ -42,9 +44,9 @@ class DenseBlock:
         return torch.baddbmm(affine.bias[:, None], weight, self.x.mT)  # (n_parts, q, part)
 
     def pullback(self, residual: Tensor, with_bias: bool) -> Affine:
-        """Σ_i r_i x_i and Σ_i r_i in float64, the transpose of `logits`; ``residual`` is (n_parts, q, part)."""
-        weight = torch.bmm(residual, self.x).sum(dim=0, dtype=torch.float64)  # (q, d)
-        return Affine(weight, residual.sum(dim=(0, 2), dtype=torch.float64) if with_bias else None)
+        """Σ_i r_i x_i and Σ_i r_i, the transpose of `logits`; ``residual`` is (n_parts, q, part)."""
+        weight = torch.bmm(residual, self.x).sum(dim=0, dtype=self.wide)  # (q, d)
+        return Affine(weight, residual.sum(dim=(0, 2), dtype=self.wide) if with_bias else None)
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,26 @@ class DenseData(Data):
             mean[unseen], largest[unseen] = _centre_and_spread(X[:, unseen], fit_intercept)
         scale = np.where(largest > 0, largest, 1.0)
         folds = X.dtype == torch.float64 and (np.abs(mean) <= FOLD_LIMIT * scale).all()
-        mean, scale = torch.from_numpy(mean), torch.from_numpy(scale)
-        return cls(X, mean, scale, None if folds else mean, fit_intercept, torch.float64)
+        if not has_float64(X.device):  # centred there, so that it must be a number of float32
+            mean = mean.astype(np.float32).astype(np.float64)
+        mean, scale = torch.from_numpy(mean).to(home_of(X.device)), torch.from_numpy(scale).to(home_of(X.device))
+        return cls._in(X, mean, scale, fit_intercept, not folds)
+
+    @classmethod
+    def in_coordinates(cls, X: Tensor, mean: Tensor, scale: Tensor, fit_intercept: bool) -> "DenseData":
+        """X centred and divided by what other rows have given."""
+        return cls._in(X, mean, scale, fit_intercept, fit_intercept)
+
+    @classmethod
+    def _in(cls, X: Tensor, mean: Tensor, scale: Tensor, fit_intercept: bool, shifts: bool) -> "DenseData":
+        wide = torch.float64 if has_float64(X.device) else torch.float32
+        shift = mean.to(wide).to(X.device) if shifts else None
+        return cls(X, mean, scale, shift, fit_intercept, wide)
 
     @classmethod
     def raw(cls, X: Tensor, fit_intercept: bool, dtype: torch.dtype) -> "DenseData":
         """The columns as they are: the coordinates in which plain gradient descent is defined."""
-        zeros = torch.zeros(X.shape[1], dtype=torch.float64)
+        zeros = torch.zeros(X.shape[1], dtype=torch.float64, device=home_of(X.device))
         return cls(X, zeros, torch.ones_like(zeros), None, fit_intercept, dtype)
 
     @cached_property
@@ -93,10 +108,10 @@ class DenseData(Data):
             for rows, size in ((slice(start, middle), part), (slice(middle, stop), stop - middle)):
                 if rows.stop > rows.start:
                     x = self._rows(rows)
-                    yield DenseBlock(rows, x.view(-1, size, x.shape[1]))
+                    yield DenseBlock(rows, x.view(-1, size, x.shape[1]), self.wide)
 
     def block(self, rows: slice) -> DenseBlock:
-        return DenseBlock(rows, self._rows(rows)[None])
+        return DenseBlock(rows, self._rows(rows)[None], self.wide)
 
     @property
     def fits_float32(self) -> bool:
@@ -104,35 +119,36 @@ class DenseData(Data):
 
     def narrow(self) -> "DenseData":
         # Folded means would cost digits that float32 does not have.
-        return replace(self, shift=self.mean if self.fit_intercept else None, dtype=torch.float32)
+        shift = self.mean.to(self.wide).to(self.X.device) if self.fit_intercept else None
+        return replace(self, shift=shift, dtype=torch.float32)
 
     def restrict(self, features: Tensor) -> "DenseData":
         if len(features) == self.X.shape[1]:
             return self
-        shift = None if self.shift is None else self.shift[features]
+        shift = None if self.shift is None else self.shift[features.to(self.shift.device)]
         mean, scale = self.mean[features], self.scale[features]
-        return replace(self, X=self.X[:, features], mean=mean, scale=scale, shift=shift, is_copy=True)
+        return replace(self, X=self.X[:, features.to(self.X.device)], mean=mean, scale=scale, shift=shift, is_copy=True)
 
     def take(self, index: Tensor) -> "DenseData":
-        return replace(self, X=self.X[index])
+        return replace(self, X=self.X[index.to(self.X.device)])
 
     def design(self, rows: slice, columns: Tensor | None = None) -> Tensor:
-        design = self._kept[rows].double() if self.keeps else self._design(rows)
+        design = self._kept[rows].to(self.home).double() if self.keeps else self._design(rows)
         return design if columns is None else design[:, columns]
 
     @cached_property
     def _kept(self) -> Tensor:
-        return self._design(slice(0, self.n_rows)).to(self.dtype)  # (n, p)
+        return self._beside(self._design(slice(0, self.n_rows)))  # (n, p)
 
     def _design(self, rows: slice) -> Tensor:
-        x = self.X[rows]
-        design = torch.empty(len(x), self.n_columns, dtype=torch.float64)  # (rows, p)
+        x = self.X[rows].to(self.home)
+        design = torch.empty(len(x), self.n_columns, dtype=torch.float64, device=self.home)  # (rows, p)
         torch.sub(x, self.mean, out=design[:, : x.shape[1]]).div_(self.scale)
         design[:, x.shape[1] :] = 1.0
         return design
 
     def column_norms(self, weights: Tensor) -> Tensor:
-        weights = weights.double()
+        weights = weights.to(self.home).double()
         return sum(weights[:, rows] @ self.design(rows).square() for rows in self._portions())  # (q, p)
 
     def row_norms(self) -> Tensor:
@@ -148,7 +164,7 @@ class DenseData(Data):
         x = self.X[rows]
         if self.shift is None:
             return x.to(self.dtype)
-        return torch.sub(x, self.shift, out=torch.empty(x.shape, dtype=self.dtype))  # (rows, d)
+        return torch.sub(x, self.shift, out=torch.empty(x.shape, dtype=self.dtype, device=x.device))  # (rows, d)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -157,7 +173,7 @@ def _centre_and_spread(rows: Tensor, fit_intercept: bool) -> tuple[np.ndarray, n
 
     In NumPy, because of tiny tables, where its calls take a third of the time of torch's.
     """
-    x = rows.to(widened(rows.dtype)).numpy()
+    x = rows.cpu().to(widened(rows.dtype)).numpy()
     if not fit_intercept:
         return np.zeros(x.shape[1]), np.abs(x).max(axis=0).astype(np.float64)
     # Measured from the first row, so that the mean of a constant column is exactly its value.

@@ -130,14 +130,14 @@ class _Descent:
     def __init__(self, objective, start: Tensor, options: DescentOptions):
         self._objective, memory = objective, options.memory
         goes_on = memory is not None and options.average  # the start is then a mean
-        self.parameter = torch.nn.Parameter(memory.theta.clone() if goes_on else start.clone())
+        self.parameter = torch.nn.Parameter((memory.theta if goes_on else start).to(start.device, copy=True))
         self._rate = _first_rate(objective, options)
         self._optimizer = options.optimizer([self.parameter], *([] if self._rate is None else [self._rate]))
         self._averages, self._mean, self._n_updates = options.average, start.clone(), 0
         if memory is not None:
             groups = self._optimizer.state_dict()["param_groups"]
             self._optimizer.load_state_dict({"state": memory.state, "param_groups": groups})
-            self._mean, self._n_updates = memory.mean.clone(), memory.n_updates
+            self._mean, self._n_updates = memory.mean.to(start.device, copy=True), memory.n_updates
         updates = 1 if options.batch_size is None else -(-objective.n_rows // options.batch_size)
         self._schedule = SCHEDULES[options.schedule](self._optimizer, updates, options.max_iter, self._n_updates)
         self._adapts = options.schedule == "adaptive"

@@ -1,0 +1,169 @@
+"""Computing on a device: on a pretended one, which refuses to mix with the CPU, every path gives what the CPU gives."""
+
+import numpy as np
+import pytest
+import torch
+from pretended import DEVICE, pretended_device
+from sklearn.datasets import load_digits, load_iris, load_wine
+
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax.data import devices
+
+FITS = {
+    "auto": {},
+    "newton": {"solver": "newton"},
+    "lbfgs": {"solver": "lbfgs"},
+    "no intercept": {"solver": "lbfgs", "fit_intercept": False},
+    "balanced, smoothed": {"class_weight": "balanced", "label_smoothing": 0.1},
+    "no penalty": {"C": np.inf, "solver": "newton", "max_iter": 30},
+    "lasso": {"l1_ratio": 1.0},
+    "elastic net": {"l1_ratio": 0.5, "C": 0.01},
+    "early stopping": {"early_stopping": True, "random_state": 0},
+    "sgd": {"solver": "sgd", "max_iter": 20},
+    "batches": {"solver": "sgd", "batch_size": 32, "max_iter": 5, "random_state": 0, "momentum": 0.9, "average": True},
+    "adam": {"solver": "adam", "max_iter": 20},
+}
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def both(make, X, y, float64=True):
+    """A fit on the CPU and one on the pretended device."""
+    X = torch.from_numpy(X)
+    here = make().fit(X, y)
+    with pretended_device(float64):
+        there = make().fit(X.to(DEVICE), y)
+    return here, there
+
+
+@pytest.mark.parametrize("data", [load_wine, load_digits], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("name", FITS)
+def test_a_fit_where_x_is(name, data):
+    X, y = data(return_X_y=True)
+    here, there = both(lambda: TorchSoftmaxClassifier(**FITS[name]), X, y)
+    if here.converged_:  # tiny tables go by other formulas on the CPU
+        assert there.converged_
+    tolerance = 1e-3 if here.optimality_gap_ > 0 else 1e-12
+    np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), atol=tolerance)
+    assert abs(there.loss_curve_[-1] - here.loss_curve_[-1]) <= 1e-6 * here.loss_curve_[-1]
+    assert type(there.coef_) is np.ndarray
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_narrow_types(dtype):
+    X, y = load_digits(return_X_y=True)
+    X = torch.from_numpy(X).to(dtype)
+    here = TorchSoftmaxClassifier().fit(X, y)
+    with pretended_device():
+        there = TorchSoftmaxClassifier().fit(X.to(DEVICE), y)
+    np.testing.assert_allclose(there.coef_, here.coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_two_classes_and_soft_targets(weighted):
+    X, y = load_iris(return_X_y=True)
+    X, y = X[50:], y[50:]
+    weights = np.random.default_rng(0).integers(0, 3, len(y)).astype(float) if weighted else None
+    for targets in (y, np.eye(2)[y - 1] * 0.8 + 0.1):
+        here = TorchSoftmaxClassifier(tol=1e-12).fit(X, targets, weights)
+        with pretended_device():
+            rows = torch.from_numpy(X).to(DEVICE)
+            there = TorchSoftmaxClassifier(tol=1e-12).fit(rows, torch.from_numpy(targets).to(DEVICE), weights)
+        np.testing.assert_allclose(there.coef_, here.coef_, rtol=1e-5)
+
+
+def test_results_stay_on_the_device():
+    X, y = load_digits(return_X_y=True)
+    clf = TorchSoftmaxClassifier().fit(X, y)
+    with pretended_device() as device:
+        rows = torch.from_numpy(X).to(DEVICE)
+        proba = clf.predict_proba(rows)
+        assert device.n_copied == 0
+        assert proba.device == clf.decision_function(rows).device == clf.predict(rows).device == DEVICE
+        np.testing.assert_allclose(proba.cpu().numpy(), clf.predict_proba(X), rtol=1e-12)
+        assert clf.score(rows, torch.from_numpy(y).to(DEVICE)) == clf.score(X, y)
+
+
+def test_x_is_not_brought_back():
+    X, y = load_digits(return_X_y=True)
+    X, y = np.tile(X, (10, 1)), np.tile(y, 10)
+    with pretended_device() as device:
+        rows = torch.from_numpy(X).to(DEVICE)
+        clf = TorchSoftmaxClassifier().fit(rows, y)
+    # Some thousand rows, for the scale of the columns, and the coefficients; not a tensor in each of the iterations.
+    assert device.n_copied < 2 * 4096 * X.shape[1]
+    assert device.n_copied < X.size + 100 * clf.n_iter_[0]
+
+
+def test_streams():
+    X, y = load_wine(return_X_y=True)
+    streams = [TorchSoftmaxClassifier(solver="sgd", momentum=0.9, average=True) for _ in range(2)]
+    for part in np.array_split(np.random.default_rng(0).permutation(len(y)), 5):
+        streams[0].partial_fit(X[part], y[part], classes=np.arange(3))
+        with pretended_device():
+            streams[1].partial_fit(torch.from_numpy(X[part]).to(DEVICE), y[part], classes=np.arange(3))
+    np.testing.assert_allclose(streams[1].coef_, streams[0].coef_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("cv", [3, "alo"])
+def test_sweeps(cv):
+    X, y = load_wine(return_X_y=True)
+    here, there = both(lambda: TorchSoftmaxClassifierCV(Cs=[0.1, 1.0], cv=cv, tol=1e-12), X, y)
+    np.testing.assert_allclose(there.scores_, here.scores_, rtol=1e-4)
+    np.testing.assert_allclose(there.coef_, here.coef_, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"solver": "newton"}, {"l1_ratio": 0.5, "C": 0.1}, {"solver": "adam", "max_iter": 50}]
+)
+def test_a_device_without_float64(settings, monkeypatch):
+    monkeypatch.setattr(devices, "WITHOUT_FLOAT64", {DEVICE.type})
+    X, y = load_digits(return_X_y=True)
+    here, there = both(lambda: TorchSoftmaxClassifier(tol=1e-5, **settings), X.astype(np.float32), y, float64=False)
+    assert there.converged_ == here.converged_
+    assert abs(there.loss_curve_[-1] - here.loss_curve_[-1]) <= 1e-4 * here.loss_curve_[-1]
+
+
+def test_arrays_are_moved_to_a_device_without_float64(monkeypatch):
+    monkeypatch.setattr(devices, "WITHOUT_FLOAT64", {DEVICE.type})
+    X, y = load_wine(return_X_y=True)
+    with pretended_device(float64=False):
+        clf = TorchSoftmaxClassifier(device=DEVICE, tol=1e-4).fit(X, y)
+    assert clf.converged_
+    assert clf.coef_.dtype == np.float32
+    assert (clf.predict(X) == TorchSoftmaxClassifier().fit(X, y).predict(X)).mean() > 0.98
+
+
+def test_sweeps_with_any_scorer():
+    X, y = load_wine(return_X_y=True)
+    here, there = both(lambda: TorchSoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3, scoring="f1_macro"), X, y)
+    np.testing.assert_allclose(there.scores_, here.scores_)
+
+
+def test_an_array_is_moved_where_device_says():
+    X, y = load_wine(return_X_y=True)
+    with pretended_device() as device:
+        TorchSoftmaxClassifier(device="meta").fit(X, y)
+    assert device.n_copied > 0
+    assert TorchSoftmaxClassifier(device="cpu").fit(X, y).converged_
+    assert TorchSoftmaxClassifier(device="auto").fit(X, y).converged_
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "nonsense"])
+def test_a_device_that_is_not_there(device):
+    X, y = load_wine(return_X_y=True)
+    clf = TorchSoftmaxClassifier(device=device)
+    with pytest.raises(ValueError, match=rf"device='{device}' is not there.*Set device=None"):
+        clf.fit(X, y)
+    assert not hasattr(clf, "coef_")
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator here")
+@pytest.mark.parametrize("name", FITS)
+def test_a_real_accelerator(name):
+    X, y = load_digits(return_X_y=True)
+    here = TorchSoftmaxClassifier(**FITS[name]).fit(X, y)
+    there = TorchSoftmaxClassifier(device="auto", **FITS[name]).fit(X, y)
+    assert abs(there.loss_curve_[-1] - here.loss_curve_[-1]) <= 1e-4 * here.loss_curve_[-1]
