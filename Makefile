@@ -27,6 +27,7 @@ bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DAT
 	$(BIN)/python -m benchmarks descent
 	$(BIN)/python -m benchmarks l1 $(if $(DATA),--data-dir $(DATA))
 	$(BIN)/python -m benchmarks sweep $(if $(DATA),--data-dir $(DATA))
+	$(BIN)/python -m benchmarks probe
 
 fuzz: $(STAMP)  ## 10,000 hostile problems beside scikit-learn (hours)
 	$(BIN)/python tests/fuzz.py

@@ -1,7 +1,7 @@
 """``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it.
 
 ``python -m benchmarks descent`` compares mini-batch descent, ``python -m benchmarks l1`` L1 penalties,
-``python -m benchmarks sweep`` sweeps over C.
+``python -m benchmarks sweep`` sweeps over C, ``python -m benchmarks probe`` a probe with a thousand classes.
 """
 
 import argparse
@@ -22,8 +22,12 @@ def parse():
     sweep = commands.add_parser("sweep", help="measure sweeps over C and write results/sweep.*")
     for command in (l1, sweep):
         command.add_argument("--problems", nargs="+", help="names; all if not given")
-    for command in (run, l1, sweep):
+    probe = commands.add_parser("probe", help="measure a probe with many classes and write results/probe.*")
+    probe.add_argument("--rows", type=int, default=100_000, help="rows of X")
+    probe.add_argument("--classes", type=int, default=1000, help="classes")
+    for command in (run, l1, sweep, probe):
         command.add_argument("--limit", type=float, default=60.0, help="seconds after which a fit is stopped")
+    for command in (run, l1, sweep):
         command.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
     for command in (run, commands.add_parser("report", help="write results/speed.md and results/speed.png")):
         command.add_argument("--results", type=Path, default=RESULTS / "speed.json", help="the file of measurements")
@@ -47,6 +51,11 @@ def main():
         from benchmarks.sweep import main as sweep
 
         sweep(RESULTS, arguments.data_dir, arguments.limit, arguments.problems)
+        return
+    if arguments.command == "probe":
+        from benchmarks.probe import main as probe
+
+        probe(RESULTS, arguments.limit, arguments.rows, arguments.classes)
         return
     if arguments.command == "descent":
         from benchmarks.descent import main as descent
