@@ -144,8 +144,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
     n_passes_ : float
         Passes over X that the solver took: values with gradients, Hessian-vector products, and samples by their share.
     loss_curve_ : ndarray of shape (n_iter_ + 1,)
-        F of all rows before each iteration on them and, last, F of the result. With batches, the mean over those of an
-        epoch.
+        F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
+    seconds_curve_ : ndarray of shape (n_iter_ + 1,)
+        Seconds from when the rows were checked to each point of ``loss_curve_``; only after ``fit``.
     validation_scores_ : list of float
         Minus the mean log loss of the held-out rows at each iterate, if ``early_stopping``.
     best_iteration_ : int
@@ -261,10 +262,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
             weighted with its probability.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0. A row of weight 0 has no influence.
-        coef_init : array-like of the shape of ``coef_``, default=None
+        coef_init, intercept_init : array-like of the shapes of ``coef_`` and ``intercept_``, default=None
             Where to start; zeros, or as ``random_state`` says, if None.
-        intercept_init : array-like of the shape of ``intercept_``, default=None
-            Where to start; as ``coef_init``.
         classes : array-like of shape (n_classes,), default=None
             All labels, if not only those in ``y``; the labels of the columns of ``y``, if not 0, 1, ...
 
@@ -304,7 +303,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
                 keep()
                 raise
             self._store(rows, *watch.best(problem.objective.data.from_theta(result.theta[0])), result)
-            self._store_scores(watch)
+            self._store_records(watch)
             self._store_stream(problem, result)
             follow(self, X)
         if context is not None:
@@ -350,6 +349,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
             curve = np.append(as_arrays(known.get("loss_curve_", [])), result.loss_curve[0])
             self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
             self.loss_curve_, self.n_iter_ = curve, self.n_iter_ + as_arrays(known.get("n_iter_", 0))
+            self._store_records(None)
             self._store_stream(problem, result)
             follow(self, X)
         return self
@@ -423,21 +423,19 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor,
         tags.input_tags.sparse = True
         return tags
 
-    def _store_scores(self, watch: Watch) -> None:
-        for name in ("validation_scores_", "best_iteration_"):
+    def _store_records(self, watch: Watch | None) -> None:
+        for name in ("seconds_curve_", "validation_scores_", "best_iteration_"):
             vars(self).pop(name, None)
-        vars(self).update(watch.scores())
+        vars(self).update(watch.records(len(self.loss_curve_)) if watch else {})
 
     def _store_interrupted(self, rows: TrainingRows, watch: Watch) -> None:
         """Leave the last iterate; what a finished fit says besides is not known of it."""
-        if watch.last is None:
+        if (last := watch.last) is None:
             return
-        gap = torch.tensor([np.nan]) if watch.last.gap is None else watch.last.gap
-        result = SolveResult(
-            watch.last.theta, gap, [watch.last.iteration], [Status.STOPPED], [[watch.last.value.item()]], np.nan
-        )
+        gap = torch.tensor([np.nan]) if last.gap is None else last.gap
+        result = SolveResult(last.theta, gap, [last.iteration], [Status.STOPPED], [[last.value.item()]], np.nan)
         self._store(rows, *watch.coefficients(), result)
-        self._store_scores(watch)
+        self._store_records(watch)
         vars(self).pop("_stream", None)
         vars(self).update(watch.stream())
 

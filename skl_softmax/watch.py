@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from time import perf_counter
 
+import numpy as np
 import torch
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from torch import Tensor
@@ -28,9 +30,11 @@ class Watch:
         self._looks = looks
         self.problem: Problem | None = None  # what the iterates belong to, once it is made
         self.last: Iterate | None = None
+        self._times = [perf_counter()]
 
     def __call__(self, iterate: Iterate) -> bool:
         self.last = iterate
+        self._times.append(perf_counter())
         asked = [look(iterate, self.coefficients) for look in self._looks]
         return any(asked)
 
@@ -46,10 +50,13 @@ class Watch:
         """The coefficients, or those that scored best."""
         return self._early_stopping.best if self._early_stopping else coefficients
 
-    def scores(self) -> dict:
-        """What early stopping has found."""
-        stopping = self._early_stopping
-        return {"validation_scores_": stopping.scores, "best_iteration_": stopping.best_iteration} if stopping else {}
+    def records(self, n_points: int) -> dict:
+        """When each of the last points was reached, in seconds, and what early stopping has found."""
+        seconds = np.array(self._times) - self._times[0]
+        records, stopping = {"seconds_curve_": seconds[len(seconds) - n_points :]}, self._early_stopping
+        if stopping:
+            records |= {"validation_scores_": stopping.scores, "best_iteration_": stopping.best_iteration}
+        return records
 
     @property
     def _early_stopping(self) -> "EarlyStopping | None":

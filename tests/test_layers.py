@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import skl_softmax
+import skl_softmax.displays
 
 PACKAGE = Path(skl_softmax.__file__).parent
 # What each room may import of ours.
@@ -26,6 +27,7 @@ ALLOWED = {
     },
     "sweep": {"data", "inputs", "losses", "solvers", "training"},
     "leave_one_out": {"curvature", "data", "inputs", "objective", "sweep", "training"},
+    "displays": {"displays"},
     "export": {"data", "inputs"},
     "onnx": {"classifier", "classifier_cv"},
     "classifier": {"export", "inputs", "predictor", "solvers", "start", "training", "watch"},
@@ -80,8 +82,8 @@ def test_only_data_knows_storage():
 
 
 def test_public_names_are_documented():
-    for name in skl_softmax.__all__:
-        public = getattr(skl_softmax, name)
+    displays = [getattr(skl_softmax.displays, name) for name in skl_softmax.displays.__all__]
+    for public in (*(getattr(skl_softmax, name) for name in skl_softmax.__all__), *displays):
         if inspect.isclass(public):
             methods = [m for n, m in vars(public).items() if inspect.isfunction(m) and not n.startswith("_")]
             assert all(inspect.getdoc(item) for item in (public, *methods))
@@ -95,7 +97,7 @@ def test_every_parameter_is_documented(estimator):
 
 
 def test_import_brings_no_optional_package():
-    names = ("matplotlib", "skorch", "dask", "skl2onnx", "onnx", "skops")
-    code = f"import sys, skl_softmax; print([m for m in {names} if m in sys.modules])"
+    names = ("matplotlib", "polars", "statsmodels", "skorch", "dask", "skl2onnx", "onnx", "skops")
+    code = f"import sys, skl_softmax.displays; print([m for m in {names} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"

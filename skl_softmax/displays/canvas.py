@@ -1,0 +1,57 @@
+"""Where displays draw: the only place that imports matplotlib, and only when a picture is asked for."""
+
+import numpy as np
+
+# Size of a figure in inches that is made for one panel, and the largest for many.
+PANEL_SIZE, LARGEST = (6.4, 4.8), (12.0, 15.0)
+
+
+def pyplot(caller: str):
+    """`matplotlib.pyplot`, or an error that says who needs it."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            f"{caller} requires matplotlib. You can install matplotlib with `pip install matplotlib`"
+        ) from error
+    return plt
+
+
+def single(caller: str, ax):
+    """The axes, or those of a new figure."""
+    plt = pyplot(caller)
+    return plt.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def panels(caller: str, ax, n_rows: int, n_columns: int, panel_size=PANEL_SIZE, **shared):
+    """The axes of a new figure, or ``ax``, divided into panels (n_rows, n_columns).
+
+    Parameters
+    ----------
+    caller : str
+        Who needs matplotlib.
+    ax : Axes or None
+        What to divide. It stays as a frame that is not drawn.
+    n_rows, n_columns : int
+        The grid.
+    panel_size : tuple of two floats
+        Inches of a panel in a new figure, which grows no larger than `LARGEST`.
+    **shared : bool
+        ``sharex`` and ``sharey``, as for ``Figure.subplots``.
+
+    Returns
+    -------
+    ax : Axes
+        The frame.
+    axes : ndarray of Axes of shape (n_rows, n_columns)
+        The panels.
+    """
+    plt = pyplot(caller)
+    if ax is None:
+        size = np.minimum(np.multiply(panel_size, (n_columns, n_rows)), LARGEST)
+        _, ax = plt.subplots(figsize=tuple(size), layout="constrained")
+    ax.set_axis_off()
+    grid = ax.get_subplotspec().subgridspec(n_rows, n_columns) if ax.get_subplotspec() else None
+    if grid is None:
+        raise ValueError("ax must belong to a grid, as those of plt.subplots() do, to be divided into panels.")
+    return ax, grid.subplots(squeeze=False, **shared)

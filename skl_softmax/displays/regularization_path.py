@@ -1,0 +1,152 @@
+"""What the penalty does."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skl_softmax.displays.canvas import panels, pyplot
+
+# Classes up to which each has a colour and a place in the legend.
+MANY_CLASSES = 10
+PANEL_SIZE = (6.4, 3.2)
+
+
+class RegularizationPathDisplay:
+    """Scores with the spread of the folds, and coefficients, against C.
+
+    Make it with `from_estimator`.
+
+    Parameters
+    ----------
+    Cs : ndarray of shape (n_cs,)
+        Values of C.
+    scores : ndarray of shape (n_folds, n_cs)
+        Scores of the held-out rows.
+    coefficients : ndarray of shape (n_cs, n_classes or 1, n_features)
+        Coefficients, without the intercept; means over folds.
+    C : float
+        The value that was chosen.
+    score_name : str
+        What the scores are.
+    class_names : sequence of str of length n_classes
+        Names of the classes.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes that were passed or made, which hold the panels and are not drawn themselves.
+    axes_ : ndarray of matplotlib Axes of shape (2,)
+        The panels: scores, coefficients.
+    figure_ : matplotlib Figure
+        The figure.
+
+    See Also
+    --------
+    CoefficientDisplay : The coefficients of one fit.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skl_softmax import TorchSoftmaxClassifierCV
+    >>> from skl_softmax.displays import RegularizationPathDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> display = RegularizationPathDisplay.from_estimator(TorchSoftmaxClassifierCV().fit(X, y))
+    >>> display.scores.shape, display.coefficients.shape
+    ((5, 10), (10, 3, 4))
+    """
+
+    def __init__(self, *, Cs, scores, coefficients, C, score_name, class_names):
+        self.Cs = Cs
+        self.scores = scores
+        self.coefficients = coefficients
+        self.C = C
+        self.score_name = score_name
+        self.class_names = class_names
+
+    @classmethod
+    def from_estimator(cls, estimator, *, l1_ratio=None, ax=None):
+        """Draw what a search over C has found.
+
+        Parameters
+        ----------
+        estimator : TorchSoftmaxClassifierCV
+            Fitted.
+        l1_ratio : float, default=None
+            One of the ``l1_ratios_`` that were tried; the one that was chosen if None.
+        ax : matplotlib Axes, default=None
+            Where to draw, divided into two panels; a new figure if None.
+
+        Returns
+        -------
+        display : RegularizationPathDisplay
+            The display, drawn.
+        """
+        pyplot(f"{cls.__name__}.from_estimator")
+        check_is_fitted(estimator)
+        if not hasattr(estimator, "coefs_paths_"):
+            raise TypeError(f"{estimator!r} keeps no coefs_paths_: pass a fitted TorchSoftmaxClassifierCV.")
+        l1_ratio = estimator.l1_ratio_ if l1_ratio is None else l1_ratio
+        places = np.flatnonzero(np.isclose(estimator.l1_ratios_, l1_ratio))
+        if not len(places):
+            raise ValueError(f"l1_ratio={l1_ratio:g} was not tried; pass one of {estimator.l1_ratios_.tolist()}.")
+        order, place = np.argsort(estimator.Cs_), places[0]
+        paths = estimator.coefs_paths_[:, place, order].mean(axis=0)  # (n_cs, K, d or d + 1)
+        display = cls(
+            Cs=estimator.Cs_[order],
+            scores=estimator.scores_[:, place, order],
+            coefficients=paths[..., : estimator.coef_.shape[1]],
+            C=estimator.C_,
+            score_name=_score_name(estimator.scoring),
+            class_names=[str(label) for label in estimator.classes_],
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, *, ax=None):
+        """Draw the scores above the coefficients: the mean over folds and one standard deviation on either side.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw, divided into two panels; a new figure if None.
+
+        Returns
+        -------
+        display : RegularizationPathDisplay
+            The display itself.
+        """
+        caller = f"{type(self).__name__}.plot"
+        self.ax_, grid = panels(caller, ax, 2, 1, PANEL_SIZE, sharex=True)
+        self.figure_, self.axes_ = self.ax_.figure, grid.ravel()
+        self._draw_scores(self.axes_[0])
+        self._draw_coefficients(self.axes_[1])
+        for panel in self.axes_:
+            panel.axvline(self.C, color="black", linestyle="--", linewidth=1, label=f"C = {self.C:.3g}")
+            panel.grid(alpha=0.3)
+        self.axes_[0].legend()
+        self.axes_[1].set(xscale="log", xlabel="C")
+        return self
+
+    def _draw_scores(self, panel) -> None:
+        mean, spread = self.scores.mean(axis=0), self.scores.std(axis=0)  # (n_cs,)
+        panel.plot(self.Cs, mean, marker="o", markersize=4, label="mean")
+        if len(self.scores) > 1:
+            panel.fill_between(self.Cs, mean - spread, mean + spread, alpha=0.2, label="± std of folds")
+        panel.set_ylabel(self.score_name)
+
+    def _draw_coefficients(self, panel) -> None:
+        n_classes = self.coefficients.shape[1]
+        names = self.class_names if n_classes > 1 else self.class_names[1:]
+        for k, name in enumerate(names):
+            color = f"C{k % MANY_CLASSES}"
+            lines = panel.plot(self.Cs, self.coefficients[:, k], color=color, linewidth=1, alpha=0.7)
+            lines[0].set_label(name)
+        if n_classes <= MANY_CLASSES:
+            panel.legend(loc="upper left", ncols=1 if n_classes < 6 else 2)  # where C is small, so are coefficients
+        panel.set_ylabel("Coefficients")
+
+
+def _score_name(scoring) -> str:
+    if callable(scoring):
+        return getattr(scoring, "__name__", "Score")
+    name = scoring or "neg_log_loss"
+    name = f"Negative {name[4:]}" if name.startswith("neg_") else name
+    return name.replace("_", " ").capitalize()
