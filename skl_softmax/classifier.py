@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skl_softmax import start
 from skl_softmax.export import ExportMixin
+from skl_softmax.inference import InferenceMixin
 from skl_softmax.inputs import (
     TrainingRows,
     as_arrays,
@@ -39,7 +40,7 @@ from skl_softmax.training import (
 from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
 
 
-class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, LinearPredictor, BaseEstimator):
+class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, LinearPredictor, BaseEstimator):
     r"""Softmax regression: multinomial logistic regression, trained by torch.
 
     With logits :math:`z_i = W x_i + b`, row weights :math:`s_i` (``sample_weight`` times class weight) and

@@ -218,6 +218,6 @@ class TestAll:
     def test_without_matplotlib(self, display, estimator, iris, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
         with pytest.raises(
-            ImportError, match=f"{display.__name__}.from_estimator requires matplotlib. You can install"
+            ImportError, match=rf"{display.__name__}.from_estimator requires matplotlib. You can install"
         ):
             display.from_estimator(estimator.fit(*iris))
