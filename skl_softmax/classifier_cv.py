@@ -48,8 +48,12 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         Values of C; an int stands for as many from 1e-4 to 1e4, evenly spaced in their logarithm.
     l1_ratios : array-like of float, default=(0.0,)
         Values of ``l1_ratio``.
-    fit_intercept, class_weight, label_smoothing, tol, max_iter, device
+    fit_intercept : bool, default=True
+        Whether to add the intercept.
+    class_weight : dict, "balanced" or None, default=None
         As in `TorchSoftmaxClassifier`. "balanced" is taken in the training part of each fold.
+    label_smoothing : float, default=0.0
+        As in `TorchSoftmaxClassifier`; scores are those of the targets as they are.
     cv : int, splitter, iterable of splits, "alo" or None, default=None
         Folds: an int (None: 5) of stratified ones, any of scikit-learn's splitters, or pairs of training and test
         indices. "alo" is approximate leave-one-out: one fit of all rows for each penalty, and from its Hessian what the
@@ -60,21 +64,39 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         beyond the logits.
     solver : {"auto", "newton", "lbfgs", "proximal"}, default="auto"
         As in `TorchSoftmaxClassifier`.
+    tol : float, default=1e-7
+        As in `TorchSoftmaxClassifier`, for each model.
+    max_iter : int, default=1000
+        Upper limit of iterations of each model.
     refit : bool or "1se", default=True
         True fits all rows with the penalty of the best mean score. "1se" with the smallest C whose mean score is within
         one standard error of the best, at the best ``l1_ratio``: Hastie, Tibshirani & Friedman (2009), section 7.10.
         False takes the means over folds of the coefficients that are best in each, as `LogisticRegressionCV` does.
+    device : str, torch.device or None, default=None
+        Where to compute, as in `TorchSoftmaxClassifier`.
     verbose : int, default=0
         Print what is solved.
 
     Attributes
     ----------
-    classes_, coef_, intercept_, n_features_in_, feature_names_in_
-        As in `TorchSoftmaxClassifier`.
-    C_, l1_ratio_ : float
-        The penalty that was chosen; means over folds without ``refit``.
-    Cs_, l1_ratios_ : ndarray
-        The values that were tried.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        The coefficients, as in `TorchSoftmaxClassifier`.
+    intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
+        The intercepts.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X had any.
+    C_ : float
+        The C that was chosen; the mean over folds without ``refit``.
+    l1_ratio_ : float
+        The ``l1_ratio`` that was chosen; the mean over folds without ``refit``.
+    Cs_ : ndarray of shape (n_cs,)
+        The values of C that were tried.
+    l1_ratios_ : ndarray of shape (n_l1_ratios,)
+        The values of ``l1_ratio`` that were tried.
     scores_ : ndarray of shape (n_folds, n_l1_ratios, n_cs)
         Scores of the held-out rows. One "fold" for "alo".
     coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_cs, n_classes or 1, n_features + 1)

@@ -6,6 +6,7 @@ The only file that touches scikit-learn's less public helpers.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import isnan
 
 import numpy as np
 import torch
@@ -67,6 +68,7 @@ def check_training_rows(
     """
     X, y, sample_weight = as_rows(X), as_arrays(y), as_arrays(sample_weight)
     is_soft = has_columns(y)
+    _refuse_missing_labels(y)
     if isinstance(X, Tensor):
         check_tensor_rows(estimator, X, reset)
         y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else column_or_1d(y, warn=True)
@@ -86,7 +88,7 @@ def check_training_rows(
                 *_settings(estimator, classes, y, weights, for_folds), np.eye(len(classes))
             )
             of_row = of_class[targets]
-    weights *= of_row
+    weights = weights * of_row  # not in place: made of a data frame, they may be read-only
     counts = (weights > 0) | (for_folds and weights.any())
     if not counts.any():
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
@@ -130,7 +132,13 @@ def as_rows(X):
 
 
 def as_arrays(values):
-    """Labels, weights or coefficients that may be a tensor, on any device, as an array."""
+    """Labels, weights or coefficients that may be a tensor, on any device, as an array.
+
+    Nullable integers and bools of pandas become plain ones, if none is missing, which scikit-learn would make floats of.
+    """
+    plain = getattr(getattr(values, "dtype", None), "numpy_dtype", None)
+    if plain is not None and plain.kind in "biu" and not values.isna().any():
+        return values.to_numpy(plain)
     if not isinstance(values, Tensor):
         return values
     values = values.detach().cpu()
@@ -227,6 +235,21 @@ def as_matrix(X) -> Tensor:
     return csr_tensor(X)
 
 
+def _refuse_missing_labels(y) -> None:
+    """Refuse None, NA and NaN among objects, of which scikit-learn would speak in riddles."""
+    kind = getattr(getattr(y, "dtype", None), "kind", "O")
+    if y is None or kind in "biuf" or (isinstance(y, np.ndarray) and kind != "O") or has_columns(y):
+        return
+    labels = np.asarray(y, dtype=object)
+    missing = [i for i, y in enumerate(labels) if not isinstance(y, str) and _is_missing(y)]
+    if missing:
+        raise ValueError(f"y holds no label in row {missing[0]} ({len(missing)} in all). Leave out such rows.")
+
+
+def _is_missing(label) -> bool:
+    return label is None or type(label).__name__ == "NAType" or (isinstance(label, float) and isnan(label))
+
+
 def _encode(estimator: BaseEstimator, y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
     if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the check takes a tenth of the fit
@@ -317,10 +340,11 @@ def routed_parameters(estimator: BaseEstimator, sample_weight, parameters: dict)
     Without scikit-learn's metadata routing, weights go to the scorer, as in `LogisticRegressionCV`.
     """
     _raise_for_params(parameters, estimator, "fit")
+    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
     if _routing_enabled():
-        routed = process_routing(estimator, "fit", sample_weight=sample_weight, **parameters)
+        routed = process_routing(estimator, "fit", **weights, **parameters)
         return routed["splitter"]["split"], routed["scorer"]["score"]
-    return {}, {} if sample_weight is None else {"sample_weight": sample_weight}
+    return {}, weights
 
 
 def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:

@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skl_softmax._version import DOCUMENTATION
 from skl_softmax.data import linear
 from skl_softmax.inputs import as_arrays, as_given, as_matrix, check_prediction_rows, dense_array
 from skl_softmax.losses import loss_for
@@ -14,6 +15,10 @@ from skl_softmax.losses import loss_for
 
 class LinearPredictor(ClassifierMixin):
     """Predictions from ``classes_``, ``coef_`` and ``intercept_``: arrays, or tensors where X is one."""
+
+    # Where the HTML representation links to.
+    _doc_link_module = "skl_softmax"
+    _doc_link_template = f"{DOCUMENTATION}/api/skl_softmax.{{estimator_name}}.html"
 
     def decision_function(self, X):
         """Logits: W x + b.

@@ -32,7 +32,7 @@ ALLOWED = {
     "onnx": {"classifier", "classifier_cv"},
     "inference": {"curvature", "data", "inputs", "training"},
     "classifier": {"export", "inference", "inputs", "predictor", "solvers", "start", "training", "watch"},
-    "predictor": {"data", "inputs", "losses"},
+    "predictor": {"_version", "data", "inputs", "losses"},
     "training": {"data", "inputs", "objective", "small", "solvers"},
     "watch": {"data", "inputs", "losses", "solvers", "training"},
     "start": {"inputs", "training"},
