@@ -134,7 +134,7 @@ def as_rows(X):
 def as_arrays(values):
     """Labels, weights or coefficients that may be a tensor, on any device, as an array.
 
-    Nullable integers and bools of pandas become plain ones, if none is missing, which scikit-learn would make floats of.
+    Nullable integers and bools of pandas become plain ones if none is missing; scikit-learn would make floats of them.
     """
     plain = getattr(getattr(values, "dtype", None), "numpy_dtype", None)
     if plain is not None and plain.kind in "biu" and not values.isna().any():
