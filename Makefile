@@ -30,7 +30,7 @@ bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DAT
 	$(BIN)/python -m benchmarks probe
 
 fuzz: $(STAMP)  ## 10,000 hostile problems beside scikit-learn (hours)
-	$(BIN)/python tests/fuzz.py
+	$(BIN)/python -m tests.fuzz
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check .

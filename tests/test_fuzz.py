@@ -1,10 +1,50 @@
 """A part of the hostile problems of `fuzz`, at every run of the tests."""
 
+import numpy as np
 import pytest
-from fuzz import check
+from fuzz import COLUMNS, STORAGES, TARGETS, WEIGHTS, Case, check, draw
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skl_softmax import TorchSoftmaxClassifier
+
+CASES = st.builds(
+    Case,
+    n_rows=st.integers(1, 200),
+    columns=st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=30).map(tuple),
+    n_classes=st.integers(2, 8),
+    targets=st.sampled_from(TARGETS),
+    weights=st.sampled_from(WEIGHTS),
+    storage=st.sampled_from(STORAGES),
+    orders=st.sampled_from([1, 5, 150]),
+    offset=st.booleans(),
+    repeats=st.booleans(),
+    C=st.floats(-8, 10).map(lambda exponent: 10**exponent) | st.just(np.inf),
+    l1_ratio=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    fit_intercept=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
 
 
 @pytest.mark.parametrize("first", range(0, 200, 20))
 def test_hostile_problems(first):
-    found = {seed: check(seed)[0] for seed in range(first, first + 20)}
-    assert not {seed: problem for seed, problem in found.items() if problem}
+    found = {seed: check(draw(seed))[0] for seed in range(first, first + 20)}
+    assert not {seed: wrong for seed, wrong in found.items() if wrong}
+
+
+@settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(CASES)
+def test_hostile_problems_made_smaller(case):
+    assert check(case)[0] is None
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(1e-310, np.float64), (1e-40, np.float32)])
+@pytest.mark.parametrize("C", [1.0, np.inf])
+@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"solver": "newton"}, {"l1_ratio": 0.5}])
+def test_a_column_of_subnormal_numbers_has_no_influence(settings, C, size, dtype):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(50, 2)).astype(dtype), rng.integers(0, 3, 50)
+    beside = np.c_[X, rng.normal(size=50) * size].astype(dtype)
+    plain, model = (TorchSoftmaxClassifier(C=C, **settings).fit(rows, y) for rows in (X, beside))
+    np.testing.assert_allclose(model.coef_[:, :2], plain.coef_, rtol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(beside), plain.predict_proba(X), rtol=1e-6)

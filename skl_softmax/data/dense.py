@@ -16,6 +16,10 @@ BLOCK_BYTES = 4 * 2**20
 PART_ROWS = 1024
 # A design smaller than this is kept.
 KEEP_BYTES = 16 * 2**20
+# A spread below this has a square that vanishes in float64, or a coefficient that is infinite in float32.
+SMALLEST_SPREAD = {torch.float64: 1e-153, torch.float32: 1e-37}
+# The scale of such columns, in which their squares are zero; that of a penalty on them is not.
+NEGLIGIBLE = 1e125
 # Rows that centre and scale of the columns are taken from.
 SPREAD_ROWS = 4096
 # |mean| / scale up to which the mean may be folded into the parameters: products then lose as many of the digits that
@@ -70,7 +74,8 @@ class DenseData(Data):
         if len(X) > SPREAD_ROWS and not largest.all():
             unseen = np.flatnonzero(largest == 0)
             mean[unseen], largest[unseen] = _centre_and_spread(X[:, unseen], fit_intercept)
-        scale = np.where(largest > 0, largest, 1.0)
+        is_small = largest < SMALLEST_SPREAD[widened(X.dtype)]
+        scale = np.where(largest == 0, 1.0, np.where(is_small, NEGLIGIBLE, largest))
         folds = X.dtype == torch.float64 and (np.abs(mean) <= FOLD_LIMIT * scale).all()
         if not has_float64(X.device):  # centred there, so that it must be a number of float32
             mean = mean.astype(np.float32).astype(np.float64)
