@@ -15,7 +15,6 @@ A metric is an approximate inverse of the Hessian at some θ. What it costs and 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
-from operator import add
 
 import torch
 from torch import Tensor
@@ -126,8 +125,8 @@ def hessian(objective, theta: Tensor) -> Tensor:
     (times 11ᵀ/K): gradient and Newton step have no part along it, so nothing else changes.
     """
     n_models, n_outputs, n_columns = theta.shape
-    matrices, blocks = zip(*(_portion_of_hessian(*p) for p in _samples(objective, theta, theta.numel())), strict=True)
-    matrix, block = reduce(add, matrices), reduce(add, blocks)  # (M, P, P), (M, K, p, p)
+    sums = (_portion_of_hessian(*p) for p in _samples(objective, theta, theta.numel()))
+    matrix, block = reduce(lambda a, b: (a[0] + b[0], a[1] + b[1]), sums)  # (M, P, P), (M, K, p, p)
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
     by_class.diagonal(dim1=1, dim2=3).add_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
     matrix /= objective.total[:, None, None]

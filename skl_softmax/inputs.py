@@ -28,6 +28,7 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from skl_softmax.data import as_tensor, csr_tensor, find_device, on_device, scipy_matrix, widened
+from skl_softmax.memory import explained
 
 # What X may be, for scikit-learn's validation.
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
@@ -203,7 +204,10 @@ def torch_generator(random_state) -> torch.Generator:
 
 @contextmanager
 def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]:
-    """Leave the estimator as it was if the block raises, or as it was when the block called what it is given."""
+    """Leave the estimator as it was if the block raises, or as it was when the block called what it is given.
+
+    What is raised where memory ran out says how much was wanted and what to change.
+    """
     before = dict(vars(estimator))
 
     def keep() -> None:
@@ -212,10 +216,10 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]
 
     try:
         yield keep
-    except BaseException:
+    except BaseException as error:
         vars(estimator).clear()
         vars(estimator).update(before)
-        raise
+        raise explained(error, estimator)  # noqa: B904, its cause is set
 
 
 def dense_array(X) -> np.ndarray:

@@ -40,6 +40,9 @@ SAMPLE_ACCURACY = 0.05
 NARROW_SECONDS = 2e-3
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
+# What a sample may take of X beyond the rows that its parameters call for, so that it is small beside the memory also
+# where X is a file that is not.
+SAMPLE_BYTES = 256 * 2**20
 # Rows that are fetched at a time for mini-batches.
 CHUNK_ROWS = 2**13
 
@@ -176,20 +179,28 @@ class Objective:
         return tensor.to(self.data.home).double()
 
     def sample(self, n_rows: int) -> "Objective":
-        """F of ``n_rows`` rows, one drawn from each of as many equal stretches; of all rows if there are no more."""
+        """F of ``n_rows`` rows, one drawn from each of as many equal stretches; of all rows if there are no more.
+
+        Of fewer rows if those would take more than `SAMPLE_BYTES`.
+        """
         available = self.data.n_rows
         if n_rows >= available:
             return self
+        n_rows = min(n_rows, self._largest_sample)
         within = torch.rand(n_rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0), device="cpu")
         return self.take(((torch.arange(n_rows, device="cpu") + within) * (available / n_rows)).long())
 
     def samples(self) -> list[tuple["Objective", float]]:
         """Ever larger samples on the way to all rows, each with the gap to its minimum that is near enough."""
         stages, n_rows = [], FIRST_SAMPLE * self.n_parameters
-        while 4 * n_rows <= self.data.n_rows:
+        while 4 * n_rows <= self.data.n_rows and n_rows <= self._largest_sample:
             stages.append((self.sample(n_rows), SAMPLE_ACCURACY * self.n_parameters / (2 * n_rows)))
             n_rows *= SAMPLE_GROWTH
         return stages
+
+    @property
+    def _largest_sample(self) -> int:
+        return max(FIRST_SAMPLE * self.n_parameters, SAMPLE_BYTES // self.data.row_bytes)
 
     def narrow(self) -> "Objective":
         """F with products in float32, for steps that are far from the minimum; F itself where that gains nothing."""
@@ -238,14 +249,16 @@ class Objective:
     def mean_over(self, portions: Iterable[Portion], total: Tensor, theta: Tensor) -> Evaluation:
         """The penalty and the sum over some of the rows, divided by ``total``, with their gradient."""
         affine = self.data.affine(theta.flatten(0, 1))
-        values, sums = [], []
-        for block, targets, weights in portions:
-            logits = block.logits(affine).view(-1, *theta.shape[:2], block.parts[1])  # (parts, M, K, part)
-            loss, residual = self.loss.value_and_residual(logits, targets)
-            values.append(self.gathered((loss * weights).sum(dim=(0, 2, 3), dtype=self.data.wide)))
-            sums.append(block.pullback((residual * weights).flatten(1, 2), affine.bias is not None))
-        gradient = self.data.gradient(_sum(sums)).view_as(theta) / total[:, None, None]  # (M, K, p)
-        return self.penalised(_sum(values) / total, gradient, theta)
+        value, sums = reduce(_add_pairs, (self._loss_and_sums(affine, theta.shape[:2], *p) for p in portions))
+        gradient = self.data.gradient(sums).view_as(theta) / total[:, None, None]  # (M, K, p)
+        return self.penalised(self.gathered(value) / total, gradient, theta)
+
+    def _loss_and_sums(self, affine: Affine, stack: tuple[int, int], block: Block, targets: Tensor, weights: Tensor):
+        """A block's sum of losses (M,) and its derivatives by the parameters."""
+        logits = block.logits(affine).view(-1, *stack, block.parts[1])  # (parts, M, K, part)
+        loss, residual = self.loss.value_and_residual(logits, targets)
+        value = (loss * weights).sum(dim=(0, 2, 3), dtype=self.data.wide)  # (M,)
+        return value, block.pullback((residual * weights).flatten(1, 2), affine.bias is not None)
 
     def penalised(self, loss: Tensor, gradient: Tensor, theta: Tensor) -> Evaluation:
         """F from the mean loss (M,) and its gradient (M, K, p) at θ."""
@@ -270,13 +283,18 @@ class Objective:
 
         def product(direction: Tensor) -> Tensor:
             affine = self.data.affine(direction.flatten(0, 1))
-            sums = []
-            for i, (block, _, weights) in enumerate(self.portions(n_logits)):
-                proba = kept[i] if keeps else self._proba(block, at_theta)  # (parts, M, K, part)
+
+            def of_block(block: Block, weights: Tensor, proba: Tensor) -> Affine:
                 along = block.logits(affine).view_as(proba)
                 curved = self.loss.curvature_product(proba, along).mul_(weights)
-                sums.append(block.pullback(curved.flatten(1, 2), affine.bias is not None))
-            curved = self.data.gradient(_sum(sums)).view_as(theta) / total
+                return block.pullback(curved.flatten(1, 2), affine.bias is not None)
+
+            probas = iter(kept) if keeps else None
+            sums = _sum(
+                of_block(block, weights, next(probas) if keeps else self._proba(block, at_theta))
+                for block, _, weights in self.portions(n_logits)
+            )
+            curved = self.data.gradient(sums).view_as(theta) / total
             return curved.to(direction.dtype).addcmul_(quadratic, direction)  # (M, K, p)
 
         return product
@@ -405,6 +423,13 @@ class Batch:
         return self._chunk.mean_over([portion], self._total, theta)
 
 
-def _sum(terms: list):
-    """Σ terms, starting with the first of them, so that a single one costs nothing."""
+def _sum(terms: Iterable):
+    """Σ terms, starting with the first of them, so that a single one costs nothing.
+
+    Terms come one by one: those of all blocks in a list lie between the blocks' memory, which then is never used again.
+    """
     return reduce(add, terms)
+
+
+def _add_pairs(a: tuple, b: tuple) -> tuple:
+    return a[0] + b[0], a[1] + b[1]

@@ -159,6 +159,11 @@ class Data:
         """How many entries of dense X take as long in a product as a row does."""
         return self.n_columns
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of X, in the mean."""
+        return self.X.element_size() * self.X.shape[1]
+
     def restrict(self, features: Tensor) -> "Data":
         """A copy of some of the columns of X, in the same coordinates; all of them without a copy."""
         raise NotImplementedError

@@ -73,7 +73,7 @@ class DenseData(Data):
         mean, largest = _centre_and_spread(X[:: max(1, len(X) // SPREAD_ROWS)], fit_intercept)
         if len(X) > SPREAD_ROWS and not largest.all():
             unseen = np.flatnonzero(largest == 0)
-            mean[unseen], largest[unseen] = _centre_and_spread(X[:, unseen], fit_intercept)
+            mean[unseen], largest[unseen] = _of_columns(X, unseen, fit_intercept)
         is_small = largest < SMALLEST_SPREAD[widened(X.dtype)]
         scale = np.where(largest == 0, 1.0, np.where(is_small, NEGLIGIBLE, largest))
         folds = X.dtype == torch.float64 and (np.abs(mean) <= FOLD_LIMIT * scale).all()
@@ -170,6 +170,15 @@ class DenseData(Data):
         if self.shift is None:
             return x.to(self.dtype)
         return torch.sub(x, self.shift, out=torch.empty(x.shape, dtype=self.dtype, device=x.device))  # (rows, d)
+
+
+def _of_columns(X: Tensor, columns: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Means (or zeros) of some columns, and what deviates from them at least as far as any row, some rows at a time."""
+    stride = max(1, BLOCK_BYTES // (8 * X.shape[1]))
+    parts = [_centre_and_spread(X[i : i + stride][:, columns], fit_intercept) for i in range(0, len(X), stride)]
+    means, spreads = (np.stack(part) for part in zip(*parts, strict=True))  # (parts, columns)
+    mean = means[0] + (means - means[0]).mean(axis=0)  # exactly the value of a constant column
+    return mean, (np.abs(means - mean) + spreads).max(axis=0)
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -110,6 +110,11 @@ class SparseData(Data):
         # A sparse product takes as long as a dense one with this many times the entries.
         return SPARSE_FACTOR * self.X.values().shape[0] / self.n_rows
 
+    @property
+    def row_bytes(self) -> int:
+        entry = self.X.values().element_size() + self.X.col_indices().element_size()
+        return max(1, entry * self.X.values().shape[0] // self.n_rows)
+
     def take(self, index: Tensor) -> "SparseData":
         return replace(self, X=take_compressed(self.X, index))
 

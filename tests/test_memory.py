@@ -1,0 +1,97 @@
+"""X as a file that is larger than what memory is left, and memory that runs out."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax.objective import SAMPLE_BYTES, Objective
+
+# What fits and predictions may need beside X, which is 120 MB in float32.
+LIMIT = 100 * 2**20
+ROWS, COLUMNS = 300_000, 100
+# Run apart, with memory of its own (not of files) limited to what it has after a small fit, and LIMIT.
+SCRIPT = f"""
+import resource, sys
+from pathlib import Path
+import numpy as np
+from skl_softmax import TorchSoftmaxClassifier
+
+path, dtype, solver = sys.argv[1:]
+X = np.memmap(path, dtype=dtype, mode="r", shape=({ROWS}, {COLUMNS}))
+y = (X[:, 0] > 0).astype(int) + (X[:, 1] > X[:, 2])
+y[::7] = 0
+clf = TorchSoftmaxClassifier(solver=solver, batch_size=1000, tol=1e-3, n_iter_no_change=1)
+clf.fit(X[:5000].copy(), y[:5000])
+status = Path("/proc/self/status").read_text().split("VmData:")[1]
+limit = 1024 * int(status.split()[0]) + {LIMIT}
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+clf.fit(X, y)
+clf.coef_ = clf.coef_.astype(np.float64)  # wider than X
+assert clf.predict_proba(X).shape == ({ROWS}, 3)
+assert np.array_equal(clf.predict(X)[-1000:], clf.predict(X[-1000:]))
+try:
+    X.astype(np.float32) + 0
+except MemoryError:
+    print("a copy does not fit")
+"""
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A file of numbers for each dtype; the first column is zero but for a few rows."""
+    folder, rng = tmp_path_factory.mktemp("tables"), np.random.default_rng(0)
+    X = rng.standard_normal((ROWS, COLUMNS), dtype=np.float32)
+    X[np.arange(ROWS) % 1000 > 0, -1] = 0
+    for dtype in ("float16", "float32", "float64"):
+        X.astype(dtype).tofile(folder / dtype)
+    return folder
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of the system's own")
+@pytest.mark.parametrize(
+    ("dtype", "solver"), [("float16", "auto"), ("float32", "auto"), ("float64", "auto"), ("float32", "sgd")]
+)
+def test_a_file_is_never_copied_as_a_whole(tables, dtype, solver):
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tables / dtype), dtype, solver]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "a copy does not fit"
+
+
+def test_samples_are_small_however_many_rows_there_are():
+    X = torch.zeros(1, 64).expand(2**25, 64)  # 16 GB in float64, none of which there is
+    objective = Objective.__new__(Objective)
+    data = type("Rows", (), {"row_bytes": 64 * 8, "n_rows": len(X), "n_columns": 65, "X": X})()
+    vars(objective).update(data=data, n_outputs=3)
+    taken = []
+    vars(objective)["take"] = lambda index: taken.append(len(index)) or objective
+    assert len(objective.samples()) == len(taken)
+    assert max(taken) * data.row_bytes <= SAMPLE_BYTES
+    objective.sample(2**24)
+    assert taken[-1] * data.row_bytes <= SAMPLE_BYTES
+
+
+def numpy_allocation(*_, **__):
+    np.empty((2**40, 2**10))
+
+
+def torch_allocation(*_, **__):
+    torch.empty(2**50, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("allocate", [numpy_allocation, torch_allocation])
+@pytest.mark.parametrize("estimator", [TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV(Cs=2, cv=2)])
+def test_memory_that_runs_out_is_told(estimator, allocate, monkeypatch):
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
+    before = dict(vars(estimator.fit(X, y)))
+    monkeypatch.setattr("skl_softmax.training.standardised", allocate)
+    monkeypatch.setattr("skl_softmax.classifier_cv.standardised", allocate, raising=False)
+    monkeypatch.setattr("skl_softmax.sweep.standardised", allocate, raising=False)
+    with pytest.raises(MemoryError, match=r"9,007,199,254,740,992 bytes were wanted.*solver='auto'"):
+        estimator.fit(X, y)
+    assert vars(estimator).keys() == before.keys()
+    assert all(vars(estimator)[name] is value for name, value in before.items())
