@@ -32,6 +32,11 @@ def test_hostile_problems(first):
     assert not {seed: wrong for seed, wrong in found.items() if wrong}
 
 
+def test_gains_that_go_on_are_no_convergence():
+    # Weights over twelve orders: light rows lose a part of their loss in each step, which the decrement does not foresee.
+    assert check(draw(715))[0] is None
+
+
 @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CASES)
 def test_hostile_problems_made_smaller(case):

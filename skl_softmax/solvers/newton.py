@@ -22,13 +22,15 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     else from preconditioned conjugate gradients. The Newton decrement ½ gᵀ H⁻¹ g estimates F - F*, whatever the units
     of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5). After a step that gained what
     the decrement had promised, no more is left than the difference and the error of the decrement itself. Where the
-    Hessian is singular to rounding, gains that go on for long say more than the decrement, and count instead.
+    Hessian is singular to rounding or rows weigh next to nothing, gains that go on for long say more than the
+    decrement, and count besides.
     """
     run = Run(objective, start, options)
     left = [inf] * objective.n_models
     unexplained = UNEXPLAINED if objective.n_parameters > DIRECT_LIMIT else 0.0
     while run.active:
-        if all(map(run.is_near, run.point.value.tolist(), left)):
+        values = run.point.value.tolist()
+        if all(map(run.is_near, values, left)) and all(map(run.is_near, values, run.extrapolated_gap().tolist())):
             run.settle(torch.tensor(left, dtype=torch.float64))
             break
         direction, slope = newton_step(run)
