@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
-from skl_softmax.solvers.run import Run
+from skl_softmax.solvers.run import WINDOW, Run
 
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and the step comes from
 # conjugate gradients.
@@ -29,12 +29,12 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     left = [inf] * objective.n_models
     unexplained = UNEXPLAINED if objective.n_parameters > DIRECT_LIMIT else 0.0
     while run.active:
-        values = run.point.value.tolist()
-        if all(map(run.is_near, values, left)) and all(map(run.is_near, values, run.extrapolated_gap().tolist())):
-            run.settle(torch.tensor(left, dtype=torch.float64))
+        values, going_on = run.point.value.tolist(), run.extrapolated_gap(1, WINDOW)  # (M,)
+        if all(map(run.is_near, values, left)) and all(map(run.is_near, values, going_on.tolist())):
+            run.settle(torch.maximum(torch.tensor(left, dtype=torch.float64), going_on))
             break
         direction, slope = newton_step(run)
-        keep = run.settle(torch.maximum(-0.5 * slope, run.extrapolated_gap()))
+        keep = run.settle(torch.maximum(-0.5 * slope, going_on))
         if run.active:
             before, slope = run.point.value.tolist(), slope[keep]
             run.descend(direction[keep], slope)

@@ -130,15 +130,16 @@ class Run:
             return False
         return self._passes_to_come() >= metric.price
 
-    def extrapolated_gap(self) -> Tensor:
-        """What would still be gained (M,) if the gains went on as a geometric series; 0 for young runs."""
+    def extrapolated_gap(self, *windows: int) -> Tensor:
+        """What would still be gained (M,) if the gains went on as a geometric series; 0 for young runs.
+
+        Its terms are the gains of as many iterations each as a window has; the largest of all windows counts.
+        """
         gaps = [0.0] * len(self.models)
         for i, model in enumerate(self.models.tolist()):
             if len(self._curve[model]) >= 2 * WINDOW:
                 curve = [*self._curve[model][-2 * WINDOW :], self.point.value[i].item()]
-                before, after = curve[0] - curve[WINDOW], curve[WINDOW] - curve[2 * WINDOW]
-                if after > 0:
-                    gaps[i] = after**2 / (before - after) if before > after else inf
+                gaps[i] = max(_series(curve, window) for window in windows or (WINDOW,))
         return torch.tensor(gaps, dtype=torch.float64)
 
     def is_near(self, value: float, gap: float) -> bool:
@@ -222,3 +223,12 @@ class Run:
         if len(keep):
             self.objective = self.objective.select(keep)
         return keep
+
+
+def _series(curve: list[float], window: int) -> float:
+    """What would still be gained if the gains of the last two windows were terms of a geometric series."""
+    before = curve[-1 - 2 * window] - curve[-1 - window]
+    after = curve[-1 - window] - curve[-1]
+    if after <= ROUNDING * abs(curve[-1]):
+        return 0.0
+    return after**2 / (before - after) if before > after else inf
