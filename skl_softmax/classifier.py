@@ -280,10 +280,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
         Notes
         -----
-        Callbacks (``set_callbacks``) are told of every iteration or epoch, and one that asks for an end gets it. If the
-        fit is interrupted (Ctrl-C), the exception goes on and the estimator holds the last completed iteration. That,
-        or one that a callback has saved, goes on with ``warm_start``: optimisers bit for bit, unless batches are
-        shuffled or a schedule counts ``max_iter``, the other solvers to the same optimum.
+        Callbacks (``set_callbacks``) are told of every iteration or epoch, and one that asks for an end gets it. A call
+        that raises leaves the estimator as it was, but for Ctrl-C, which leaves the last completed iteration. That, or
+        one that a callback has saved, goes on with ``warm_start``: optimisers bit for bit, unless batches are shuffled
+        or a schedule counts ``max_iter``, the other solvers to the same optimum.
         """
         check_solver(self)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}

@@ -33,7 +33,7 @@ def test_hostile_problems(first):
 
 
 def test_gains_that_go_on_are_no_convergence():
-    # Weights span twelve orders: light rows lose a part of their loss in each step, which the decrement does not foresee.
+    # Light rows lose a part of their loss in each step, which the decrement does not foresee.
     assert check(draw(715))[0] is None
 
 

@@ -14,7 +14,8 @@ import skl_softmax.displays
 PACKAGE = Path(skl_softmax.__file__).parent
 # What each room may import of ours.
 ALLOWED = {
-    "__init__": {"_version", "classifier", "classifier_cv"},
+    "__init__": {"_version", "classifier", "classifier_cv", "versions"},
+    "versions": {"_version"},
     "_version": set(),
     "classifier_cv": {
         "classifier",

@@ -1,0 +1,104 @@
+"""A call that raises leaves the estimator as it was, fitted or not."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, training
+
+X, y = load_iris(return_X_y=True)
+WITH_NAN = np.where(np.arange(X.size).reshape(X.shape) == 301, np.nan, X)
+
+BAD_CALLS = {
+    "NaN in X": (ValueError, (WITH_NAN, y)),
+    "NaN in sparse X": (ValueError, (sp.csr_array(WITH_NAN), y)),
+    "NaN in float16 X": (ValueError, (WITH_NAN.astype(np.float16), y)),
+    "words in X": (ValueError, (X.astype(str).astype(object) + "x", y)),
+    "one dimension": (ValueError, (X[:, 0], y)),
+    "other length": (ValueError, (X, y[:-1])),
+    "negative weights": (ValueError, (X, y, -np.ones(len(y)))),
+    "no weight": (ValueError, (X, y, np.zeros(len(y)))),
+    "numbers for labels": (ValueError, (X, y + 0.5)),
+    "no probabilities": (ValueError, (X, np.full((len(y), 3), 0.5))),
+    "one class": (ValueError, (X, np.zeros(len(y)))),
+}
+RAISED = [MemoryError("no memory"), KeyboardInterrupt(), RuntimeError("anything")]
+ESTIMATORS = {
+    "auto": TorchSoftmaxClassifier(),
+    "proximal": TorchSoftmaxClassifier(l1_ratio=0.5),
+    "sgd": TorchSoftmaxClassifier(solver="sgd", tol=1.0),
+    "cv": TorchSoftmaxClassifierCV(Cs=2, cv=2),
+    "alo": TorchSoftmaxClassifierCV(Cs=2, cv="alo"),
+}
+
+
+def same(estimator, before):
+    return vars(estimator).keys() == before.keys() and all(vars(estimator)[k] is v for k, v in before.items())
+
+
+@pytest.fixture(params=ESTIMATORS)
+def estimator(request):
+    return clone(ESTIMATORS[request.param])
+
+
+@pytest.mark.parametrize("is_fitted", [False, True])
+@pytest.mark.parametrize("call", BAD_CALLS)
+def test_bad_input(estimator, call, is_fitted):
+    if is_fitted:
+        estimator.fit(X[:, :3], y)
+    before, (error, arguments) = dict(vars(estimator)), BAD_CALLS[call]
+    with pytest.raises(error):
+        estimator.fit(*arguments)
+    assert same(estimator, before)
+
+
+@pytest.mark.parametrize("is_fitted", [False, True])
+@pytest.mark.parametrize("raised", RAISED, ids=lambda e: type(e).__name__)
+def test_faults_on_the_way(estimator, raised, is_fitted, monkeypatch):
+    if is_fitted:
+        estimator.fit(X[:, :3], y)
+        proba = estimator.predict_proba(X[:, :3])
+    before = dict(vars(estimator))
+
+    def fault(*_, **__):
+        raise raised
+
+    for module in ("training", "sweep"):
+        monkeypatch.setattr(f"skl_softmax.{module}.Objective", fault, raising=False)
+        monkeypatch.setattr(f"skl_softmax.{module}.SmallObjective", fault, raising=False)
+    with pytest.raises(type(raised)):
+        estimator.fit(X, y)
+    assert same(estimator, before)
+    if is_fitted:
+        np.testing.assert_array_equal(estimator.predict_proba(X[:, :3]), proba)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"), [(WITH_NAN[60:90], y[60:90]), (X[:9, :3], y[:9]), (X[:9], y[:9] + 7), (X[:9], y[:8])]
+)
+def test_bad_batches(rows, labels):
+    learner = TorchSoftmaxClassifier(solver="adam").partial_fit(X[::2], y[::2], classes=[0, 1, 2])
+    beside = TorchSoftmaxClassifier(solver="adam").partial_fit(X[::2], y[::2], classes=[0, 1, 2])
+    before = dict(vars(learner))
+    with pytest.raises(ValueError):  # noqa: PT011, many messages
+        learner.partial_fit(rows, labels)
+    assert same(learner, before)
+    for model in (learner, beside):
+        model.partial_fit(X[1::2], y[1::2])
+    np.testing.assert_array_equal(learner.coef_, beside.coef_)
+
+
+@pytest.mark.parametrize("raised", RAISED, ids=lambda e: type(e).__name__)
+def test_faults_within_a_batch(raised, monkeypatch):
+    learner = TorchSoftmaxClassifier(solver="sgd", momentum=0.9).partial_fit(X, y, classes=[0, 1, 2])
+    before = dict(vars(learner))
+
+    def fault(*_):
+        raise raised
+
+    monkeypatch.setattr(training.Problem, "descend", fault)
+    with pytest.raises(type(raised)):
+        learner.partial_fit(X, y)
+    assert same(learner, before)
