@@ -124,18 +124,36 @@ def hessian(objective, theta: Tensor) -> Tensor:
     along 1 ⊗ v. Where there is no penalty either, the largest curvature of that column is put there
     (times 11ᵀ/K): gradient and Newton step have no part along it, so nothing else changes.
     """
+    return definite(objective, loss_hessian(objective, theta))
+
+
+def loss_hessian(objective, theta: Tensor) -> Tensor:
+    """The second derivatives (M, P, P) of the sum over rows alone."""
     n_models, n_outputs, n_columns = theta.shape
     sums = (_portion_of_hessian(*p) for p in _samples(objective, theta, theta.numel()))
     matrix, block = reduce(lambda a, b: (a[0] + b[0], a[1] + b[1]), sums)  # (M, P, P), (M, K, p, p)
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
     by_class.diagonal(dim1=1, dim2=3).add_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
     matrix /= objective.total[:, None, None]
+    return matrix
+
+
+def definite(objective, matrix: Tensor) -> Tensor:
+    """The Hessian, as of `hessian`, from the `loss_hessian` (M, P, P), which is overwritten."""
+    n_models, n_outputs, n_columns = objective.n_models, objective.n_outputs, objective.data.n_columns
+    by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
     diagonal = by_class.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (M, K, p)
     if n_outputs > 1:
         unseen = torch.where(objective.unpenalised, diagonal.amax(dim=1, keepdim=True), 0.0)  # (M, 1, p)
         by_class.diagonal(dim1=2, dim2=4).add_(unseen[:, :, None] / n_outputs)
     diagonal.add_(objective.quadratic)
     return matrix
+
+
+def inverse(matrix: Tensor) -> Callable[[Tensor], Tensor]:
+    """The inverse of Hessians (M, P, P), as a product with vectors (M, K, p)."""
+    factor = factorise(matrix)
+    return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
 
 
 def _portion_of_hessian(design: Tensor, proba: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -124,7 +124,7 @@ class ExportMixin:
         """
         check_is_fitted(model)
         found = model.get_params()
-        parameters = {name: found[name] for name in SHARED if name in found}
+        parameters = {name: found[name] for name in SHARED if name in found and name in cls._get_param_names()}
         estimator = cls._fitted(
             model.classes_.copy(), dense_array(model.coef_).copy(), np.array(model.intercept_, ndmin=1), **parameters
         )

@@ -383,6 +383,12 @@ def _class_weight(class_weight, classes, y, weights) -> np.ndarray:
     return by_class
 
 
+def class_weights(estimator: BaseEstimator, classes: np.ndarray, counts: np.ndarray) -> dict:
+    """Weights of the classes by label, from the weight of each class's rows, wherever the rows are."""
+    by_class = _soft_class_weight(estimator.class_weight, classes, np.eye(len(classes)), counts)
+    return dict(zip(classes.tolist(), by_class.tolist(), strict=True))
+
+
 def _soft_class_weight(class_weight, classes, proba, weights) -> np.ndarray:
     """As for labels, where each row is one row of each class with its probability for a weight."""
     if class_weight != "balanced":

@@ -190,10 +190,13 @@ class Objective:
         within = torch.rand(n_rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0), device="cpu")
         return self.take(((torch.arange(n_rows, device="cpu") + within) * (available / n_rows)).long())
 
-    def samples(self) -> list[tuple["Objective", float]]:
-        """Ever larger samples on the way to all rows, each with the gap to its minimum that is near enough."""
+    def samples(self, n_all: int | None = None) -> list[tuple["Objective", float]]:
+        """Ever larger samples on the way to all rows, each with the gap to its minimum that is near enough.
+
+        ``n_all`` is the number of all rows, where these are a sample of them themselves.
+        """
         stages, n_rows = [], FIRST_SAMPLE * self.n_parameters
-        while 4 * n_rows <= self.data.n_rows and n_rows <= self._largest_sample:
+        while n_rows <= min(self.n_rows, self._largest_sample) and 4 * n_rows <= (n_all or self.n_rows):
             stages.append((self.sample(n_rows), SAMPLE_ACCURACY * self.n_parameters / (2 * n_rows)))
             n_rows *= SAMPLE_GROWTH
         return stages
@@ -311,8 +314,7 @@ class Objective:
 
     def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """The inverse of the Hessian of all rows, as a product with vectors (M, K, p)."""
-        factor = curvature.factorise(curvature.hessian(self, theta))
-        return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
+        return curvature.inverse(curvature.hessian(self, theta))
 
     def hessian_models(self, theta: Tensor, working: Tensor, max_price: float) -> "quadratic.HessianModels | None":
         """Quadratic models of the smooth part at θ, for the parameters ``working`` (M, K, p), bool."""

@@ -33,6 +33,9 @@ ALLOWED = {
     "onnx": {"classifier", "classifier_cv"},
     "inference": {"curvature", "data", "inputs", "training"},
     "classifier": {"export", "inference", "inputs", "predictor", "solvers", "start", "training", "watch"},
+    "dask": {"classifier", "cluster", "inputs", "start", "training", "watch"},
+    "cluster": {"data", "inputs", "parts"},
+    "parts": {"curvature", "data", "inputs", "objective", "training"},
     "predictor": {"_version", "data", "inputs", "losses"},
     "training": {"data", "inputs", "objective", "small", "solvers"},
     "watch": {"data", "inputs", "losses", "solvers", "training"},
@@ -100,7 +103,9 @@ def test_every_parameter_is_documented(estimator):
 
 
 def test_import_brings_no_optional_package():
-    names = ("matplotlib", "polars", "statsmodels", "skorch", "dask", "skl2onnx", "onnx", "skops")
+    names = (
+        "matplotlib", "polars", "statsmodels", "skorch", "dask", "distributed", "skl2onnx", "onnx", "skops"
+    )  # fmt: skip
     code = f"import sys, skl_softmax.displays; print([m for m in {names} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"

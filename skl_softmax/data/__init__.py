@@ -23,6 +23,7 @@ from functools import reduce
 from operator import add
 
 import torch
+from scipy.sparse import vstack
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,12 +39,15 @@ __all__ = [
     "DenseData",
     "SparseData",
     "as_tensor",
+    "column_ranges",
     "csr_tensor",
     "find_device",
     "home_of",
     "in_coordinates",
+    "join_rows",
     "linear",
     "making_on",
+    "n_bytes",
     "normalised",
     "on_device",
     "raw",
@@ -104,6 +108,27 @@ def on_device(X: Tensor, device: torch.device) -> Tensor:
 def take_rows(X: Tensor, index: Tensor) -> Tensor:
     """A copy of some rows of any storage."""
     return X[index.to(X.device)] if X.layout == torch.strided else take_compressed(X, index)
+
+
+def join_rows(parts: list[Tensor]) -> Tensor:
+    """Rows of any storage, one after the other."""
+    if parts[0].layout == torch.strided:
+        return torch.cat(parts)
+    return csr_tensor(vstack([scipy_matrix(part) for part in parts], format="csr"))
+
+
+def column_ranges(X: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest value of each column (d,) of dense X, in float64; nothing of sparse X."""
+    if X.layout != torch.strided:
+        return torch.zeros(0), torch.zeros(0)
+    return X.amin(dim=0).double(), X.amax(dim=0).double()
+
+
+def n_bytes(X: Tensor) -> int:
+    """Memory of rows of any storage."""
+    if X.layout == torch.strided:
+        return X.nbytes
+    return sum(part.nbytes for part in (X.values(), X.col_indices(), X.crow_indices()))
 
 
 def linear(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -168,6 +168,14 @@ class Data:
         """A copy of some of the columns of X, in the same coordinates; all of them without a copy."""
         raise NotImplementedError
 
+    def covering(self, lowest: Tensor, highest: Tensor) -> "Data":
+        """The same rows in coordinates that suit other rows too, whose columns lie in these ranges (d,)."""
+        raise NotImplementedError
+
+    def over(self, X: Tensor) -> "Data":
+        """Other rows, of which no copy will be kept, in the same coordinates."""
+        raise NotImplementedError
+
     def take(self, index: Tensor) -> "Data":
         """A copy of the rows ``index``, in the same coordinates."""
         raise NotImplementedError

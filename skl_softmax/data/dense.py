@@ -57,10 +57,12 @@ class DenseBlock:
 class DenseData(Data):
     """Dense X in memory.
 
-    ``is_copy`` says that X is a part of what the user gave, in which case the design is kept whatever its size.
+    ``is_copy`` says that X is a part of what the user gave, in which case the design is kept whatever its size;
+    ``may_keep`` whether it is kept at all.
     """
 
     is_copy: bool = False
+    may_keep: bool = True
 
     @classmethod
     def standardised(cls, X: Tensor, fit_intercept: bool) -> "DenseData":
@@ -74,6 +76,11 @@ class DenseData(Data):
         if len(X) > SPREAD_ROWS and not largest.all():
             unseen = np.flatnonzero(largest == 0)
             mean[unseen], largest[unseen] = _of_columns(X, unseen, fit_intercept)
+        return cls._centred(X, mean, largest, fit_intercept)
+
+    @classmethod
+    def _centred(cls, X: Tensor, mean: np.ndarray, largest: np.ndarray, fit_intercept: bool) -> "DenseData":
+        """X in the coordinates of a mean and of the largest deviation from it, both (d,)."""
         is_small = largest < SMALLEST_SPREAD[widened(X.dtype)]
         scale = np.where(largest == 0, 1.0, np.where(is_small, NEGLIGIBLE, largest))
         folds = X.dtype == torch.float64 and (np.abs(mean) <= FOLD_LIMIT * scale).all()
@@ -101,7 +108,8 @@ class DenseData(Data):
 
     @cached_property
     def keeps(self) -> bool:
-        return self.is_copy or self.n_rows * self.n_columns * self.dtype.itemsize <= KEEP_BYTES
+        size = self.n_rows * self.n_columns * self.dtype.itemsize
+        return self.is_copy or (self.may_keep and size <= KEEP_BYTES)
 
     def blocks(self, n_logits: int) -> Iterator[DenseBlock]:
         fits = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(self.n_columns, 2 * n_logits)))
@@ -133,6 +141,13 @@ class DenseData(Data):
         shift = None if self.shift is None else self.shift[features.to(self.shift.device)]
         mean, scale = self.mean[features], self.scale[features]
         return replace(self, X=self.X[:, features.to(self.X.device)], mean=mean, scale=scale, shift=shift, is_copy=True)
+
+    def covering(self, lowest: Tensor, highest: Tensor) -> "DenseData":
+        largest = torch.maximum(highest - self.mean, self.mean - lowest)
+        return self._centred(self.X, self.mean.cpu().numpy(), largest.cpu().numpy(), self.fit_intercept)
+
+    def over(self, X: Tensor) -> "DenseData":
+        return replace(self, X=X, may_keep=False)
 
     def take(self, index: Tensor) -> "DenseData":
         return replace(self, X=self.X[index.to(self.X.device)])

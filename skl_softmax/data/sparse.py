@@ -115,6 +115,12 @@ class SparseData(Data):
         entry = self.X.values().element_size() + self.X.col_indices().element_size()
         return max(1, entry * self.X.values().shape[0] // self.n_rows)
 
+    def covering(self, lowest: Tensor, highest: Tensor) -> "SparseData":  # noqa: ARG002, neither centred nor scaled
+        return self
+
+    def over(self, X: Tensor) -> "SparseData":
+        return replace(self, X=X)
+
     def take(self, index: Tensor) -> "SparseData":
         return replace(self, X=take_compressed(self.X, index))
 

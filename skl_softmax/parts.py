@@ -1,0 +1,379 @@
+"""F of rows that are in parts elsewhere: on the workers of a cluster.
+
+F is a sum over rows, so it is one over parts of the rows,
+
+    F(θ) = Σ_parts F_part(θ) + λ/2 ‖W‖²,        F_part(θ) = (1/S) Σ_{i in part} s_i ℓ(y_i, z_i),
+
+S the weight of all rows, and so are its gradient and curvature. A part is an ordinary `Objective` without a penalty, in
+the coordinates that all parts share; `PartsObjective` is what a solver sees. It has no rows but a sample of them, from
+which it knows the curvature.
+
+What becomes of rows on the way: `load_piece` (what the user passed, as tensors) → `encode` (targets and weights, once
+the labels of all pieces are known) → `make_parts` (once the coordinates are known).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from math import ceil, inf
+from operator import add
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_consistent_length
+from torch import Tensor
+
+from skl_softmax import curvature
+from skl_softmax.data import Data, column_ranges, join_rows, n_bytes, standardised, take_rows
+from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows, has_columns
+from skl_softmax.objective import FIRST_SAMPLE, NARROW_SECONDS, SAMPLE_GROWTH, Evaluation, Objective
+from skl_softmax.training import make_stack
+
+# What the sample of rows may take, of X.
+SAMPLE_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows as the user passed them, X as a tensor."""
+
+    number: int  # in the order of the pieces
+    X: Tensor  # (n, d)
+    y: np.ndarray  # (n,) or (n, K)
+    sample_weight: np.ndarray | None  # (n,)
+
+    def __sizeof__(self):
+        return n_bytes(self.X) + self.y.nbytes
+
+
+class RowGroup(list):
+    """Rows of several pieces, each piece's as `TrainingRows`."""
+
+    def __sizeof__(self):
+        return sum(n_bytes(rows.X) + rows.targets.nbytes + rows.weights.nbytes for rows in self)
+
+
+class PartGroup(list):
+    """Parts that are added up together, each an `Objective`."""
+
+    def __sizeof__(self):
+        return sum(n_bytes(part.data.X) + part.targets.nbytes + part.weights.nbytes for part in self)
+
+
+@contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Errors in the block say in which piece they are."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"Partition {number}: {error}") from error
+
+
+def load_piece(number: int, checker, X, y, sample_weight) -> Piece | None:
+    """Check X and turn it into a tensor; None if there are no rows.
+
+    ``checker`` is an estimator that knows the number and names of the features.
+    """
+    with _naming(number):
+        check_consistent_length(X, y, sample_weight)
+        if X.shape[0] == 0:
+            return None
+        X = check_prediction_rows(checker, X)
+        y, sample_weight = (None if part is None else np.asarray(as_arrays(part)) for part in (y, sample_weight))
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # a table of one column
+        return Piece(number, X.contiguous() if X.layout == torch.strided else X, y, sample_weight)
+
+
+# Labels and the weight of the rows that have them.
+Counts = tuple[np.ndarray, np.ndarray]
+
+
+def count_labels(piece: Piece | None) -> Counts | None:
+    """The weight of the rows of each label; for probabilities of classes, of each column."""
+    if piece is None:
+        return None
+    with _naming(piece.number):
+        weights = np.ones(len(piece.y)) if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
+        if has_columns(piece.y):
+            return np.arange(piece.y.shape[1]), weights @ np.asarray(piece.y, float)
+        return _grouped(piece.y, weights)
+
+
+def merge_counts(counts: list[Counts | None]) -> Counts | None:
+    """The sum of counts."""
+    found = [count for count in counts if count is not None]
+    return _grouped(*map(np.concatenate, zip(*found, strict=True))) if found else None
+
+
+def _grouped(labels: np.ndarray, weights: np.ndarray) -> Counts:
+    labels, places = np.unique(labels, return_inverse=True)
+    return labels, np.bincount(places, weights, minlength=len(labels))
+
+
+def settle_classes(counts: Counts | None, classes, is_soft: bool) -> Counts:
+    """The sorted classes and the weight of the rows of each; a class need not have any.
+
+    ``classes`` are all labels, or for probabilities the labels of the columns, if not those that were counted.
+    """
+    if counts is None:
+        raise ValueError("X has no rows.")
+    labels, weights = counts
+    found, order = np.unique(labels if classes is None else classes, return_index=True)
+    if is_soft and len(found) != len(labels):
+        raise ValueError(f"classes names {len(found)} different classes, but y has {len(labels)} columns.")
+    if len(found) < 2:
+        raise ValueError(f"y holds one class only, {found.tolist()[0]!r}, but at least two are needed.")
+    if is_soft:
+        return found, weights[order]
+    by_class, known = np.zeros(len(found)), np.isin(labels, found)
+    by_class[np.searchsorted(found, labels[known])] = weights[known]
+    return found, by_class
+
+
+def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup:
+    """Rows that count, with targets and weights; ``checker`` has the weights of the classes of all pieces."""
+    group = RowGroup()
+    by_label = checker.class_weight
+    for piece in pieces:
+        if piece is None:
+            continue
+        with _naming(piece.number):
+            if _counts(piece, by_label):
+                group.append(check_training_rows(checker, piece.X, piece.y, piece.sample_weight, classes, reset=False))
+    return group
+
+
+def _counts(piece: Piece, by_label: dict) -> bool:
+    """Whether any row has a weight other than zero: a piece need not have one."""
+    weights = 1.0 if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
+    if not has_columns(piece.y):
+        weights = weights * np.array([by_label.get(label, 1.0) for label in piece.y.ravel().tolist()])
+    return bool(np.any(weights != 0))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What has to be known of all rows."""
+
+    n_rows: int
+    n_bytes: int  # of X
+    weight: float  # S
+    lightest: float  # the smallest s_i
+    telling: Tensor  # up to three targets that tell whether all are alike and any lies between 0 and 1
+    lowest: Tensor  # (d,), of the columns of dense X
+    highest: Tensor  # (d,)
+
+    @classmethod
+    def of(cls, rows: TrainingRows) -> "Tally":
+        """That of some rows."""
+        weight, lightest = rows.weights.sum().item(), rows.weights.min().item()
+        telling = rows.targets[_telling(rows.targets)]
+        return cls(len(rows.weights), n_bytes(rows.X), weight, lightest, telling, *column_ranges(rows.X))
+
+    def __add__(self, other: "Tally") -> "Tally":
+        telling = torch.cat([self.telling, other.telling])
+        return Tally(
+            self.n_rows + other.n_rows,
+            self.n_bytes + other.n_bytes,
+            self.weight + other.weight,
+            min(self.lightest, other.lightest),
+            telling[_telling(telling)],
+            torch.minimum(self.lowest, other.lowest),
+            torch.maximum(self.highest, other.highest),
+        )
+
+
+def _telling(targets: Tensor) -> Tensor:
+    """The places of the first target, of one that differs from it, and of one between 0 and 1, where there are such."""
+    flat = targets.view(len(targets), -1)
+    differs, between = (flat != flat[:1]).any(dim=1), ((flat > 0) & (flat < 1)).any(dim=1)
+    return torch.stack([torch.zeros((), dtype=torch.int64), *(m.long().argmax() for m in (differs, between))]).unique()
+
+
+def tally(group: RowGroup) -> Tally | None:
+    """That of the rows of a group; None if there are none."""
+    return merge_tallies([Tally.of(rows) for rows in group])
+
+
+def merge_tallies(tallies: list[Tally | None]) -> Tally | None:
+    """Their sum; None if there are none."""
+    return reduce(add, found) if (found := [t for t in tallies if t is not None]) else None
+
+
+def sample_share(total: Tally, n_columns: int, n_outputs: int) -> float:
+    """Which part of the rows is enough to know the curvature from, as far as memory allows."""
+    enough = max(curvature.ROWS_PER_COLUMN * n_columns, FIRST_SAMPLE * SAMPLE_GROWTH * n_columns * n_outputs)
+    return min(1.0, enough / total.n_rows, SAMPLE_BYTES / total.n_bytes)
+
+
+def draw(group: RowGroup, share: float) -> RowGroup:
+    """A part of the rows of each piece, one or more, weighted so that they stand for all of them."""
+    drawn = RowGroup()
+    for rows in group:
+        n_rows = len(rows.weights)
+        wanted = ceil(share * n_rows)
+        within = torch.rand(wanted, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        index = ((torch.arange(wanted) + within) * (n_rows / wanted)).long()  # one from each of equal stretches
+        if wanted < n_rows:
+            weights = rows.weights[index] * (n_rows / wanted)
+            rows = replace(rows, X=take_rows(rows.X, index), targets=rows.targets[index], weights=weights)  # noqa: PLW2901
+        drawn.append(rows)
+    return drawn
+
+
+def join(groups: list[RowGroup]) -> TrainingRows:
+    """All rows of some groups."""
+    rows = reduce(add, map(list, groups))
+    targets, weights = (torch.cat([getattr(part, name) for part in rows]) for name in ("targets", "weights"))
+    return replace(rows[0], X=join_rows([part.X for part in rows]), targets=targets, weights=weights)
+
+
+def make_parts(groups: list[RowGroup], data: Data, weight: float) -> PartGroup:
+    """The summands of F that belong to the rows of some groups, in the coordinates of ``data``."""
+    total = torch.tensor([weight], dtype=torch.float64)
+    every = (rows for group in groups for rows in group)
+    parts = (make_stack(rows, data.over(rows.X), rows.weights[None], C=inf, l1_ratio=0.0) for rows in every)
+    return PartGroup(replace(part, total=total) for part in parts)
+
+
+# What is added up over parts: a tuple of tensors from a part and vectors.
+Quantity = Callable[..., tuple[Tensor, ...]]
+
+
+def evaluation(part: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and gradient at θ."""
+    point = part.at(theta)
+    return point.value, point.gradient
+
+
+def narrow_evaluation(part: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and gradient at θ, with products in float32 where they fit."""
+    return evaluation(part.narrow(), theta)
+
+
+def hessian_product(part: Objective, theta: Tensor, direction: Tensor) -> tuple[Tensor]:
+    """The Hessian at θ times a direction."""
+    return (part.hessian_product(theta)(direction),)
+
+
+def hessian(part: Objective, theta: Tensor) -> tuple[Tensor]:
+    """The Hessian at θ."""
+    return (curvature.loss_hessian(part, theta),)
+
+
+def hessian_diagonal(part: Objective, theta: Tensor) -> tuple[Tensor]:
+    """The diagonal of the Hessian at θ."""
+    return (part.hessian_diagonal(theta),)
+
+
+def add_up(quantity: Quantity, parts: PartGroup, *vectors: Tensor) -> list[Tensor] | None:
+    """The sum of a quantity over parts; None of no parts."""
+    return merge_sums([list(quantity(part, *vectors)) for part in parts])
+
+
+def merge_sums(sums: list[list[Tensor] | None]) -> list[Tensor] | None:
+    """The sum of sums."""
+    found = [terms for terms in sums if terms is not None]
+    return [reduce(add, terms) for terms in zip(*found, strict=True)] if found else None
+
+
+@dataclass(frozen=True)
+class PartsObjective:
+    """F of one model over all rows.
+
+    Parameters
+    ----------
+    sum_of : callable
+        ``sum_of(quantity, *vectors)`` is the sum of a `Quantity` over all parts, a list of tensors.
+    sample : Objective
+        F of a sample of the rows, with the same λ and coordinates.
+    total : Tally
+        What is known of all rows.
+    dtype : torch.dtype
+        In which products are computed.
+    """
+
+    sum_of: Callable[..., list[Tensor]]
+    sample: Objective
+    total: Tally
+    dtype: torch.dtype = torch.float64
+
+    n_models = 1
+    is_smooth = True
+
+    # What these are does not depend on rows.
+    n_parameters, prefers_newton = Objective.n_parameters, Objective.prefers_newton
+    centred, resolves = Objective.centred, Objective.resolves
+
+    @property
+    def data(self) -> Data:
+        """The coordinates, with the sample's rows."""
+        return self.sample.data
+
+    @property
+    def n_outputs(self) -> int:
+        return self.sample.n_outputs
+
+    @property
+    def n_rows(self) -> int:
+        return self.total.n_rows
+
+    def at(self, theta: Tensor) -> Evaluation:
+        """F and its gradient."""
+        quantity = evaluation if self.dtype == torch.float64 else narrow_evaluation
+        return self.sample.penalised(*self.sum_of(quantity, theta), theta)
+
+    def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """Products of the Hessian at θ with directions. Nothing of θ is kept with the rows from one to the next."""
+
+        def product(direction: Tensor) -> Tensor:
+            (curved,) = self.sum_of(hessian_product, theta, direction)
+            return torch.addcmul(curved, self.sample.quadratic, direction)
+
+        return product
+
+    def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """The inverse of the Hessian of all rows, as a product with vectors."""
+        (matrix,) = self.sum_of(hessian, theta)
+        return curvature.inverse(curvature.definite(self.sample, matrix.clone()))
+
+    def metric(self, theta: Tensor) -> curvature.Metric:
+        """The sample's, but for the diagonal one: a column may be zero in all rows of a sample."""
+        metric = self.sample.metric(theta)
+        if metric.kind != "diagonal":
+            is_all = self.sample.n_rows == self.n_rows
+            return replace(metric, price=metric.price * self.sample.n_rows / self.n_rows, exact=metric.exact and is_all)
+        (curved,) = self.sum_of(hessian_diagonal, theta)
+        curved = curved + self.sample.quadratic  # (1, K, p)
+        inverse = torch.where(curved > 0, 1 / curved, 0.0)
+        return replace(metric, solve=lambda vector: vector * inverse)
+
+    def samples(self) -> list[tuple[Objective, float]]:
+        """Ever larger samples on the way to all rows."""
+        return self.sample.samples(self.n_rows)
+
+    def narrow(self) -> "PartsObjective":
+        """F with products in float32; each part decides whether they fit."""
+        is_short = curvature.pass_seconds(self) < NARROW_SECONDS
+        return self if self.dtype == torch.float32 or is_short else replace(self, dtype=torch.float32)
+
+    @cached_property
+    def separable_below(self) -> Tensor:
+        """As of `Objective`, from the few targets that tell."""
+        targets = self.total.telling.to(self.sample.targets.dtype)
+        weights = torch.full((1, len(targets)), self.total.lightest, dtype=torch.float64)
+        weight = torch.tensor([self.total.weight], dtype=torch.float64)
+        return replace(self.sample, targets=targets, weights=weights, total=weight).separable_below
+
+
+def make_parts_objective(sum_of, rows: TrainingRows, data: Data, total: Tally, C: float) -> PartsObjective:
+    """F of all rows from a sample of them, ``rows``, in the coordinates ``data``."""
+    sample = make_stack(rows, data, rows.weights[None], C=C, l1_ratio=0.0)
+    return PartsObjective(sum_of, replace(sample, penalty=sample.penalty * (sample.total / total.weight)), total)
+
+
+def coordinates(rows: TrainingRows, total: Tally, fit_intercept: bool) -> Data:
+    """Those of a sample of rows, scaled to the ranges of the columns of all rows."""
+    return standardised(rows.X, fit_intercept).covering(total.lowest, total.highest)
