@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help iris bench fuzz test test-oldest lint format clean
+.PHONY: help iris bench fuzz test test-oldest docs lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,6 +25,9 @@ test-oldest:  ## run the test suite with the oldest versions of setup.cfg, in .v
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable '.[test,bench]'
 	.venv-oldest/bin/python -m pytest
+
+docs: $(STAMP)  ## build the documentation in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build/html
 
 bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DATA=folder of local data
 	$(BIN)/python -m benchmarks run $(if $(DATA),--data-dir $(DATA))
@@ -46,4 +49,4 @@ format: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-oldest .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .venv-oldest .pytest_cache .ruff_cache build *.egg-info docs/_build docs/api docs/gallery

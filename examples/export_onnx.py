@@ -1,4 +1,9 @@
-"""A pipeline as ONNX, run without scikit-learn and torch. Needs the extra "export" and onnxruntime."""
+"""
+Export to ONNX
+==============
+
+A pipeline as ONNX, run without scikit-learn and torch. Needs the extra "export" and onnxruntime.
+"""
 
 import numpy as np
 import onnxruntime

@@ -50,7 +50,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
         F(W, b) = \frac{1}{S} \sum_i s_i \, \ell(y_i, z_i)
             + \frac{1}{C S} \left( \frac{1 - \rho}{2} \lVert W \rVert_F^2 + \rho \lVert W \rVert_1 \right),
-            \qquad \rho = \text{l1\_ratio},
+            \qquad \rho = \mathtt{l1\_ratio},
 
     where :math:`\ell` is softmax cross-entropy for three or more classes and, for two classes, binary cross-entropy of
     the sigmoid of a single output. The intercept is not penalised.
@@ -138,15 +138,15 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         b; zeros without intercept.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where X had any.
     n_iter_ : ndarray of shape (1,)
         Iterations or epochs.
     n_passes_ : float
         Passes over X that the solver took: values with gradients, Hessian-vector products, and samples by their share.
-    loss_curve_ : ndarray of shape (n_iter_ + 1,)
+    loss_curve_ : ndarray of shape (`n_iter_` + 1,)
         F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
-    seconds_curve_ : ndarray of shape (n_iter_ + 1,)
+    seconds_curve_ : ndarray of shape (`n_iter_` + 1,)
         Seconds from when the rows were checked to each point of ``loss_curve_``; only after ``fit``.
     validation_scores_ : list of float
         Minus the mean log loss of the held-out rows at each iterate, if ``early_stopping``.

@@ -1,0 +1,31 @@
+"""The documentation's snippets run, and its reference holds what is public."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+import skl_softmax
+import skl_softmax.displays
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted([DOCS / "index.rst", *(DOCS / "guide").glob("*.rst")])
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_snippets_run(page):
+    failed, _ = doctest.testfile(str(page), module_relative=False, optionflags=FLAGS, encoding="utf-8")
+    assert failed == 0
+
+
+def test_every_page_has_its_place():
+    listed = re.findall(r"^   (\w+)$", (DOCS / "guide" / "index.rst").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(page.stem for page in PAGES if page.stem != "index")
+
+
+def test_reference_holds_what_is_public():
+    listed = set(re.findall(r"^   (\w+)$", (DOCS / "api.rst").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    public = {name for name in skl_softmax.__all__ if not name.startswith("_")} | set(skl_softmax.displays.__all__)
+    assert public <= listed
