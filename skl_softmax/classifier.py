@@ -19,10 +19,10 @@ from skl_softmax.inference import InferenceMixin
 from skl_softmax.inputs import (
     TrainingRows,
     as_arrays,
+    check_batch,
     check_training_rows,
     dense_array,
     follow,
-    has_columns,
     torch_generator,
     unchanged_on_error,
 )
@@ -340,7 +340,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         check_solver(self)
         with unchanged_on_error(self), torch.no_grad():
             known = dict(vars(self))
-            rows = self._check_batch(X, y, classes, sample_weight)
+            rows = check_batch(self, X, y, classes, sample_weight)
             generator = torch_generator(self.random_state)
             stream = self._stream_of(known, rows) or Stream(self, rows)
             so_far = (dense_array(self.coef_), self.intercept_) if "coef_" in known else (None, None)
@@ -354,22 +354,6 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             self._store_stream(problem, result)
             follow(self, X)
         return self
-
-    def _check_batch(self, X, y, classes, sample_weight) -> TrainingRows:
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' needs the labels of all rows, which partial_fit does not see. Pass "
-                "dict(zip(classes, compute_class_weight('balanced', classes=classes, y=y))) of a sample of them "
-                "(sklearn.utils.class_weight)."
-            )
-        is_first = not hasattr(self, "classes_")
-        if is_first and classes is None and not has_columns(y):
-            raise ValueError("classes must be passed in the first call of partial_fit: all labels that may come.")
-        if not is_first:
-            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-                raise ValueError(f"classes is {classes!r}, but partial_fit began with {self.classes_!r}.")
-            classes = self.classes_
-        return check_training_rows(self, X, y, sample_weight, classes, reset=is_first)
 
     def _stream_of(self, known: dict, rows: TrainingRows) -> Stream | None:
         """What an earlier call has left for the same classes, features and optimiser."""

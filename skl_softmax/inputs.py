@@ -101,6 +101,24 @@ def check_training_rows(
     return _with_label_proba(rows, label_proba, estimator.label_smoothing)
 
 
+def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> TrainingRows:
+    """As `check_training_rows`, for a batch of a stream; ``classes`` are asked for in the first."""
+    if estimator.class_weight == "balanced":
+        raise ValueError(
+            "class_weight='balanced' needs the labels of all rows, which partial_fit does not see. Pass "
+            "dict(zip(classes, compute_class_weight('balanced', classes=classes, y=y))) of a sample of them "
+            "(sklearn.utils.class_weight)."
+        )
+    is_first = not hasattr(estimator, "classes_")
+    if is_first and classes is None and not has_columns(y):
+        raise ValueError("classes must be passed in the first call of partial_fit: all labels that may come.")
+    if not is_first:
+        if classes is not None and not np.array_equal(np.unique(classes), estimator.classes_):
+            raise ValueError(f"classes is {classes!r}, but partial_fit began with {estimator.classes_!r}.")
+        classes = estimator.classes_
+    return check_training_rows(estimator, X, y, sample_weight, classes, reset=is_first)
+
+
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
     """Check X against what the estimator was fitted on."""
     X = as_rows(X)
