@@ -32,6 +32,7 @@ SHARED = (
     "tol",
     "max_iter",
     "warm_start",
+    "device",
     "verbose",
 )
 
@@ -50,6 +51,8 @@ class DaskTorchSoftmaxClassifier(TorchSoftmaxClassifier):
     solver : {"auto", "newton", "lbfgs"}, default="auto"
         As in the local class: "auto" is "newton" for sparse X, else "lbfgs", which has nothing but small sums to wait
         for. "newton" adds up the Hessian of all rows up to 2,000 parameters, products with it from there on.
+    device : str, torch.device or None, default=None
+        Where the workers keep their rows and compute, as in the local class: "cuda" for workers with a GPU each.
     verbose : int, default=0
         As in the local class, with the accuracy on the sample of the rows.
     client : distributed.Client or None, default=None
@@ -108,6 +111,7 @@ optimality_gap_
         tol=1e-7,
         max_iter=1000,
         warm_start=False,
+        device=None,
         verbose=0,
         client=None,
     ):
@@ -120,6 +124,7 @@ optimality_gap_
         self.tol = tol
         self.max_iter = max_iter
         self.warm_start = warm_start
+        self.device = device
         self.verbose = verbose
         self.client = client
 
@@ -195,7 +200,8 @@ optimality_gap_
 
     def _checker(self) -> TorchSoftmaxClassifier:
         """An estimator that knows the features and how targets are made."""
-        checker = TorchSoftmaxClassifier(class_weight=self.class_weight, label_smoothing=self.label_smoothing)
+        shared = ("class_weight", "label_smoothing", "device")
+        checker = TorchSoftmaxClassifier(**{name: getattr(self, name) for name in shared})
         names = ("n_features_in_", "feature_names_in_")
         vars(checker).update({name: value for name, value in vars(self).items() if name in names})
         return checker

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
 from skl_softmax import curvature
-from skl_softmax.data import Data, column_ranges, join_rows, n_bytes, standardised, take_rows
+from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, standardised, take_rows
 from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows, has_columns
 from skl_softmax.objective import FIRST_SAMPLE, NARROW_SECONDS, SAMPLE_GROWTH, Evaluation, Objective
 from skl_softmax.training import make_stack
@@ -219,7 +219,7 @@ def draw(group: RowGroup, share: float) -> RowGroup:
         if wanted < n_rows:
             weights = rows.weights[index] * (n_rows / wanted)
             rows = replace(rows, X=take_rows(rows.X, index), targets=rows.targets[index], weights=weights)  # noqa: PLW2901
-        drawn.append(rows)
+        drawn.append(replace(rows, X=rows.X.cpu()))
     return drawn
 
 
@@ -235,7 +235,7 @@ def make_parts(groups: list[RowGroup], data: Data, weight: float) -> PartGroup:
     total = torch.tensor([weight], dtype=torch.float64)
     every = (rows for group in groups for rows in group)
     parts = (make_stack(rows, data.over(rows.X), rows.weights[None], C=inf, l1_ratio=0.0) for rows in every)
-    return PartGroup(replace(part, total=total) for part in parts)
+    return PartGroup(replace(part, total=total.to(part.data.home)) for part in parts)
 
 
 # What is added up over parts: a tuple of tensors from a part and vectors.
@@ -269,8 +269,14 @@ def hessian_diagonal(part: Objective, theta: Tensor) -> tuple[Tensor]:
 
 
 def add_up(quantity: Quantity, parts: PartGroup, *vectors: Tensor) -> list[Tensor] | None:
-    """The sum of a quantity over parts; None of no parts."""
-    return merge_sums([list(quantity(part, *vectors)) for part in parts])
+    """The sum of a quantity over parts, wherever they are, on the CPU; None of no parts."""
+    return merge_sums([_of_part(quantity, part, vectors) for part in parts])
+
+
+def _of_part(quantity: Quantity, part: Objective, vectors: tuple[Tensor, ...]) -> list[Tensor]:
+    home = part.data.home
+    with making_on(home):
+        return [tensor.cpu() for tensor in quantity(part, *(vector.to(home) for vector in vectors))]
 
 
 def merge_sums(sums: list[list[Tensor] | None]) -> list[Tensor] | None:

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from pretended import DEVICE, pretended_device
 from scipy.sparse import csr_array
 from sklearn.datasets import make_classification
 
@@ -26,7 +27,7 @@ def problem(n_classes=3, n_rows=400, sparse=False, C=0.7, smoothing=0.0, soft=Fa
     return estimator, X, y, rng.uniform(0, 2, n_rows)
 
 
-def in_parts(estimator, X, y, weights, edges, share=1.0):
+def in_parts(estimator, X, y, weights, edges, share=1.0, device=None):
     """The objective over parts of the rows between edges, by the same steps as on a cluster, and F of all rows."""
     rows = check_training_rows(estimator, X, y, weights)
     pieces = [
@@ -35,7 +36,7 @@ def in_parts(estimator, X, y, weights, edges, share=1.0):
     ]
     counts = parts.merge_counts([parts.count_labels(piece) for piece in pieces])
     classes, by_class = parts.settle_classes(counts, None, y.ndim == 2)
-    checker = TorchSoftmaxClassifier(label_smoothing=estimator.label_smoothing)
+    checker = TorchSoftmaxClassifier(label_smoothing=estimator.label_smoothing, device=device)
     checker.class_weight = class_weights(estimator, classes, by_class)
     checker.n_features_in_ = X.shape[1]
     groups = [parts.encode(pieces[i::2], checker, classes) for i in range(2)]
@@ -60,6 +61,20 @@ KINDS = {
     "probabilities": {"soft": True},
     "no penalty": {"C": np.inf},
 }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_on_devices(kind):
+    shared = problem(**KINDS[kind])
+    here, _ = in_parts(*shared, (100, 150))
+    shape = (2, 1, here.n_outputs, here.data.n_columns)
+    theta, direction = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pretended_device() as device:
+        there, _ = in_parts(*shared, (100, 150), device=DEVICE)
+        torch.testing.assert_close(there.at(theta).gradient, here.at(theta).gradient)
+        torch.testing.assert_close(there.hessian_product(theta)(direction), here.hessian_product(theta)(direction))
+        torch.testing.assert_close(there.inverse_hessian(theta)(direction), here.inverse_hessian(theta)(direction))
+    assert (device.n_copied > 0) == here.data.centres  # sparse rows stay on the CPU
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -147,7 +147,10 @@ class DenseData(Data):
         return self._centred(self.X, self.mean.cpu().numpy(), largest.cpu().numpy(), self.fit_intercept)
 
     def over(self, X: Tensor) -> "DenseData":
-        return replace(self, X=X, may_keep=False)
+        home = home_of(X.device)
+        mean, scale = self.mean.to(home), self.scale.to(home)
+        data = self._in(X, mean, scale, self.fit_intercept, self.shift is not None)
+        return replace(data, may_keep=False)
 
     def take(self, index: Tensor) -> "DenseData":
         return replace(self, X=self.X[index.to(self.X.device)])
