@@ -71,8 +71,8 @@ class ConvergenceDisplay:
         """Draw how fits went.
 
         The gap at a point is :math:`F - F_{end}` plus ``optimality_gap_``, the estimate of :math:`F_{end} - F^*` that
-        the fit has ended with. It is wrong by no more than that estimate is. Mini-batches make F itself an estimate;
-        points that it puts below the minimum are left out.
+        the fit has ended with. The error is that of this estimate, the same at every point. Mini-batches make F itself
+        an estimate; points that it puts below the minimum are left out.
 
         Parameters
         ----------
