@@ -24,32 +24,39 @@ FOREIGN = 1e-6
 
 
 class InferenceMixin:
-    """What can be said of the coefficients of a maximum-likelihood fit."""
+    """What can be said of the coefficients of a maximum-likelihood fit.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from skl_softmax import TorchSoftmaxClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    >>> X = X[["mean radius", "mean texture"]]
+    >>> table = TorchSoftmaxClassifier(C=float("inf")).fit(X, y).summary(X, y)
+    >>> table[["coef", "std err", "z"]].round(2)
+                         coef  std err      z
+    class feature
+    1     intercept     19.85     1.77  11.19
+          mean radius   -1.06     0.10 -10.42
+          mean texture  -0.22     0.04  -5.89
+    """
 
     @torch.no_grad()
     def summary(self, X, y, sample_weight=None, *, covariance="observed", confidence=0.95, reference=None):
         r"""Standard errors, z, p-values and confidence intervals of the coefficients.
 
-        Softmax does not change if one vector is added to the coefficients of all classes, so what the data determine is
-        how each class differs from a ``reference``, as in ``MNLogit`` of statsmodels: :math:`\beta_k = (b_k - b_r, w_k
-        - w_r)`. Their covariance is
-
-        .. math::
-
-            \hat I^{-1} \text{ ("observed")} \quad \text{or} \quad
-            \hat I^{-1} \Big( \sum_i s_i g_i g_i^\top \Big) \hat I^{-1} \text{ ("sandwich")},
-
-        with :math:`\hat I` the Hessian of :math:`S F` and :math:`g_i` the gradient of the loss of row i, both at the
-        coefficients. The second one stays right if the model is not: White (1982), "Maximum likelihood estimation of
-        misspecified models". It has no factor for small samples (HC0).
+        As in ``MNLogit`` of statsmodels, of how each class differs from a ``reference``: softmax does not change if one
+        vector is added to the coefficients of all classes.
 
         Parameters
         ----------
         X, y, sample_weight
-            The rows that the model was fitted on, which it does not keep. Weights count as repeats of rows. Columns of
+            The rows of the fit, which the model does not keep. Weights count as repeats of rows. Columns of
             probabilities in ``y`` are those of ``classes_``.
         covariance : {"observed", "sandwich"}, default="observed"
-            Which covariance.
+            :math:`I^{-1}`, or :math:`I^{-1} (\sum_i s_i g_i g_i^\top) I^{-1}` (HC0), which stays right if the model is
+            not: White (1982), "Maximum likelihood estimation of misspecified models". :math:`I` is the Hessian of
+            :math:`S F`, with the penalty if there is one, and :math:`g_i` the gradient of the loss of row i.
         confidence : float, default=0.95
             Level of the confidence intervals, between 0 and 1.
         reference : label, default=None
@@ -64,32 +71,13 @@ class InferenceMixin:
         Raises
         ------
         ValueError
-            If the data are separable, or coefficients are not identified, such as those of collinear features. Also for
-            an L1 penalty.
+            If data are separable or do not identify coefficients, which it names, and for an L1 penalty. Where only a
+            part is separable, such as a category with rows of one class, coefficients and errors end large.
 
         Warns
         -----
         UserWarning
             If there is a penalty, or if the coefficients are not the optimum for these rows.
-
-        Notes
-        -----
-        With a penalty, the Hessian is that of the loss and the penalty. Where a part of the data is separable, such as
-        a category whose rows are all of one class, its coefficients end large and their errors far larger.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_breast_cancer
-        >>> from skl_softmax import TorchSoftmaxClassifier
-        >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
-        >>> X = X[["mean radius", "mean texture"]]
-        >>> table = TorchSoftmaxClassifier(C=float("inf")).fit(X, y).summary(X, y)
-        >>> table[["coef", "std err", "z"]].round(2)
-                             coef  std err      z
-        class feature
-        1     intercept     19.85     1.77  11.19
-              mean radius   -1.06     0.10 -10.42
-              mean texture  -0.22     0.04  -5.89
         """
         pd = _pandas(f"{type(self).__name__}.summary")
         check_is_fitted(self)
