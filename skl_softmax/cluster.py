@@ -134,10 +134,18 @@ def tree(add: Callable[[list], object], tasks: list) -> Delayed:
 def align(X, y, sample_weight) -> list[tuple[Delayed | None, ...]]:
     """The partitions of X with those of y and of the weights."""
     X = whole_rows("X", X)
-    columns = [X.to_delayed()]
+    columns = [_tasks(X)]
     for name, part in (("y", y), ("sample_weight", sample_weight)):
-        columns.append([None] * X.npartitions if part is None else _beside(X, name, part).to_delayed())
-    return list(zip(*(np.ravel(np.array(column, dtype=object)) for column in columns), strict=True))
+        columns.append([None] * X.npartitions if part is None else _tasks(_beside(X, name, part)))
+    return list(zip(*columns, strict=True))
+
+
+def _tasks(collection) -> list[Delayed]:
+    """A task for each partition."""
+    if isinstance(collection, array.Array):
+        return list(collection.to_delayed().flat)
+    # Optimised by themselves, one column of Parquet files would have fewer partitions than many.
+    return collection.to_delayed(optimize_graph=False)
 
 
 def is_collection(X) -> bool:

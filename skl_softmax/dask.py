@@ -78,6 +78,7 @@ optimality_gap_
     - Errors of data, such as NaN or a label that is not in ``classes``, name the partition, counted from 0.
     - `sklearn.model_selection.GridSearchCV` takes it for ``dask.array`` collections with known chunks and with
       ``n_jobs=None``: the fits follow one another, each on the whole cluster. It does not take data frames of Dask.
+    - Of Parquet files all columns are read that ``dask.dataframe.read_parquet(columns=...)`` asks for.
     - In a `sklearn.pipeline.Pipeline` the steps before it have to return Dask collections. scikit-learn's own
       transformers return arrays in memory; nothing has to be scaled for this estimator.
 
