@@ -1,7 +1,8 @@
 """``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it.
 
 ``python -m benchmarks descent`` compares mini-batch descent, ``python -m benchmarks l1`` L1 penalties,
-``python -m benchmarks sweep`` sweeps over C, ``python -m benchmarks probe`` a probe with a thousand classes.
+``python -m benchmarks sweep`` sweeps over C, ``python -m benchmarks probe`` a probe with a thousand classes,
+``python -m benchmarks reliability`` measures what trust rests on.
 """
 
 import argparse
@@ -31,6 +32,12 @@ def parse():
         command.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
     for command in (run, commands.add_parser("report", help="write results/speed.md and results/speed.png")):
         command.add_argument("--results", type=Path, default=RESULTS / "speed.json", help="the file of measurements")
+    reliability = commands.add_parser("reliability", help="write results/reliability.*")
+    parts = ["honesty", "memory", "threads", "leaks"]
+    reliability.add_argument(
+        "--parts", nargs="+", choices=parts, default=parts, help="what to measure; all if not given"
+    )
+    reliability.add_argument("--gigabytes", type=float, default=12.0, help="size of the file larger than memory")
     commands.add_parser("descent", help="time mini-batch descent and write results/descent.*")
     return parser.parse_args()
 
@@ -56,6 +63,11 @@ def main():
         from benchmarks.probe import main as probe
 
         probe(RESULTS, arguments.limit, arguments.rows, arguments.classes)
+        return
+    if arguments.command == "reliability":
+        from benchmarks.reliability import main as reliability
+
+        reliability(RESULTS, arguments.parts, arguments.gigabytes)
         return
     if arguments.command == "descent":
         from benchmarks.descent import main as descent

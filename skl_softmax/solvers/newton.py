@@ -21,7 +21,8 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     The step d = -H⁻¹ g comes from the Cholesky factor of the Hessian where it is small enough to form,
     else from preconditioned conjugate gradients. The Newton decrement ½ gᵀ H⁻¹ g estimates F - F*, whatever the units
     of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5). After a step that gained what
-    the decrement had promised, no more is left than the difference and the error of the decrement itself. Where the
+    the decrement had promised, no more is left than the difference and the error of the decrement itself; nor, in case
+    the promise was kept by chance, than the square of the decrement relative to F. Where the
     Hessian is singular to rounding or rows weigh next to nothing, gains that go on for long say more than the
     decrement, and count besides.
     """
@@ -40,7 +41,10 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             run.descend(direction[keep], slope)
             after = run.point.value.tolist()
             decrements = (-0.5 * slope).tolist()
-            left = [unexplained * d + abs(d - (b - a)) for d, b, a in zip(decrements, before, after, strict=True)]
+            left = [
+                max(unexplained * d + abs(d - (b - a)), d * d / abs(a) if a else inf)
+                for d, b, a in zip(decrements, before, after, strict=True)
+            ]
     return run.result()
 
 

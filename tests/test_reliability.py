@@ -1,0 +1,60 @@
+"""A part of what `benchmarks.reliability` measures, at every run of the tests."""
+
+import gc
+
+import numpy as np
+from sklearn.datasets import load_iris
+
+from benchmarks import reliability
+from skl_softmax import TorchSoftmaxClassifier
+
+
+def test_gaps_and_claims_are_honest():
+    fits = reliability.honesty(n_problems=30, tolerances=(1e-3, 1e-7))
+    assert len(fits) == 30 * 3 * 2
+    assert sum(fit["converged"] for fit in fits) > 150
+    assert not [fit for fit in fits if reliability.too_small(fit)]
+    assert not [fit for fit in fits if reliability.claims_too_much(fit)]
+
+
+def test_a_dishonest_fit_is_seen():
+    fit = {"true": 1e-3, "told": 1e-5, "rounding": 1e-15, "converged": True, "tol": 1e-5}
+    assert reliability.too_small(fit)
+    assert reliability.claims_too_much(fit)
+    assert not reliability.claims_too_much(fit | {"converged": False})
+
+
+def test_fits_and_predictions_leave_nothing_behind():
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifier().fit(X, y)
+    calls = {
+        "fit": lambda: TorchSoftmaxClassifier().fit(X, y),
+        "lbfgs": lambda: TorchSoftmaxClassifier(solver="lbfgs").fit(X, y),
+        "L1": lambda: TorchSoftmaxClassifier(l1_ratio=1.0).fit(X, y),
+        "predict_proba": lambda: clf.predict_proba(X[:10]),
+    }
+    for name, call in calls.items():
+        call()
+        gc.collect()
+        before = len(gc.get_objects())
+        found = reliability.growth(call, n_calls=50, warm_up=20)
+        gc.collect()
+        assert found["growth"] < 5e6, name
+        assert len(gc.get_objects()) - before < 100, name  # the calls' own times are floats, which are not counted
+
+
+def test_the_page_is_made(tmp_path, monkeypatch, capsys):
+    fits = reliability.honesty(n_problems=15, tolerances=reliability.TOLERANCES[:1])
+    parts = {
+        "honesty": (lambda: fits, reliability.report_honesty),
+        "memory": (reliability.memory, reliability.report_memory),
+        "leaks": (lambda: {"nothing": reliability.growth(int, 100, 10)}, reliability.report_leaks),
+    }
+    monkeypatch.setattr(reliability, "PARTS", parts)
+    reliability.main(tmp_path, parts, gigabytes=0.2)
+    page = (tmp_path / "reliability.md").read_text()
+    assert "| nothing | 100 |" in page
+    assert "| newton | 0.001 | 15 |" in page
+    assert "100,000 × 256 float32" in page
+    assert page in capsys.readouterr().out
+    assert np.isfinite(fits[0]["true"])
