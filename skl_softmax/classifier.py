@@ -146,7 +146,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Passes over X that the solver took: values with gradients, Hessian-vector products, and samples by their share.
     loss_curve_ : ndarray of shape (`n_iter_` + 1,)
         F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
-    seconds_curve_ : ndarray of shape (`n_iter_` + 1,)
+    seconds_curve_ : list of float
         Seconds from when the rows were checked to each point of ``loss_curve_``; only after ``fit``.
     validation_scores_ : list of float
         Minus the mean log loss of the held-out rows at each iterate, if ``early_stopping``.

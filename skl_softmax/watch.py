@@ -53,7 +53,7 @@ class Watch:
     def records(self, n_points: int) -> dict:
         """When each of the last points was reached, in seconds, and what early stopping has found."""
         seconds = np.array(self._times) - self._times[0]
-        records, stopping = {"seconds_curve_": seconds[len(seconds) - n_points :]}, self._early_stopping
+        records, stopping = {"seconds_curve_": seconds[len(seconds) - n_points :].tolist()}, self._early_stopping
         if stopping:
             records |= {"validation_scores_": stopping.scores, "best_iteration_": stopping.best_iteration}
         return records
