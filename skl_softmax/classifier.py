@@ -14,6 +14,8 @@ from sklearn.utils.metaestimators import available_if
 from torch import Tensor
 
 from skl_softmax import start
+from skl_softmax.blocks import place_blocks
+from skl_softmax.data import RowBlocks
 from skl_softmax.export import ExportMixin
 from skl_softmax.inference import InferenceMixin
 from skl_softmax.inputs import (
@@ -35,6 +37,7 @@ from skl_softmax.training import (
     has_partial_fit,
     is_descent,
     make_batch_problem,
+    make_placed_problem,
     make_problem,
 )
 from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
@@ -249,14 +252,14 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, coef_init=None, intercept_init=None, classes=None):
+    def fit(self, X, y=None, sample_weight=None, coef_init=None, intercept_init=None, classes=None):
         """Fit the model.
 
         Parameters
         ----------
-        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+        X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
             Training rows. float32 and half precision stay as they are; other types become float64. Sparse X (CSR;
-            others are converted) is never made dense.
+            others are converted) is never made dense. `RowBlocks` need not fit into memory, and hold their labels.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels of any kind: strings, numbers, bools. Or, with a column for each class, the probabilities of the
             classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as one row of each class,
@@ -290,21 +293,17 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         context = self._begin_callbacks(call)
         with unchanged_on_error(self) as keep, torch.no_grad():
             known = dict(vars(self))
-            rows = check_training_rows(self, X, y, sample_weight, classes)
+            placed = place_blocks(self, X, y, sample_weight, classes) if isinstance(X, RowBlocks) else None
+            rows = placed.sample if placed else check_training_rows(self, X, y, sample_weight, classes)
             generator = torch_generator(self.random_state)
             watch, rows = self._watch(rows, generator, context, call)
             begin = start.begin(self, rows, (coef_init, intercept_init), generator, known)
             stream = self._stream_of(known, rows) if self.warm_start else None
-            problem = make_problem(self, rows, begin, generator, watch, stream)
-            watch.problem = problem
-            try:
-                result = problem.solve()
-            except KeyboardInterrupt:
-                self._store_interrupted(rows, watch)
-                keep()
-                raise
-            self._store(rows, *watch.best(problem.objective.data.from_theta(result.theta[0])), result)
-            self._store_records(watch)
+            if placed:
+                problem = make_placed_problem(self, placed, begin, watch)
+            else:
+                problem = make_problem(self, rows, begin, generator, watch, stream)
+            result = self._solve(problem, rows, watch, keep)
             self._store_stream(problem, result)
             follow(self, X)
         if context is not None:
@@ -386,6 +385,19 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             looks.append(Callbacks(self, context, call, attributes, is_descent(self)))
         watch = Watch(looks)
         return watch, rows
+
+    def _solve(self, problem: Problem, rows: TrainingRows, watch: Watch, keep) -> SolveResult:
+        """Minimise, and store where that ends or, interrupted, has come to."""
+        watch.problem = problem
+        try:
+            result = problem.solve()
+        except KeyboardInterrupt:
+            self._store_interrupted(rows, watch)
+            keep()
+            raise
+        self._store(rows, *watch.best(problem.objective.data.from_theta(result.theta[0])), result)
+        self._store_records(watch)
+        return result
 
     def _attributes(self, rows: TrainingRows, weight: Tensor, bias: Tensor) -> dict:
         """What prediction needs."""

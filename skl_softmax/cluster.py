@@ -198,7 +198,7 @@ def place(work: Work, partitions: list[tuple], checker, classes, is_soft: bool) 
     total = work.get(tree(parts.merge_tallies, [delayed(parts.tally, pure=False)(group) for group in groups]))
     if total is None:
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
-    share = parts.sample_share(total, checker.n_features_in_ + 1, len(found))
+    share = parts.sample_share(total.n_rows, total.n_bytes, checker.n_features_in_ + 1, len(found))
     drawn = [delayed(parts.draw, pure=False)(group, share) for group in groups]
     return PlacedRows(work, groups, total, work.get(delayed(parts.join, pure=False)(drawn)))
 

@@ -15,7 +15,7 @@ from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.inputs import has_columns, unchanged_on_error
-from skl_softmax.training import make_deterministic
+from skl_softmax.training import make_placed_problem
 from skl_softmax.watch import Callbacks, Printer, Watch
 
 __all__ = ["DaskTorchSoftmaxClassifier"]
@@ -176,17 +176,8 @@ optimality_gap_
             rows = placed.sample
             begin = start.begin(self, rows, (coef_init, intercept_init), None, known)
             watch = self._looks(rows, context, call)
-            objective = placed.objective(self.C, self.fit_intercept)
-            theta = objective.data.to_theta(*begin)[None]  # (1, K, p)
-            problem = make_deterministic(self, objective, theta, watch)
-            watch.problem = problem
-            try:
-                result = problem.solve()
-            except KeyboardInterrupt:
-                self._store_interrupted(rows, watch)
-                keep()
-                raise
-            self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
+            problem = make_placed_problem(self, placed, begin, watch)
+            result = self._solve(problem, rows, watch, keep)
         if context is not None:
             context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
         self._warn_unless_converged(result)

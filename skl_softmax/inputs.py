@@ -128,6 +128,11 @@ def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
     return as_matrix(validate_data(estimator, X, reset=False, **ROWS))
 
 
+def note_features(estimator: BaseEstimator, X) -> None:
+    """Set ``n_features_in_`` and ``feature_names_in_`` from X, whose values are checked elsewhere."""
+    validate_data(estimator, X, skip_check_array=True)
+
+
 def as_rows(X):
     """X as scikit-learn can check it: a tensor as the array or sparse matrix that shares its memory.
 

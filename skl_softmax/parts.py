@@ -1,4 +1,4 @@
-"""F of rows that are in parts elsewhere: on the workers of a cluster.
+"""F of rows that are in parts elsewhere: on the workers of a cluster, or in files.
 
 F is a sum over rows, so it is one over parts of the rows,
 
@@ -202,10 +202,10 @@ def merge_tallies(tallies: list[Tally | None]) -> Tally | None:
     return reduce(add, found) if (found := [t for t in tallies if t is not None]) else None
 
 
-def sample_share(total: Tally, n_columns: int, n_outputs: int) -> float:
-    """Which part of the rows is enough to know the curvature from, as far as memory allows."""
+def sample_share(n_rows: int, size: int, n_columns: int, n_outputs: int) -> float:
+    """Which part of ``n_rows`` rows of ``size`` bytes is enough to know the curvature from, as far as memory allows."""
     enough = max(curvature.ROWS_PER_COLUMN * n_columns, FIRST_SAMPLE * SAMPLE_GROWTH * n_columns * n_outputs)
-    return min(1.0, enough / total.n_rows, SAMPLE_BYTES / total.n_bytes)
+    return min(1.0, enough / n_rows, SAMPLE_BYTES / size)
 
 
 def draw(group: RowGroup, share: float) -> RowGroup:

@@ -1,5 +1,6 @@
 """What a fitted model does: logits, probabilities, labels."""
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array
 from sklearn.base import ClassifierMixin
@@ -8,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skl_softmax._version import DOCUMENTATION
-from skl_softmax.data import linear
+from skl_softmax.data import RowBlocks, linear
 from skl_softmax.inputs import as_arrays, as_given, as_matrix, check_prediction_rows, dense_array
 from skl_softmax.losses import loss_for
 
@@ -86,15 +87,15 @@ class LinearPredictor(ClassifierMixin):
         labels = self.classes_[index.cpu().numpy()]
         return as_given(torch.from_numpy(labels), X) if labels.dtype.kind in "biuf" else labels
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None):
         """The part of the rows whose label is predicted.
 
         Parameters
         ----------
-        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+        X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
             Rows.
         y : array-like or tensor of shape (n_samples,)
-            Their labels.
+            Their labels. `RowBlocks` hold theirs, and their weights.
         sample_weight : array-like or tensor of shape (n_samples,), default=None
             Weights of the rows.
 
@@ -103,7 +104,13 @@ class LinearPredictor(ClassifierMixin):
         accuracy : float
             From 0 to 1.
         """
-        return accuracy_score(as_arrays(y), as_arrays(self.predict(X)), sample_weight=as_arrays(sample_weight))
+        right = weight = 0.0
+        blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
+        for rows, *of_rows in blocks:
+            labels, weights = map(as_arrays, of_rows)
+            right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=weights)
+            weight += len(labels) if weights is None else np.sum(weights)
+        return float(right / weight)
 
     def sparsify(self):
         """Store ``coef_`` in compressed rows, `scipy.sparse.csr_array`, which saves memory where most of it is zero.
@@ -133,4 +140,6 @@ class LinearPredictor(ClassifierMixin):
 
     def _logits(self, X) -> Tensor:
         check_is_fitted(self)
+        if isinstance(X, RowBlocks):
+            return torch.cat([self._logits(x) for x, *_ in X if np.shape(x)[0]])
         return linear(check_prediction_rows(self, X), as_matrix(self.coef_), as_matrix(self.intercept_))  # (n, K)

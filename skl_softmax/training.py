@@ -115,6 +115,12 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
     return make_deterministic(estimator, make_objective(rows, data, estimator), theta, observe)
 
 
+def make_placed_problem(estimator, placed, begin, observe) -> Problem:
+    """As `make_problem`, for rows that are elsewhere, on a cluster or in files."""
+    objective = placed.objective(estimator.C, estimator.fit_intercept)
+    return make_deterministic(estimator, objective, objective.data.to_theta(*begin)[None], observe)
+
+
 def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=None) -> Problem:
     """A stack of models, begun at θ (M, K, p), with the solver that the estimator asks for, which is no optimiser."""
     name = choose_solver(objective) if estimator.solver == "auto" else estimator.solver

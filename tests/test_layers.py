@@ -14,7 +14,7 @@ import skl_softmax.displays
 PACKAGE = Path(skl_softmax.__file__).parent
 # What each room may import of ours.
 ALLOWED = {
-    "__init__": {"_version", "classifier", "classifier_cv", "versions"},
+    "__init__": {"_version", "classifier", "classifier_cv", "data", "versions"},
     "versions": {"_version"},
     "_version": set(),
     "classifier_cv": {
@@ -32,9 +32,21 @@ ALLOWED = {
     "export": {"data", "inputs"},
     "onnx": {"classifier", "classifier_cv"},
     "inference": {"curvature", "data", "inputs", "training"},
-    "classifier": {"export", "inference", "inputs", "predictor", "solvers", "start", "training", "watch"},
+    "classifier": {
+        "blocks",
+        "data",
+        "export",
+        "inference",
+        "inputs",
+        "predictor",
+        "solvers",
+        "start",
+        "training",
+        "watch",
+    },
     "dask": {"classifier", "cluster", "inputs", "start", "training", "watch"},
     "cluster": {"data", "inputs", "parts"},
+    "blocks": {"data", "inputs", "parts"},
     "parts": {"curvature", "data", "inputs", "objective", "training"},
     "predictor": {"_version", "data", "inputs", "losses"},
     "training": {"data", "inputs", "objective", "small", "solvers"},

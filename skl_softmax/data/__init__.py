@@ -30,6 +30,7 @@ from torch.nn import functional
 from skl_softmax.data.base import Affine, Block, Data, as_tensor, widened
 from skl_softmax.data.dense import BLOCK_BYTES, DenseData
 from skl_softmax.data.devices import find_device, has_float64, home_of, making_on
+from skl_softmax.data.row_blocks import RowBlocks
 from skl_softmax.data.sparse import SparseData, csr_tensor, product_with_sparse, scipy_matrix, take_compressed
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Block",
     "Data",
     "DenseData",
+    "RowBlocks",
     "SparseData",
     "as_tensor",
     "column_ranges",

@@ -1,0 +1,82 @@
+"""F of rows that come in blocks: each sum goes through them once."""
+
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass
+from functools import reduce
+
+from sklearn.base import clone
+from torch import Tensor
+
+from skl_softmax import parts
+from skl_softmax.data import RowBlocks, n_bytes
+from skl_softmax.inputs import TrainingRows, class_weights, has_columns, note_features
+
+
+@dataclass(frozen=True)
+class PlacedBlocks:
+    """The rows of a fit."""
+
+    groups: Callable[[], Iterator[parts.RowGroup]]  # goes through all rows
+    total: parts.Tally
+    sample: TrainingRows
+
+    def objective(self, C: float, fit_intercept: bool) -> parts.PartsObjective:
+        """F of the rows."""
+        data = parts.coordinates(self.sample, self.total, fit_intercept)
+
+        def sum_of(quantity: parts.Quantity, *vectors: Tensor) -> list[Tensor]:
+            sums = (
+                parts.add_up(quantity, parts.make_parts([group], data, self.total.weight), *vectors)
+                for group in self.groups()
+            )
+            return reduce(lambda a, b: parts.merge_sums([a, b]), sums)
+
+        return parts.make_parts_objective(sum_of, self.sample, data, self.total, C)
+
+
+def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> PlacedBlocks:
+    """Go through the blocks twice: to check them and find the classes, and to draw a sample of the rows."""
+    _check(estimator, y, sample_weight)
+    checker = clone(estimator)
+    counts, is_soft, n_rows, size = None, False, 0, 0
+    for number, block in enumerate(blocks):
+        if number == 0:
+            note_features(estimator, block[0])
+            note_features(checker, block[0])
+            is_soft = has_columns(block[1])
+        if (piece := parts.load_piece(number, checker, *block)) is not None:
+            counts = parts.merge_counts([counts, parts.count_labels(piece)])
+            n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X)
+    found, weights = parts.settle_classes(counts, classes, is_soft)
+    encoder = copy(checker)
+    encoder.class_weight = class_weights(checker, found, weights)
+    vars(encoder).pop("feature_names_in_", None)  # tensors have none
+
+    def groups() -> Iterator[parts.RowGroup]:
+        given = 0
+        for number, block in enumerate(blocks):
+            piece = parts.load_piece(number, checker, *block)
+            given += 0 if piece is None else len(piece.X)
+            yield parts.encode([piece], encoder, found if classes is None else classes)
+        if given != n_rows:
+            raise ValueError(f"The blocks gave {given} rows, but {n_rows} when they were gone through first.")
+
+    share = parts.sample_share(n_rows, size, estimator.n_features_in_ + 1, len(found))
+    total, drawn = None, []
+    for group in groups():
+        total = parts.merge_tallies([total, parts.tally(group)])
+        drawn.append(parts.draw(group, share))
+    if total is None:
+        raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
+    return PlacedBlocks(groups, total, parts.join(drawn))
+
+
+def _check(estimator, y, sample_weight) -> None:
+    if y is not None or sample_weight is not None:
+        raise ValueError("Blocks hold their labels and weights: pass RowBlocks of (X, y, sample_weight), and neither.")
+    if estimator.l1_ratio > 0 or estimator.solver not in ("auto", "newton", "lbfgs") or estimator.early_stopping:
+        raise ValueError(
+            "Blocks of rows are fitted by solver 'auto', 'newton' or 'lbfgs', with l1_ratio=0 and "
+            "early_stopping=False. For optimisers, call partial_fit with each block."
+        )

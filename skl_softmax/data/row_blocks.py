@@ -1,0 +1,75 @@
+"""Rows that come in blocks."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+
+import numpy as np
+
+_END = object()
+
+
+class RowBlocks:
+    """Rows that come in blocks, for data larger than memory. In the place of X, in ``fit``, ``predict`` and the like.
+
+    Each evaluation of the objective goes through all blocks once. A fit goes through them twice before: to check X and
+    find the classes, and to draw a sample of the rows.
+
+    Parameters
+    ----------
+    source : iterable
+        What gives the same blocks each time it is gone through: tuples (X, y) or (X, y, sample_weight) of what ``fit``
+        takes, or names of .npy files in their place, which are read as a whole; for predictions X alone will do. Not an
+        iterator, which ends: a list, or an object whose ``__iter__`` starts anew, such as torch's ``DataLoader``
+        without shuffling.
+    read_ahead : int, default=1
+        Blocks that another thread reads while one is worked on. Each takes memory. 0 is no thread.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from skl_softmax import RowBlocks, TorchSoftmaxClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> blocks = RowBlocks([(X[i::3], y[i::3]) for i in range(3)])
+    >>> clf = TorchSoftmaxClassifier().fit(blocks)
+    >>> clf.predict(blocks).shape
+    (150,)
+    """
+
+    def __init__(self, source: Iterable, read_ahead: int = 1):
+        if isinstance(source, Iterator) or not isinstance(source, Iterable):
+            raise TypeError(
+                "source must be something that can be gone through again and again, such as a list or an object whose "
+                f"__iter__ starts anew, not {type(source).__name__}."
+            )
+        if read_ahead < 0:
+            raise ValueError(f"read_ahead must not be negative, got {read_ahead}.")
+        self.source, self.read_ahead = source, read_ahead
+
+    def __iter__(self) -> Iterator[tuple]:
+        """The blocks as (X, y, sample_weight), with None for what is not there."""
+        blocks = (_opened(number, block) for number, block in enumerate(self.source))
+        return _ahead(blocks, self.read_ahead) if self.read_ahead else blocks
+
+
+def _opened(number: int, block) -> tuple:
+    parts = tuple(block) if isinstance(block, (tuple, list)) else (block,)
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(f"Block {number} has {len(parts)} entries, but (X, y) or (X, y, sample_weight) is expected.")
+    X, y, sample_weight, *_ = (*map(_read, parts), None, None)
+    return X, y, sample_weight
+
+
+def _read(part):
+    return np.load(part) if isinstance(part, (str, PathLike)) else part
+
+
+def _ahead(blocks: Iterator, size: int) -> Iterator:
+    """The blocks, of which a thread makes ``size`` while one is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        pending = deque(reader.submit(next, blocks, _END) for _ in range(size))
+        while (block := pending.popleft().result()) is not _END:
+            pending.append(reader.submit(next, blocks, _END))
+            yield block

@@ -1,0 +1,164 @@
+"""Rows that come in blocks: the same fit as of all rows at once."""
+
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.sparse import csr_array
+from sklearn.datasets import load_wine
+
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier
+
+EDGES = [0, 3, 50, 50, 51, 120, 178]
+
+
+@pytest.fixture
+def wine():
+    X, y = load_wine(return_X_y=True)
+    rng = np.random.default_rng(0)
+    return X, np.array(["barolo", "grignolino", "barbera"])[y], rng.integers(0, 3, len(y)).astype(float)
+
+
+def parted(*arrays):
+    """Blocks of uneven size, one of them empty."""
+    return [tuple(a[i:j] for a in arrays) for i, j in pairwise(EDGES)]
+
+
+class Counted:
+    """A source that counts how often it is gone through."""
+
+    def __init__(self, blocks):
+        self.blocks, self.n_times = blocks, 0
+
+    def __iter__(self):
+        self.n_times += 1
+        return iter(self.blocks)
+
+
+@pytest.mark.parametrize("kind", ["dense", "float32", "bfloat16", "sparse", "frame"])
+@pytest.mark.parametrize("read_ahead", [0, 2])
+def test_blocks_are_rows(wine, kind, read_ahead):
+    X, y, weights = wine
+    make = {
+        "dense": lambda x: x, "float32": np.float32, "bfloat16": lambda x: torch.from_numpy(x).bfloat16(),
+        "sparse": csr_array, "frame": lambda x: pd.DataFrame(x, columns=[f"x{i}" for i in range(13)]),
+    }[kind]  # fmt: skip
+    settings = {"solver": "lbfgs", "tol": 1e-13, "class_weight": "balanced", "label_smoothing": 0.1}
+    whole = TorchSoftmaxClassifier(**settings).fit(make(X), y, weights)
+    blocks = RowBlocks([(make(x), *rest) for x, *rest in parted(X, y, weights)], read_ahead)
+    clf = TorchSoftmaxClassifier(**settings).fit(blocks)
+    rtol = 1e-6 if whole.coef_.dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(clf.coef_, whole.coef_, rtol=rtol, atol=1e-7)
+    np.testing.assert_array_equal(clf.classes_, whole.classes_)
+    assert clf.converged_ == whole.converged_
+    assert getattr(clf, "feature_names_in_", None) is None or kind == "frame"
+    np.testing.assert_allclose(clf.predict_proba(blocks), clf.predict_proba(make(X)), rtol=rtol)
+    np.testing.assert_array_equal(clf.predict(blocks), clf.predict(make(X)))
+    assert clf.score(blocks) == pytest.approx(clf.score(make(X), y, weights))
+
+
+def test_two_classes_and_newton(wine):
+    X, y, _ = wine
+    for solver in ("newton", "lbfgs", "auto"):
+        whole = TorchSoftmaxClassifier(solver=solver, tol=1e-13).fit(X, y == "barolo")
+        clf = TorchSoftmaxClassifier(solver=solver, tol=1e-13).fit(RowBlocks(parted(X, y == "barolo")))
+        np.testing.assert_allclose(clf.coef_, whole.coef_, rtol=1e-6)
+
+
+def test_soft_targets_and_warm_starts(wine):
+    X, y, _ = wine
+    proba = TorchSoftmaxClassifier().fit(X, y).predict_proba(X)
+    whole = TorchSoftmaxClassifier(tol=1e-12).fit(X, proba, classes=["a", "b", "c"])
+    clf = TorchSoftmaxClassifier(tol=1e-12, warm_start=True).fit(RowBlocks(parted(X, proba)), classes=["a", "b", "c"])
+    np.testing.assert_allclose(clf.coef_, whole.coef_, rtol=1e-5, atol=1e-8)
+    assert clf.fit(RowBlocks(parted(X, proba)), classes=["a", "b", "c"]).n_passes_ <= 2
+
+
+def test_each_pass_goes_through_the_blocks_once(wine):
+    X, y, _ = wine
+    source = Counted(parted(X, y))
+    clf = TorchSoftmaxClassifier(solver="lbfgs").fit(RowBlocks(source))
+    assert source.n_times <= 2 + clf.n_passes_
+
+
+def test_files(wine, tmp_path):
+    X, y, _ = wine
+    names = []
+    for i, (x, labels) in enumerate(parted(X, y)):
+        np.save(tmp_path / f"x{i}.npy", x)
+        np.save(tmp_path / f"y{i}.npy", labels)
+        names.append((str(tmp_path / f"x{i}.npy"), tmp_path / f"y{i}.npy"))
+    clf = TorchSoftmaxClassifier(tol=1e-12).fit(RowBlocks(names))
+    np.testing.assert_allclose(clf.coef_, TorchSoftmaxClassifier(tol=1e-12).fit(X, y).coef_, rtol=1e-5, atol=1e-8)
+    np.testing.assert_array_equal(clf.predict(RowBlocks([x for x, _ in names])), clf.predict(X))
+
+
+def test_blocks_are_read_ahead():
+    made, worked_on, before = [], threading.Event(), set(threading.enumerate())
+
+    class Source:
+        def __iter__(self):
+            for i in range(4):
+                made.append((i, threading.current_thread() is threading.main_thread()))
+                if i == 1:
+                    worked_on.set()
+                yield np.full((2, 2), i)
+
+    blocks = iter(RowBlocks(Source()))
+    next(blocks)
+    assert worked_on.wait(timeout=10)  # the second, while the first is worked on
+    blocks.close()
+    assert not any(is_main for _, is_main in made)
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("source", [iter([]), (block for block in []), 3])
+def test_a_source_that_ends_is_refused(source):
+    with pytest.raises(TypeError, match="gone through again and again"):
+        RowBlocks(source)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([(np.ones((3, 2)), [0, 1, 0]), (np.array([[1, np.nan]]), [1])], "Partition 1: Input X contains NaN"),
+        ([(np.ones((3, 2)), [0, 1, 0]), (np.ones((1, 3)), [1])], "Partition 1: X has 3 features"),
+        ([(np.ones((3, 2)), [0, 1])], "Partition 0: .*inconsistent numbers of samples"),
+        ([(np.ones((3, 2)), [0, 0, 0])], "one class only"),
+        ([(np.ones((3, 2)), [0, 1, 2], None, None)], "Block 0 has 4 entries"),
+        ([], "X has no rows"),
+    ],
+)
+def test_bad_blocks(blocks, message):
+    clf = TorchSoftmaxClassifier().fit([[0.0, 1], [1, 0], [2, 2]], [0, 1, 0])
+    before = dict(vars(clf))
+    with pytest.raises(ValueError, match=message):
+        clf.fit(RowBlocks(blocks))
+    assert vars(clf) == before
+
+
+def test_blocks_that_change_are_noticed(wine):
+    X, y, _ = wine
+
+    class Shrinking(Counted):
+        def __iter__(self):
+            self.n_times += 1
+            return iter(self.blocks[:-1] if self.n_times > 3 else self.blocks)
+
+    with pytest.raises(ValueError, match=r"The blocks gave 120 rows, but 178"):
+        TorchSoftmaxClassifier(solver="lbfgs").fit(RowBlocks(Shrinking(parted(X, y))))
+
+
+@pytest.mark.parametrize("settings", [{"l1_ratio": 0.5}, {"solver": "sgd"}, {"early_stopping": True}])
+def test_what_blocks_cannot(settings, wine):
+    with pytest.raises(ValueError, match="Blocks of rows are fitted by solver"):
+        TorchSoftmaxClassifier(**settings).fit(RowBlocks(parted(*wine)))
+
+
+def test_labels_beside_blocks(wine):
+    X, y, _ = wine
+    with pytest.raises(ValueError, match="Blocks hold their labels"):
+        TorchSoftmaxClassifier().fit(RowBlocks(parted(X, y)), y)
