@@ -36,6 +36,7 @@ bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DAT
 	$(BIN)/python -m benchmarks l1 $(if $(DATA),--data-dir $(DATA))
 	$(BIN)/python -m benchmarks sweep $(if $(DATA),--data-dir $(DATA))
 	$(BIN)/python -m benchmarks probe
+	$(BIN)/python -m benchmarks dask
 
 fuzz: $(STAMP)  ## 10,000 hostile problems beside scikit-learn (hours)
 	$(BIN)/python -m tests.fuzz

@@ -74,9 +74,10 @@ class Work:
 
     def release(self, futures: list[Future]) -> None:
         """Let the workers forget results, or what they still do for them."""
-        for future in list(futures):
+        gone = set(map(id, futures))
+        self._kept, futures = [future for future in self._kept if id(future) not in gone], list(futures)
+        for future in futures:
             future.release()
-        self._kept = [future for future in self._kept if future not in futures]
 
     def get(self, task: Delayed):
         """The result of a task."""
