@@ -9,6 +9,7 @@ the collections that the user passed.
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 
@@ -83,8 +84,10 @@ class Work:
         """The result of a task."""
         future = self.client.compute(task, optimize_graph=False)
         try:
-            self._finish(future)
-            return future.result()
+            while True:
+                self._finish(future)
+                with suppress(TimeoutError):  # the workers that held the result are lost
+                    return future.result(timeout=NO_WORKERS_SECONDS)
         finally:
             future.release()
 

@@ -404,7 +404,7 @@ def test_without_workers_a_fit_ends(processes, rows, monkeypatch):
     def kill_all():
         pids = processes.run(os.getpid).values()
         for nanny in processes.cluster.workers.values():
-            nanny.auto_restart = False
+            nanny.close_gracefully()  # so that it starts no other
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
 
