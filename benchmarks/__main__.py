@@ -1,7 +1,7 @@
 """``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it.
 
-``python -m benchmarks descent`` compares mini-batch descent, ``l1`` L1 penalties, ``sweep`` sweeps over C, ``probe`` a probe
-with a thousand classes, ``dask`` a cluster with one process; ``reliability`` measures what trust rests on.
+``python -m benchmarks descent`` compares mini-batch descent, ``l1`` L1 penalties, ``sweep`` sweeps over C, ``probe`` a
+probe with a thousand classes, ``dask`` a cluster with one process; ``reliability`` measures what trust rests on.
 """
 
 import argparse
