@@ -45,6 +45,7 @@ class ReadingOrder:
         "linear_probe",
         "soft_labels",
         "streaming",
+        "dask_cluster",
     )
 
     def __init__(self, folder):

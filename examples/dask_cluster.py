@@ -1,4 +1,9 @@
-"""Rows spread over a cluster: Dask arrays, and Parquet files read where they are needed."""
+"""
+Rows spread over a cluster
+==========================
+
+Dask arrays, and Parquet files that are read where they are needed.
+"""
 
 from tempfile import TemporaryDirectory
 
@@ -19,6 +24,8 @@ model = DaskTorchSoftmaxClassifier(C=0.01).fit(rows, labels)
 print(f"digits: {rows.npartitions} partitions, {model.n_passes_:.0f} passes, converged: {model.converged_}")
 print(f"training accuracy {model.score(rows, labels):.3f}; predictions are lazy: {model.predict(rows)}")
 
+# %%
+# Parquet files stay where they are: each worker reads its own.
 wine = load_wine(as_frame=True)
 table = wine.data.assign(maker=np.array(["a", "b", "c"])[wine.target])
 with TemporaryDirectory() as folder:
@@ -30,6 +37,8 @@ with TemporaryDirectory() as folder:
     print(f"wine, from Parquet: {model.feature_names_in_[:2]} ..., classes {model.classes_}")
     print(model.predict_proba(features).head(2).round(3))
 
+# %%
+# The fitted model needs no cluster.
 local = model.to_local()  # a TorchSoftmaxClassifier, which needs no cluster
 print(f"one bottle at once: {local.predict(wine.data[:1])}")
 client.close()
