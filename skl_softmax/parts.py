@@ -308,10 +308,11 @@ class PartsObjective:
 
     n_models = 1
     is_smooth = True
+    is_family = False
 
     # What these are does not depend on rows.
     n_parameters, prefers_newton = Objective.n_parameters, Objective.prefers_newton
-    centred, resolves = Objective.centred, Objective.resolves
+    centred, resolves, apart = Objective.centred, Objective.resolves, Objective.apart
 
     @property
     def data(self) -> Data:

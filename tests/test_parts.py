@@ -12,6 +12,7 @@ from sklearn.datasets import make_classification
 from skl_softmax import TorchSoftmaxClassifier, parts
 from skl_softmax.data import in_coordinates, standardised, take_rows
 from skl_softmax.inputs import check_training_rows, class_weights
+from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 from skl_softmax.training import make_objective
 
 
@@ -144,6 +145,25 @@ def test_a_curvature_of_columns_that_are_zero_in_the_sample():
     assert metric.kind == "diagonal"
     ones = torch.ones_like(theta)
     torch.testing.assert_close(metric.solve(ones), 1 / whole.hessian_diagonal(theta), rtol=1e-10, atol=0.0)
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+@pytest.mark.parametrize("n_columns", [20, 700])
+def test_solvers_cannot_tell(solver, n_columns):
+    # Sparse X with few parameters and with many, for which there are products with the Hessian and diagonal metrics.
+    rng = np.random.default_rng(0)
+    X = csr_array(rng.random((1000, n_columns)) * (rng.random((1000, n_columns)) < 0.02))
+    y = np.array(["a", "b", "c"])[
+        (X @ (3 * rng.normal(size=(n_columns, 3))) + rng.gumbel(size=(1000, 3))).argmax(axis=1)
+    ]
+    objective, whole = in_parts(TorchSoftmaxClassifier(C=10.0), X, y, np.ones(1000), (1, 400), share=0.5)
+    start = torch.zeros((1, 3, n_columns + 1), dtype=torch.float64)
+    options = SolverOptions(tol=1e-9, max_iter=500)
+    found, expected = (SOLVERS[solver].minimise(f, start, options) for f in (objective, whole))
+    assert found.status == expected.status == [Status.CONVERGED]
+    assert len(found.loss_curve[0]) > (9 if solver == "lbfgs" and n_columns == 700 else 1)
+    assert found.loss_curve[0][-1] == pytest.approx(expected.loss_curve[0][-1], rel=1e-8)
+    assert found.n_passes <= 1.5 * expected.n_passes + 3
 
 
 def test_stages_go_by_the_number_of_all_rows():
