@@ -28,6 +28,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skl_softmax import TorchSoftmaxClassifier, __version__
 from tests import fuzz
+from tests.reference import objective
 
 SOLVERS, TOLERANCES = ("newton", "lbfgs", "proximal"), (1e-3, 1e-5, 1e-7, 1e-9)
 MAX_ITER = 100  # of each fit, also where the last digits of a hostile problem would take many
@@ -93,7 +94,7 @@ def fits_of(X, proba, weights, parameters, tolerances=TOLERANCES):
             model = TorchSoftmaxClassifier(solver=solver, tol=tol, max_iter=MAX_ITER, **parameters).fit(
                 X, proba, weights
             )
-            value = fuzz.objective(model, dense, proba, weights, **parameters)
+            value = objective(model, dense, proba, sample_weight=weights, **parameters)
             hidden = ROUNDINGS * np.finfo(float).eps * abs(value) + fuzz.rounding(model, dense, weights)
             found.append((tol, solver, value, hidden, model.optimality_gap_, model.converged_))
     return found
@@ -113,7 +114,7 @@ def lowest(X, proba, weights, parameters):
     ):
         model.fit(*data)
         if len(model.classes_) == proba.shape[1]:
-            values.append(fuzz.objective(model, dense, proba, weights, **parameters))
+            values.append(objective(model, dense, proba, sample_weight=weights, **parameters))
     return min(values)
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.measure import TimeUp, limit
 from skl_softmax import TorchSoftmaxClassifier
+from tests.reference import objective
 
 # Ten times tol.
 TOLERANCE = 1e-6
@@ -138,18 +138,6 @@ def draw_targets(case, rng, X):
     return y
 
 
-def objective(model, X, proba, weights, C, l1_ratio, **_):
-    """F in float64 NumPy; ``proba`` (n, K) are the targets."""
-    W = model.coef_.astype(float)
-    logits = X @ W.T + model.intercept_
-    if logits.shape[1] == 1:
-        logits = np.hstack([np.zeros_like(logits), logits])
-    excess = logsumexp(logits, axis=1, keepdims=True) - logits  # (n, K), minus log-probabilities
-    loss = np.where(proba > 0, proba * excess, 0).sum(axis=1)
-    penalty = 0.0 if np.isinf(C) else (l1_ratio * np.abs(W).sum() + (1 - l1_ratio) / 2 * (W**2).sum()) / C
-    return (weights @ loss + penalty) / weights.sum()
-
-
 def rounding(model, X, weights):
     """What F may change by as coefficients are rounded to their dtype: the loss by twice the largest logit's change."""
     sums = np.abs(X) @ np.abs(model.coef_.astype(float)).T + np.abs(model.intercept_)  # (n, K)
@@ -169,7 +157,7 @@ def lowest(X, proba, weights, parameters):
                 with limit(LIMIT):
                     model.fit(X[rows], labels, weights[rows] * proba[rows, labels])
                 if len(model.classes_) == proba.shape[1]:
-                    found.append(objective(model, X, proba, weights, **parameters))
+                    found.append(objective(model, X, proba, sample_weight=weights, **parameters))
             except (ValueError, FloatingPointError, np.linalg.LinAlgError, TimeUp):
                 continue  # peers may fail
     return np.nanmin(found)
@@ -216,7 +204,7 @@ def judge(case, model, said, X, targets, weights, repeats):
     weights = weights * repeats
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        ours = objective(model, dense, proba, weights, **case.parameters)
+        ours = objective(model, dense, proba, sample_weight=weights, **case.parameters)
         best = lowest(dense, proba, weights, case.parameters)
     if not ours - best <= TOLERANCE * abs(best) + rounding(model, dense, weights):
         return f"claims to have converged at {ours:.9g}, but scikit-learn finds {best:.9g}"

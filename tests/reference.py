@@ -5,16 +5,18 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
 
-def objective(model, X, y, C=1.0, sample_weight=None):
-    """F of a fitted model, in float64 NumPy, from its public attributes."""
+def objective(model, X, y, C=1.0, sample_weight=None, l1_ratio=0.0, **_):
+    """F of a fitted model, in float64 NumPy, from its public attributes; y are labels or probabilities (n, K)."""
     X, W, b = np.asarray(X, np.float64), model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
     s = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    index = np.searchsorted(model.classes_, y)
+    proba = y if np.ndim(y) == 2 else np.eye(len(model.classes_))[np.searchsorted(model.classes_, y)]  # (n, K)
     logits = X @ W.T + b
     if logits.shape[1] == 1:
         logits = np.hstack([np.zeros_like(logits), logits])
-    loss = logsumexp(logits, axis=1) - logits[np.arange(len(X)), index]
-    return (s @ loss) / s.sum() + (W**2).sum() / (2 * C * s.sum())
+    excess = logsumexp(logits, axis=1, keepdims=True) - logits  # (n, K), minus log-probabilities
+    loss = np.where(proba > 0, proba * excess, 0).sum(axis=1)
+    penalty = 0.0 if np.isinf(C) else (l1_ratio * np.abs(W).sum() + (1 - l1_ratio) / 2 * (W**2).sum()) / C
+    return (s @ loss + penalty) / s.sum()
 
 
 def converged(X, y, C=1.0, fit_intercept=True, class_weight=None, sample_weight=None):
