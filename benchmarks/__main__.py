@@ -74,6 +74,10 @@ def parse():
     return parser.parse_args()
 
 
-if __name__ == "__main__":
+def main():
     arguments = parse()
     arguments.call(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,7 @@
 """What a fitted model does: logits, probabilities, labels."""
 
+from inspect import signature
+
 import numpy as np
 import torch
 from scipy.sparse import csr_array
@@ -137,6 +139,11 @@ class LinearPredictor(ClassifierMixin):
         check_is_fitted(self)
         self.coef_ = dense_array(self.coef_)
         return self
+
+    def __setstate__(self, state):
+        # Parameters that a stored model does not know yet have their defaults.
+        known = signature(type(self)).parameters
+        super().__setstate__({name: parameter.default for name, parameter in known.items()} | state)
 
     def _logits(self, X) -> Tensor:
         check_is_fitted(self)
