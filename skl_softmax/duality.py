@@ -42,9 +42,8 @@ class Certificate:
 
 @dataclass
 class _Rows:
-    """A block's logits (parts, M, K, part), and what became of them."""
+    """A block's logits (parts, M, K, part), and what became of them; not its rows, which may be many."""
 
-    block: object
     targets: Tensor  # (parts, 1, 1 or K, part)
     weights: Tensor  # (parts, M or 1, 1, part)
     logits: Tensor
@@ -54,10 +53,10 @@ class _Rows:
 
 def certificate(objective, theta: Tensor) -> Certificate:
     """Put the intercepts where they are best for the weights, and bound the gap there: a pass over X in all."""
-    affine = objective.data.affine(theta.flatten(0, 1))
+    affine, n_logits = objective.data.affine(theta.flatten(0, 1)), theta.shape[0] * theta.shape[1]
     rows = [
-        _Rows(block, targets, weights, block.logits(affine).view(-1, *theta.shape[:2], block.parts[1]))
-        for block, targets, weights in objective.portions(theta.shape[0] * theta.shape[1])
+        _Rows(targets, weights, block.logits(affine).view(-1, *theta.shape[:2], block.parts[1]))
+        for block, targets, weights in objective.portions(n_logits)
     ]
     if objective.data.fit_intercept:
         theta = theta.clone()
@@ -66,7 +65,11 @@ def certificate(objective, theta: Tensor) -> Certificate:
             theta[..., -1] -= objective.data.from_theta(theta)[1].mean(dim=1, keepdim=True)
     else:
         _differentiate(objective, rows)
-    pulled = [r.block.pullback((r.residual * r.weights).flatten(1, 2), affine.bias is not None) for r in rows]
+    blocks = (block for block, _, _ in objective.portions(n_logits))
+    pulled = (
+        block.pullback((r.residual * r.weights).flatten(1, 2), affine.bias is not None)
+        for block, r in zip(blocks, rows, strict=True)
+    )
     total = objective.total
     gradient = objective.data.gradient(reduce(add, pulled)).view_as(theta)  # (M, K, p), of the loss
     gradient /= total[:, None, None]

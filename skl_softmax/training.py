@@ -44,7 +44,8 @@ def make_stack(
     """F of M models with their own weights (M, n) of the rows."""
     device, dtype = data.X.device, data.dtype
     total = weights.sum(dim=1).to(data.home)  # (M,)
-    strength = 1 / (C * (total + seen))  # (M,)
+    total_seen = total + seen  # (M,)
+    strength = 1 / (C * total_seen) if C < 1 else (1 / C) / total_seen  # (M,), whatever C is without overflow
     kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
     return kind(
         data=data,
