@@ -158,7 +158,8 @@ def row(result):
     seconds = best["seconds"] if best else result["limit"]
     return {
         "problem": result["problem"], "n × d × K": " × ".join(f"{n:,}" for n in result["shape"]),
-        "ours [s]": f"{result['seconds']:.3g}", "tol": f"{result['tol']:g}", "off by": f"{result['error']:.0e}",
+        "ours [s]": f"{result['seconds']:.3g}", "tol": f"{result.get('tol', 1e-7):g}",
+        "off by": f"{result['error']:.0e}",
         "C": f"{result['C']:.3g}",
         "single fits": f"{result['seconds'] / result['single']:.1f}",
         "best with right scores [s]": f"{seconds:.3g} ({name})" if best else f"> {seconds:g}",

@@ -1,5 +1,8 @@
 """Every storage of X against the explicit design."""
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -182,3 +185,20 @@ def test_linear_takes_every_storage(dtype):
     dense = linear(torch.from_numpy(SPARSE), weight, bias)
     assert dense.dtype == torch.float64
     torch.testing.assert_close(linear(csr_tensor(sp.csr_array(SPARSE)), weight, bias), dense)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rows_are_centred_in_the_type_that_is_quick_and_the_parameters_take_up_the_rest(dtype):
+    rng = np.random.default_rng(0)
+    X = torch.from_numpy(rng.normal(size=(3000, 4)) + np.array([12345.678, -0.1, 3e5, 0])).to(dtype)
+    data = standardised(X, True).narrow()
+    data.__dict__["keeps"] = False  # as of large X
+    assert data.shift.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    theta, r = torch.from_numpy(rng.normal(size=(2, 5))), torch.from_numpy(rng.normal(size=(3000, 2)))  # (q, p), (n, q)
+    design = torch.cat([(X.double() - data.mean) / data.scale, torch.ones(3000, 1)], dim=1)  # (n, p)
+    logits, total = [], []
+    for block in data.blocks(2):
+        logits.append(block.logits(data.affine(theta)).permute(0, 2, 1).flatten(0, 1).double())
+        total.append(block.pullback(r[block.rows].T.unflatten(1, block.parts).permute(1, 0, 2).float(), True))
+    torch.testing.assert_close(torch.cat(logits), design @ theta.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(data.gradient(reduce(add, total)), r.T @ design, rtol=1e-5, atol=1e-4)

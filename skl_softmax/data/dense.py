@@ -84,8 +84,6 @@ class DenseData(Data):
         is_small = largest < SMALLEST_SPREAD[widened(X.dtype)]
         scale = np.where(largest == 0, 1.0, np.where(is_small, NEGLIGIBLE, largest))
         folds = X.dtype == torch.float64 and (np.abs(mean) <= FOLD_LIMIT * scale).all()
-        if not has_float64(X.device):  # centred there, so that it must be a number of float32
-            mean = mean.astype(np.float32).astype(np.float64)
         mean, scale = torch.from_numpy(mean).to(home_of(X.device)), torch.from_numpy(scale).to(home_of(X.device))
         return cls._in(X, mean, scale, fit_intercept, not folds)
 
@@ -97,8 +95,12 @@ class DenseData(Data):
     @classmethod
     def _in(cls, X: Tensor, mean: Tensor, scale: Tensor, fit_intercept: bool, shifts: bool) -> "DenseData":
         wide = torch.float64 if has_float64(X.device) else torch.float32
-        shift = mean.to(wide).to(X.device) if shifts else None
-        return cls(X, mean, scale, shift, fit_intercept, wide)
+        return cls(X, mean, scale, None, fit_intercept, wide)._shifted(wide, shifts)
+
+    def _shifted(self, dtype: torch.dtype, shifts: bool) -> "DenseData":
+        """The same with products in a type, of rows from which something like the mean is subtracted or not."""
+        own = torch.float64 if self.X.dtype == torch.float64 else dtype
+        return replace(self, shift=self.mean.to(own).to(self.X.device) if shifts else None, dtype=dtype)
 
     @classmethod
     def raw(cls, X: Tensor, fit_intercept: bool, dtype: torch.dtype) -> "DenseData":
@@ -115,12 +117,14 @@ class DenseData(Data):
         fits = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(self.n_columns, 2 * n_logits)))
         part = min(PART_ROWS, fits)
         stride = fits // part * part
+        # One for all blocks: memory of its own for each would be zeroed by the system if it is given back between.
+        buffer = None if self.keeps else self.X.new_empty(min(stride, self.n_rows), self.X.shape[1], dtype=self.dtype)
         for start in range(0, self.n_rows, stride):
             stop = min(start + stride, self.n_rows)
             middle = stop - (stop - start) % part
             for rows, size in ((slice(start, middle), part), (slice(middle, stop), stop - middle)):
                 if rows.stop > rows.start:
-                    x = self._rows(rows)
+                    x = self._rows(rows, buffer)
                     yield DenseBlock(rows, x.view(-1, size, x.shape[1]), self.wide)
 
     def block(self, rows: slice) -> DenseBlock:
@@ -132,8 +136,7 @@ class DenseData(Data):
 
     def narrow(self) -> "DenseData":
         # Folded means would cost digits that float32 does not have.
-        shift = self.mean.to(self.wide).to(self.X.device) if self.fit_intercept else None
-        return replace(self, shift=shift, dtype=torch.float32)
+        return self._shifted(torch.float32, self.fit_intercept)
 
     def restrict(self, features: Tensor) -> "DenseData":
         if len(features) == self.X.shape[1]:
@@ -166,7 +169,7 @@ class DenseData(Data):
     def _design(self, rows: slice) -> Tensor:
         x = self.X[rows].to(self.home)
         design = torch.empty(len(x), self.n_columns, dtype=torch.float64, device=self.home)  # (rows, p)
-        torch.sub(x, self.mean, out=design[:, : x.shape[1]]).div_(self.scale)
+        design[:, : x.shape[1]].copy_(x).sub_(self.mean).div_(self.scale)
         design[:, x.shape[1] :] = 1.0
         return design
 
@@ -181,13 +184,18 @@ class DenseData(Data):
         stride = max(1, BLOCK_BYTES // (8 * self.n_columns))
         return [slice(start, start + stride) for start in range(0, self.n_rows, stride)]
 
-    def _rows(self, rows: slice) -> Tensor:
+    def _rows(self, rows: slice, buffer: Tensor | None = None) -> Tensor:
         if self.keeps:
             return self._kept[rows]  # (rows, p)
         x = self.X[rows]
+        if self.shift is None and x.dtype == self.dtype:
+            return x
+        out = x.new_empty(x.shape, dtype=self.dtype) if buffer is None else buffer[: len(x)]
         if self.shift is None:
-            return x.to(self.dtype)
-        return torch.sub(x, self.shift, out=torch.empty(x.shape, dtype=self.dtype, device=x.device))  # (rows, d)
+            return out.copy_(x)
+        if x.dtype == self.dtype:
+            return torch.sub(x, self.shift, out=out)  # (rows, d)
+        return out.copy_(x - self.shift) if x.dtype == torch.float64 else out.copy_(x).sub_(self.shift)
 
 
 def _of_columns(X: Tensor, columns: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray]:
