@@ -14,7 +14,7 @@ import skl_softmax.displays
 PACKAGE = Path(skl_softmax.__file__).parent
 # What each room may import of ours.
 ALLOWED = {
-    "__init__": {"_version", "classifier", "classifier_cv", "data", "versions"},
+    "__init__": {"_version", "classifier", "classifier_cv", "data", "forks", "versions"},
     "versions": {"_version"},
     "_version": set(),
     "classifier_cv": {
@@ -54,6 +54,7 @@ ALLOWED = {
     "start": {"inputs", "training"},
     "inputs": {"data", "memory"},
     "memory": set(),
+    "forks": set(),
     "objective": {"curvature", "data", "duality", "losses", "quadratic"},
     "small": {"curvature", "data", "objective", "quadratic"},
     "duality": {"curvature"},
