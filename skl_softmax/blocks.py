@@ -75,7 +75,7 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
 def _check(estimator, y, sample_weight) -> None:
     if y is not None or sample_weight is not None:
         raise ValueError("Blocks hold their labels and weights: pass RowBlocks of (X, y, sample_weight), and neither.")
-    if estimator.l1_ratio > 0 or estimator.solver not in ("auto", "newton", "lbfgs") or estimator.early_stopping:
+    if estimator.l1_ratio > 0 or estimator.solver not in parts.SOLVERS or estimator.early_stopping:
         raise ValueError(
             "Blocks of rows are fitted by solver 'auto', 'newton' or 'lbfgs', with l1_ratio=0 and "
             "early_stopping=False. For optimisers, call partial_fit with each block."

@@ -131,7 +131,7 @@ def loss_hessian(objective, theta: Tensor) -> Tensor:
     """The second derivatives (M, P, P) of the sum over rows alone."""
     n_models, n_outputs, n_columns = theta.shape
     sums = (_portion_of_hessian(*p) for p in _samples(objective, theta, theta.numel()))
-    matrix, block = reduce(lambda a, b: (a[0] + b[0], a[1] + b[1]), sums)  # (M, P, P), (M, K, p, p)
+    matrix, block = reduce(add_pairs, sums)  # (M, P, P), (M, K, p, p)
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
     by_class.diagonal(dim1=1, dim2=3).add_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
     matrix /= objective.total[:, None, None]
@@ -166,6 +166,11 @@ def _portion_of_hessian(design: Tensor, proba: Tensor, weights: Tensor) -> tuple
     products = proba[:, :, None] * columns  # (M, K, p, rows)
     matrices = [-symmetric_product(a, b) for a, b in zip(weighted.flatten(1, 2), products.flatten(1, 2), strict=True)]
     return torch.stack(matrices), weighted @ design
+
+
+def add_pairs(a: tuple, b: tuple) -> tuple:
+    """Their sums, to add up pairs one after the other without keeping them."""
+    return a[0] + b[0], a[1] + b[1]
 
 
 def symmetric_product(left: Tensor, right: Tensor) -> Tensor:

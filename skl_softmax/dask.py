@@ -9,32 +9,17 @@ import torch
 from dask import array, delayed
 from distributed import Client, default_client
 from sklearn.base import _fit_context
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
-from skl_softmax.inputs import has_columns, unchanged_on_error
+from skl_softmax.inputs import has_columns, note_features, unchanged_on_error
+from skl_softmax.parts import SOLVERS
 from skl_softmax.training import make_placed_problem
 from skl_softmax.watch import Callbacks, Printer, Watch
 
 __all__ = ["DaskTorchSoftmaxClassifier"]
-
-SOLVERS = ("auto", "newton", "lbfgs")
-# Parameters that mean the same in the local class.
-SHARED = (
-    "C",
-    "l1_ratio",
-    "fit_intercept",
-    "class_weight",
-    "label_smoothing",
-    "solver",
-    "tol",
-    "max_iter",
-    "warm_start",
-    "device",
-    "verbose",
-)
 
 
 class DaskTorchSoftmaxClassifier(TorchSoftmaxClassifier):
@@ -96,7 +81,7 @@ optimality_gap_
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **{name: TorchSoftmaxClassifier._parameter_constraints[name] for name in SHARED},
+        **TorchSoftmaxClassifier._parameter_constraints,
         "client": [Client, None],
     }
 
@@ -171,7 +156,7 @@ optimality_gap_
         partitions = align(X, y, sample_weight)
         with unchanged_on_error(self) as keep, torch.no_grad(), Work(self.client_) as work:
             known = dict(vars(self))
-            validate_data(self, _without_rows(X), skip_check_array=True)
+            note_features(self, _without_rows(X))
             placed = place(work, partitions, self._checker(), classes, has_columns(y))
             rows = placed.sample
             begin = start.begin(self, rows, (coef_init, intercept_init), None, known)
@@ -293,7 +278,8 @@ optimality_gap_
             With copies of the parameters and of the fitted attributes.
         """
         check_is_fitted(self)
-        local = TorchSoftmaxClassifier(**{name: deepcopy(getattr(self, name)) for name in SHARED})
+        shared = deepcopy({name: value for name, value in self.get_params().items() if name != "client"})
+        local = TorchSoftmaxClassifier(**shared)
         vars(local).update({name: deepcopy(value) for name, value in vars(self).items() if name.endswith("_")})
         return local
 

@@ -30,6 +30,8 @@ from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, c
 from skl_softmax.objective import FIRST_SAMPLE, NARROW_SECONDS, SAMPLE_GROWTH, Evaluation, Objective
 from skl_softmax.training import make_stack
 
+# What minimises F of parts: neither an L1 penalty nor batches are known here.
+SOLVERS = ("auto", "newton", "lbfgs")
 # What the sample of rows may take, of X.
 SAMPLE_BYTES = 128 * 2**20
 

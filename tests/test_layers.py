@@ -44,7 +44,7 @@ ALLOWED = {
         "training",
         "watch",
     },
-    "dask": {"classifier", "cluster", "inputs", "start", "training", "watch"},
+    "dask": {"classifier", "cluster", "inputs", "parts", "start", "training", "watch"},
     "cluster": {"data", "inputs", "parts"},
     "blocks": {"data", "inputs", "parts"},
     "parts": {"curvature", "data", "inputs", "objective", "training"},
