@@ -34,6 +34,7 @@ from skl_softmax.training import (
     Problem,
     Stream,
     check_solver,
+    draws,
     has_partial_fit,
     is_descent,
     make_batch_problem,
@@ -295,7 +296,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             known = dict(vars(self))
             placed = place_blocks(self, X, y, sample_weight, classes) if isinstance(X, RowBlocks) else None
             rows = placed.sample if placed else check_training_rows(self, X, y, sample_weight, classes)
-            generator = torch_generator(self.random_state)
+            generator = torch_generator(self.random_state) if draws(self) else None
             watch, rows = self._watch(rows, generator, context, call)
             begin = start.begin(self, rows, (coef_init, intercept_init), generator, known)
             stream = self._stream_of(known, rows) if self.warm_start else None
@@ -429,8 +430,14 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         """Leave the last iterate; what a finished fit says besides is not known of it."""
         if (last := watch.last) is None:
             return
-        gap = torch.tensor([np.nan]) if last.gap is None else last.gap
-        result = SolveResult(last.theta, gap, [last.iteration], [Status.STOPPED], [[last.value.item()]], np.nan)
+        result = SolveResult(
+            last.theta,
+            torch.tensor(last.gap or [np.nan]),
+            [last.iteration],
+            [Status.STOPPED],
+            [[last.value.item()]],
+            np.nan,
+        )
         self._store(rows, *watch.coefficients(), result)
         self._store_records(watch)
         vars(self).pop("_stream", None)

@@ -76,7 +76,7 @@ def check_training_rows(
         check_consistent_length(X, y)
     else:
         X, y = validate_data(estimator, X, y, **ROWS, order="C", multi_output=is_soft, reset=reset)
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
+    weights = _check_weights(sample_weight, X)
     if is_soft:
         y, classes = _check_probabilities(y, classes)
         targets, of_row = _weighted(*_settings(estimator, classes, y, weights, for_folds), y)  # (n, K), (n,)
@@ -99,6 +99,12 @@ def check_training_rows(
     X = on_device(X, find_device(estimator.device, X.device))
     rows = TrainingRows(X, torch.from_numpy(targets), torch.from_numpy(weights), classes)
     return _with_label_proba(rows, label_proba, estimator.label_smoothing)
+
+
+def _check_weights(sample_weight, X) -> np.ndarray:
+    if sample_weight is None:
+        return np.ones(X.shape[0])
+    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
 
 
 def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> TrainingRows:
@@ -279,11 +285,13 @@ def _is_missing(label) -> bool:
 
 def _encode(estimator: BaseEstimator, y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
-    if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the check takes a tenth of the fit
+    if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the checks take a tenth of the fit
         check_classification_targets(y)
-    encoder = LabelEncoder()
-    targets = encoder.fit_transform(y)
-    found = encoder.classes_
+        encoder = LabelEncoder()
+        targets = encoder.fit_transform(y)
+        found = encoder.classes_
+    else:
+        found, targets = np.unique(y, return_inverse=True)
     if classes is None:
         classes = found
     else:
@@ -393,7 +401,7 @@ def _with_label_proba(rows: TrainingRows, label_proba: np.ndarray | None, label_
     if rows.targets.ndim == 2:
         return replace(rows, targets=rows.targets[:, 1].contiguous()) if rows.n_outputs == 1 else rows
     if rows.n_outputs == 1:
-        return replace(rows, targets=torch.from_numpy(label_proba[:, 1])[rows.targets])
+        return replace(rows, targets=torch.from_numpy(label_proba[rows.targets.numpy(), 1]))
     return replace(rows, label_proba=torch.from_numpy(label_proba)) if label_smoothing else rows
 
 

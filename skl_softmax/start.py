@@ -10,15 +10,15 @@ from skl_softmax.inputs import TrainingRows, as_arrays, check_start, dense_array
 from skl_softmax.training import is_descent, takes_any_units
 
 
-def begin(estimator, rows: TrainingRows, given_init: tuple, generator, known: dict) -> tuple[Tensor, Tensor]:
-    """The weight (K, d) and bias (K,) that the parameters of ``fit`` and of the estimator ask for."""
+def begin(estimator, rows: TrainingRows, given_init: tuple, generator, known: dict) -> tuple[Tensor, Tensor] | None:
+    """The weight (K, d) and bias (K,) that the parameters of ``fit`` and of the estimator ask for; None for zeros."""
     if any(init is not None for init in given_init):
         return given(rows, *given_init)
     if estimator.warm_start and "coef_" in known:
         return continued(rows, estimator, known)
     if is_descent(estimator) and estimator.random_state is not None and not takes_any_units(estimator):
         return drawn(rows, estimator.fit_intercept, generator)
-    return zeros(rows)
+    return None
 
 
 def zeros(rows: TrainingRows) -> tuple[Tensor, Tensor]:

@@ -103,7 +103,7 @@ class Problem:
 
 
 def make_problem(estimator, rows: TrainingRows, begin, generator, observe, stream) -> Problem:
-    """What the estimator's parameters ask for, from the weight (K, d) and bias (K,) ``begin``.
+    """What the estimator's parameters ask for, from the weight (K, d) and bias (K,) ``begin``, or from zeros.
 
     ``stream`` is what an earlier fit of the same features and classes has left, or None.
     """
@@ -111,15 +111,14 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
         stream = Stream(estimator, rows) if stream is None else stream
         objective = make_objective(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
-    data = standardised(rows.X, estimator.fit_intercept)
-    theta = data.to_theta(*begin)[None]  # (1, K, p)
-    return make_deterministic(estimator, make_objective(rows, data, estimator), theta, observe)
+    objective = make_objective(rows, standardised(rows.X, estimator.fit_intercept), estimator)
+    return make_deterministic(estimator, objective, _start(objective, begin), observe)
 
 
 def make_placed_problem(estimator, placed, begin, observe) -> Problem:
     """As `make_problem`, for rows that are elsewhere, on a cluster or in files."""
     objective = placed.objective(estimator.C, estimator.fit_intercept)
-    return make_deterministic(estimator, objective, objective.data.to_theta(*begin)[None], observe)
+    return make_deterministic(estimator, objective, _start(objective, begin), observe)
 
 
 def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=None) -> Problem:
@@ -129,7 +128,21 @@ def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=N
     options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note)
     models = f"{objective.n_models} models of " if objective.n_models > 1 else ""
     options.say(f"{name}: {objective.n_rows:,} rows, {models}{objective.n_parameters:,} parameters")
-    return Problem(objective, objective.centred(theta) if objective.is_smooth else theta, find_solver(name), options)
+    return Problem(objective, theta, find_solver(name), options)
+
+
+def _start(objective: Objective, begin) -> Tensor:
+    """θ (1, K, p) of a weight and a bias, or zeros."""
+    if begin is None:
+        return _zeros(objective)
+    theta = objective.data.to_theta(*begin)[None]  # (1, K, p)
+    return objective.centred(theta) if objective.is_smooth else theta
+
+
+def _zeros(objective: Objective) -> Tensor:
+    """θ (1, K, p) of equal probabilities for all classes."""
+    shape = 1, objective.n_outputs, objective.data.n_columns
+    return torch.zeros(shape, dtype=torch.float64, device=objective.data.home)
 
 
 def check_solver(estimator) -> None:
@@ -194,6 +207,8 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
 
 def _exact_start(objective: Objective, begin, memory: Memory | None) -> Tensor:
     """θ (1, K, p) of a weight and a bias, or of which these are the rounded image, if that is where a call ended."""
+    if begin is None:
+        return _zeros(objective).to(objective.dtype)
     data = objective.data
     if memory is not None:
         theta = memory.theta.to(data.home)
@@ -212,6 +227,11 @@ def has_partial_fit(estimator) -> bool:
     if is_descent(estimator):
         return True
     raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
+
+
+def draws(estimator) -> bool:
+    """Whether a fit needs random numbers."""
+    return is_descent(estimator) or estimator.early_stopping
 
 
 def is_descent(estimator) -> bool:

@@ -71,7 +71,7 @@ class Printer:
 
     def __call__(self, iterate: Iterate, coefficients) -> bool:
         if iterate.iteration % self._every == 0:
-            gap = "" if iterate.gap is None else f", gap {iterate.gap.item():.1e}"
+            gap = "" if iterate.gap is None else f", gap {iterate.gap[0]:.1e}"
             print(
                 f"{self._unit} {iterate.iteration:4d}/{self._max_iter} Cost: {iterate.value.item():.6f}, "
                 f"Accuracy: {100 * accuracy(self._rows, *coefficients()):.2f}%{gap}"

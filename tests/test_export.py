@@ -88,7 +88,7 @@ def test_to_and_from_logistic_regression(fitted):
     model, X = fitted
     theirs = model.to_sklearn()
     assert type(theirs) is LogisticRegression
-    np.testing.assert_allclose(theirs.predict_proba(X), model.predict_proba(X), rtol=1e-12)
+    np.testing.assert_allclose(theirs.predict_proba(X), model.predict_proba(X), rtol=1e-12, atol=1e-15)
     np.testing.assert_array_equal(theirs.predict(X), model.predict(X))
     again = TorchSoftmaxClassifier.from_sklearn(theirs)
     np.testing.assert_array_equal(again.coef_, model.coef_)

@@ -264,8 +264,8 @@ def test_no_penalty_needs_none_of_it():
 
 def test_proximal_also_does_ridge():
     X, y = table()
-    a = TorchSoftmaxClassifier(solver="proximal", tol=1e-12).fit(X, y)
-    b = TorchSoftmaxClassifier(solver="newton", tol=1e-12).fit(X, y)
+    a = TorchSoftmaxClassifier(solver="proximal", tol=1e-13).fit(X, y)
+    b = TorchSoftmaxClassifier(solver="newton", tol=1e-13).fit(X, y)
     assert relative_error(a.coef_, b.coef_) < 1e-6
 
 

@@ -9,7 +9,7 @@ import torch
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.lbfgs import Memory
-from skl_softmax.solvers.line_search import MAX_TRIALS, backtrack
+from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, backtrack, lengthen
 
 OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
 DESCENT_OPTIONS = DescentOptions(tol=0.0, max_iter=5000)
@@ -263,12 +263,28 @@ def test_line_search_gives_sufficient_decrease(scale):
     point = objective.at(theta)
     direction = -scale * point.gradient
     new_theta, new_point, stuck = backtrack(
-        objective.at, theta, point, direction, (point.gradient * direction).sum(dim=(1, 2))
+        objective.at, theta, point, direction, (point.gradient * direction).sum(dim=(1, 2)).tolist()
     )
-    assert not stuck.any()
+    assert not any(stuck)
     slope = (point.gradient * (new_theta - theta)).sum()
     assert new_point.value.item() <= point.value.item() + 1e-4 * slope.item()
     torch.testing.assert_close(new_point.value, objective.at(new_theta).value)
+
+
+def test_a_step_that_leaves_much_of_its_slope_is_lengthened_where_that_leads_lower():
+    objective = make(n_models=3)
+    theta = start(objective)
+    gradient = objective.at(theta).gradient
+    newton_step = -objective.inverse_hessian(theta)(gradient)
+    # Of the way to a quadratic's minimum 0.15, 0.5 and all; 8 times the rest as far is near it, beyond and no step.
+    direction = torch.tensor([0.15, 0.5, 1.0], dtype=torch.float64)[:, None, None] * newton_step
+    slope = (gradient * direction).sum(dim=(1, 2))
+    full = theta + direction
+    found, point = lengthen(objective.at, full, objective.at(full), direction, slope.tolist())
+    torch.testing.assert_close(found[0], theta[0] + REACH * 0.85 * direction[0])
+    torch.testing.assert_close(found[1:], full[1:])
+    torch.testing.assert_close(point.value, objective.at(found).value)
+    torch.testing.assert_close(point.gradient, objective.at(found).gradient)
 
 
 def test_conjugate_gradients_solve_the_system():

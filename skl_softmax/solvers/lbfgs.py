@@ -5,7 +5,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner
+from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner, numbers
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
@@ -42,20 +42,20 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     is_narrow = run.objective is not objective
     while run.active:
         direction, slope = memory.direction(run.point.gradient, metric)
-        gap = torch.maximum(-0.5 * slope, run.extrapolated_gap())  # (M,)
+        gap = [max(-0.5 * s, left) for s, left in zip(slope, run.extrapolated_gap(), strict=True)]
         lost = is_narrow and run.is_lost_in_rounding()
-        if lost or (is_narrow and (gap <= NARROW_ACCURACY * run.point.value.abs()).any()):
+        if lost or (is_narrow and _is_any_near(gap, run.point.value.tolist())):
             run.widen(objective)
             is_narrow = False
             if lost:
                 memory, metric = Memory(), run.make_metric()
             continue
-        keep = run.settle(gap)
+        stay = run.settle(gap)
         if not run.active:
             break
-        if len(run.models) < len(direction):
-            memory.keep(keep)
-            direction, slope = direction[keep], slope[keep]
+        if stay is not None:
+            memory.keep(stay)
+            direction, slope = direction[stay], [slope[i] for i in stay.tolist()]
             metric = metric if metric.shared else run.make_metric()
         elif run.metric_is_due(metric) or (metric.shared and run.iteration == SHARED_ITERATIONS):
             if run.iteration >= SHARED_ITERATIONS:
@@ -68,6 +68,10 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         run.descend(direction, slope)
         memory.add(run.theta - theta, run.point.gradient - gradient)
     return run.result()
+
+
+def _is_any_near(gap: list[float], values: list[float]) -> bool:
+    return any(g <= NARROW_ACCURACY * abs(value) for g, value in zip(gap, values, strict=True))
 
 
 class Memory:
@@ -87,10 +91,10 @@ class Memory:
         """Forget all but these models."""
         self._pairs = deque(((s[models], y[models], rho[models]) for s, y, rho in self._pairs), self._pairs.maxlen)
 
-    def direction(self, gradient: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
-        """The quasi-Newton direction -H g (M, ...) and the slope (M,) along it."""
+    def direction(self, gradient: Tensor, metric: Metric) -> tuple[Tensor, list[float]]:
+        """The quasi-Newton directions -H g (M, ...) and the slopes along them."""
         direction = -self.product(gradient, metric)
-        return direction, inner(gradient, direction)
+        return direction, numbers(gradient, direction)
 
     def product(self, gradient: Tensor, metric: Metric) -> Tensor:
         """H g by the two-loop recursion, Nocedal & Wright (2006), algorithm 7.4, with the metric for H₀."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Evaluation, inner, per_model
+from skl_softmax.solvers.base import Evaluation, inner, numbers, per_model
 
 # Sufficient decrease, Nocedal & Wright (2006), eq. 3.4.
 SUFFICIENT_DECREASE = 1e-4
@@ -14,14 +14,18 @@ ROUNDING = 1e-13
 # After this many trials the right length is not even known by its order of magnitude, and tenths take over.
 SECANT_TRIALS = 4
 MAX_TRIALS = 40
+# The part of its slope that a full step of Newton's must leave for a longer one to be worth its evaluation, and how
+# much longer it is, in units of that part. Over fifteen problems iterations fall from 137 to 92, evaluations from 152
+# to 144; parts of 0.05 and 0.1, the roots of a parabola, a hyperbola and powers in the part's place do no better.
+STEEP, REACH = 0.15, 8.0
 
 
 def backtrack(
-    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, slope: Tensor
-) -> tuple[Tensor, Evaluation, Tensor]:
+    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, slope: list[float]
+) -> tuple[Tensor, Evaluation, list[bool]]:
     """Step along ``direction``, from length 1 downwards, until the objective has decreased sufficiently.
 
-    ``slope`` (M,) is that of the objective along the direction. Each trial yields value and slope together, so the
+    ``slope`` is that of each model's objective along the direction. Each trial yields value and slope together, so the
     next one is where the secant of the slopes crosses zero.
     Where the promised decrease is lost in rounding, the approximate condition on slopes of Hager &
     Zhang (2005), "A new conjugate gradient method with guaranteed descent", eq. 4.1, takes over. For a convex function
@@ -31,34 +35,50 @@ def backtrack(
     -------
     theta, point
         The new points and what was evaluated there. A model for which no step was found stays where it was.
-    stuck : Tensor of shape (M,), bool
+    stuck : list of bool
         For which models no step was found.
     """
-    stuck = torch.zeros_like(slope, dtype=torch.bool)
     trial_theta = theta + direction
     trial = evaluate(trial_theta)
-    promised = (SUFFICIENT_DECREASE * s for s in slope.tolist())
-    if all(t <= v + p for t, v, p in zip(trial.value.tolist(), point.value.tolist(), promised, strict=True)):
-        return trial_theta, trial, stuck  # nearly always, and in less time than tensors of one element would take
+    rows = zip(trial.value.tolist(), point.value.tolist(), slope, strict=True)
+    if all(after <= before + SUFFICIENT_DECREASE * s for after, before, s in rows):
+        return trial_theta, trial, [False] * len(slope)  # nearly always, and sooner than by tensors of one element
+    slope = torch.tensor(slope, dtype=torch.float64)  # (M,)
     step = torch.ones_like(slope)  # (M,)
     for i in range(1, MAX_TRIALS + 1):
         trial_slope = inner(trial.gradient, direction)  # (M,)
         accepted = _is_sufficient(point.value, slope, step, trial.value, trial_slope)  # (M,)
         if accepted.all():
-            return trial_theta, trial, stuck
+            break
         if i < MAX_TRIALS:
             step = torch.where(accepted, step, _shorter(slope, step, trial_slope, i <= SECANT_TRIALS))
             trial_theta = theta + per_model(step, theta) * direction
             trial = evaluate(trial_theta)
-    moved = per_model(accepted, theta).bool()
-    value = torch.where(accepted, trial.value, point.value)  # (M,)
-    gradient = torch.where(moved, trial.gradient, point.gradient)  # (M, ...)
-    return torch.where(moved, trial_theta, theta), type(point)(value, gradient), ~accepted
+    return *_those(accepted, (trial_theta, trial), (theta, point)), (~accepted).tolist()
+
+
+def lengthen(
+    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, slope: list[float]
+) -> tuple[Tensor, Evaluation]:
+    """Go on along a Newton ``direction`` of which the full step, now made, has left much of the ``slope``.
+
+    Far from the minimum the curvature of a softmax fades along the way, the more rows are told apart, and Newton's
+    step, which takes it for constant, is too short. Models that a longer one does not bring lower stay where they are.
+    """
+    left = [a / b if b else 0.0 for a, b in zip(numbers(point.gradient, direction), slope, strict=True)]
+    if not max(left) > STEEP:
+        return theta, point
+    more = [REACH * part - 1 if part > STEEP else 0.0 for part in left]
+    step = more[0] if len(more) == 1 else per_model(torch.tensor(more), direction)  # (M, 1, ...)
+    further = theta + step * direction
+    trial = evaluate(further)
+    lower = [after < before for after, before in zip(trial.value.tolist(), point.value.tolist(), strict=True)]
+    return (further, trial) if all(lower) else _those(torch.tensor(lower), (further, trial), (theta, point))
 
 
 def halve(
     evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, promised: Tensor
-) -> tuple[Tensor, Evaluation, Tensor]:
+) -> tuple[Tensor, Evaluation, list[bool]]:
     """Step along ``direction``, from length 1 downwards, until F has decreased by a part of what was ``promised`` (M,).
 
     For F with a part that is not smooth: Tseng & Yun (2009), "A coordinate gradient descent method for nonsmooth
@@ -73,10 +93,21 @@ def halve(
         if accepted.all():
             break
         step = torch.where(accepted, step, 0.5 * step)
+    stuck = ~accepted | (promised <= 0)  # (M,)
+    return *_those(accepted, (trial_theta, trial), (theta, point)), stuck.tolist()
+
+
+def _those(
+    accepted: Tensor, trials: tuple[Tensor, Evaluation], before: tuple[Tensor, Evaluation]
+) -> tuple[Tensor, Evaluation]:
+    """The models' trials where they were accepted (M,), else what was before."""
+    if accepted.all():
+        return trials
+    (trial_theta, trial), (theta, point) = trials, before
     moved = per_model(accepted, theta).bool()
     value = torch.where(accepted, trial.value, point.value)  # (M,)
     gradient = torch.where(moved, trial.gradient, point.gradient)  # (M, ...)
-    return torch.where(moved, trial_theta, theta), type(point)(value, gradient), ~accepted | (promised <= 0)
+    return torch.where(moved, trial_theta, theta), type(point)(value, gradient)
 
 
 def _is_sufficient(value: Tensor, slope: Tensor, step: Tensor, trial_value: Tensor, trial_slope: Tensor) -> Tensor:

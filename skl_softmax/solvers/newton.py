@@ -5,7 +5,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
+from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner, numbers
 from skl_softmax.solvers.run import WINDOW, Run
 
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and the step comes from
@@ -30,30 +30,33 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     left = [inf] * objective.n_models
     unexplained = UNEXPLAINED if objective.n_parameters > DIRECT_LIMIT else 0.0
     while run.active:
-        values, going_on = run.point.value.tolist(), run.extrapolated_gap(1, WINDOW)  # (M,)
-        if all(map(run.is_near, values, left)) and all(map(run.is_near, values, going_on.tolist())):
-            run.settle(torch.maximum(torch.tensor(left, dtype=torch.float64), going_on))
+        before, going_on = run.point.value.tolist(), run.extrapolated_gap(1, WINDOW)
+        if all(map(run.is_near, before, map(max, left, going_on))):
+            run.settle(list(map(max, left, going_on)))
             break
         direction, slope = newton_step(run)
-        keep = run.settle(torch.maximum(-0.5 * slope, going_on))
-        if run.active:
-            before, slope = run.point.value.tolist(), slope[keep]
-            run.descend(direction[keep], slope)
-            after = run.point.value.tolist()
-            decrements = (-0.5 * slope).tolist()
-            left = [
-                max(unexplained * d + abs(d - (b - a)), d * d / abs(a) if a else inf)
-                for d, b, a in zip(decrements, before, after, strict=True)
-            ]
+        decrements = [-0.5 * s for s in slope]
+        stay = run.settle(list(map(max, decrements, going_on)))
+        if not run.active:
+            break
+        if stay is not None:
+            direction = direction[stay]
+            before, slope, decrements = ([of_all[i] for i in stay.tolist()] for of_all in (before, slope, decrements))
+        run.descend(direction, slope, lengthens=True)
+        after = run.point.value.tolist()
+        left = [
+            max(unexplained * d + abs(d - (b - a)), d * d / abs(a) if a else inf)
+            for d, b, a in zip(decrements, before, after, strict=True)
+        ]
     return run.result()
 
 
-def newton_step(run: Run) -> tuple[Tensor, Tensor]:
-    """The Newton direction (M, ...) at the run's point and the slope (M,) along it, minus twice the decrement."""
+def newton_step(run: Run) -> tuple[Tensor, list[float]]:
+    """The Newton directions (M, ...) at the run's point and the slopes along them, minus twice the decrements."""
     if run.objective.n_parameters > DIRECT_LIMIT:
-        return run.newton_by_products(torch.arange(len(run.models)))
+        return run.newton_by_products()
     direction = -run.objective.inverse_hessian(run.theta)(run.point.gradient)
-    return direction, inner(run.point.gradient, direction)
+    return direction, numbers(run.point.gradient, direction)
 
 
 def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,4 +69,5 @@ def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     metric = run.make_metric()
     if metric.follows:
         return run.point.value, 0.5 * inner(run.point.gradient, metric.solve(run.point.gradient))
-    return run.point.value, -0.5 * run.newton_by_products(run.models)[1]
+    _, slope = run.newton_by_products()
+    return run.point.value, -0.5 * torch.tensor(slope, dtype=torch.float64)

@@ -37,10 +37,10 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     run = Run(objective, start, options)
     gap, hessians, accuracy, damping = run.certify(), None, ROUGH, 0.0
     while run.active:
-        keep = run.settle(gap)
+        stay = run.settle(gap)
         if not run.active:
             break
-        hessians = _renewed(run, hessians, keep, damping)
+        hessians = _renewed(run, hessians, stay, damping)
         theta, before = run.theta, run.point
         direction, promised = _direction(run, hessians, accuracy)
         run.descend_by_value(direction, promised)
@@ -67,21 +67,21 @@ def _damping(damping: float, ratio: float) -> float:
     return damping
 
 
-def _gap(run: Run, promised: Tensor, left: Tensor) -> Tensor:
+def _gap(run: Run, promised: Tensor, left: Tensor) -> list[float]:
     """Bounds of F - F* by duality where they may end the run, else what the last step promised."""
     options = run.options
     if options.tol == 0 and options.accuracy > 0:
-        return left  # on a sample of rows, for which nothing need be proved
+        return left.tolist()  # on a sample of rows, for which nothing need be proved
     near = left <= torch.maximum(options.tol * run.point.value.abs(), torch.tensor(options.accuracy))
-    is_last = run.iteration >= options.max_iter or run.stuck.any() or near.any()
-    return run.certify() if is_last else promised
+    is_last = run.iteration >= options.max_iter or any(run.stuck) or near.any()
+    return run.certify() if is_last else promised.tolist()
 
 
-def _renewed(run: Run, hessians, keep, damping: float):
+def _renewed(run: Run, hessians, stay: Tensor | None, damping: float):
     """The Hessians that are used at the run's point: new ones, or those of a sample while they are worth it."""
     if hessians is not None and not hessians.exact:
-        if not isinstance(keep, slice):
-            hessians.keep(keep.tolist())
+        if stay is not None:
+            hessians.keep(stay.tolist())
         if run.passes_of_model < hessians.price:
             return hessians
     spent = inf if hessians is not None and hessians.exact else run.passes_of_model

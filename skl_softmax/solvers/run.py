@@ -6,9 +6,9 @@ from sys import float_info
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Evaluation, Iterate, Metric, Objective, SolveResult, SolverOptions, Status, inner
+from skl_softmax.solvers.base import Evaluation, Iterate, Metric, Objective, SolveResult, SolverOptions, Status, numbers
 from skl_softmax.solvers.conjugate_gradients import conjugate_gradients
-from skl_softmax.solvers.line_search import backtrack, halve
+from skl_softmax.solvers.line_search import backtrack, halve, lengthen
 
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
@@ -27,8 +27,8 @@ class Run:
 
         while run.active:
             direction, slope, gap = ...                  # what distinguishes the method
-            keep = run.settle(gap)                       # finished models leave the stack
-            run.descend(direction[keep], slope[keep])    # line search
+            run.settle(gap)                              # finished models leave the stack
+            run.descend(direction, slope)                # line search, of those that stay
     """
 
     def __init__(self, objective: Objective, start: Tensor, options: SolverOptions):
@@ -36,8 +36,8 @@ class Run:
         self.theta = start
         self.n_passes = self.iteration = 0
         self._metric_pass = 0
-        self.models = torch.arange(objective.n_models)
-        self.stuck = torch.zeros(objective.n_models, dtype=torch.bool)
+        self.models = list(range(objective.n_models))
+        self.stuck = [False] * objective.n_models
         self.point = self.evaluate(start)
         self._theta = start.clone()
         self._n_iter = [0] * objective.n_models
@@ -48,44 +48,43 @@ class Run:
     @property
     def active(self) -> bool:
         """Whether any model is left."""
-        return len(self.models) > 0
+        return bool(self.models)
 
     def evaluate(self, theta: Tensor) -> Evaluation:
         """Value and gradient, counted."""
         self.n_passes += 1
         return self.objective.at(theta)
 
-    def newton_by_products(self, models: Tensor) -> tuple[Tensor, Tensor]:
-        """Newton's direction (m, ...) and the slope (m,) along it of some of the models, by conjugate gradients."""
-        objective = self.objective if len(models) == len(self.models) else self.objective.select(models)
-        theta, gradient = self.theta[models], self.point.gradient[models]
-        narrow = objective.narrow()  # a direction need not be exact, so float32 will do for it
-        metric = narrow.metric(theta)
+    def newton_by_products(self) -> tuple[Tensor, list[float]]:
+        """Newton's directions (M, ...) and the slopes along them, by conjugate gradients."""
+        gradient = self.point.gradient
+        narrow = self.objective.narrow()  # a direction need not be exact, so float32 will do for it
+        metric = narrow.metric(self.theta)
         self.options.say(f"conjugate gradients in {narrow.dtype}, preconditioned by a {metric.kind} metric")
-        multiply = narrow.hessian_product(theta)
+        multiply = narrow.hessian_product(self.theta)
 
         def product(direction: Tensor) -> Tensor:
             self.n_passes += 1
             return multiply(direction)
 
-        direction = conjugate_gradients(product, metric.solve, gradient.to(narrow.dtype))[0].to(theta.dtype)
-        return direction, inner(gradient, direction)
+        direction = conjugate_gradients(product, metric.solve, gradient.to(narrow.dtype))[0]
+        direction = direction.to(gradient.dtype)  # (M, ...)
+        return direction, numbers(gradient, direction)
 
     def is_lost_in_rounding(self) -> bool:
         """Whether the objective is too rough to lead any model further."""
-        if self.stuck.any() or not self.objective.resolves(self.theta):
+        if any(self.stuck) or not self.objective.resolves(self.theta):
             return True
-        late = [
-            gaps[-1] >= gaps[-1 - STALL] for gaps in (self._gaps[m] for m in self.models.tolist()) if len(gaps) > STALL
-        ]
+        late = [gaps[-1] >= gaps[-1 - STALL] for gaps in (self._gaps[m] for m in self.models) if len(gaps) > STALL]
         return any(late)
 
     def widen(self, objective: Objective) -> None:
         """Go on with a more precise version of the objective, at the same point."""
         self.options.say(f"products in {objective.dtype}")
-        self.objective = objective.select(self.models) if len(self.models) < objective.n_models else objective
+        is_part = len(self.models) < objective.n_models
+        self.objective = objective.select(torch.tensor(self.models)) if is_part else objective
         self.point = self.evaluate(self.theta)
-        self.stuck = torch.zeros_like(self.stuck)
+        self.stuck = [False] * len(self.models)
 
     def make_metric(self) -> Metric:
         """The objective's metric at the point."""
@@ -110,15 +109,15 @@ class Run:
             self.options.say(f"the Hessian of {rows} at the price of {models.price:.1f} passes")
         return models
 
-    def certify(self) -> Tensor:
-        """Bounds (M,) of F - F* by duality, at the point with the best intercept, where the run goes on."""
+    def certify(self) -> list[float]:
+        """Bounds of each model's F - F* by duality, at the point with the best intercept, where the run goes on."""
         self.n_passes += 1
         found = self.objective.certificate(self.theta)
         excess = found.point.value - self.point.value  # (M,)
         if (excess > ROUNDING * self.point.value.abs()).any():  # intercepts without a minimum went astray
-            return found.gap - excess
+            return (found.gap - excess).tolist()
         self.theta, self.point = found.theta, found.point
-        return found.gap
+        return found.gap.tolist()
 
     def metric_is_due(self, metric: Metric) -> bool:
         """Whether the passes since the metric was made have cost as much as it did, and as many are to come.
@@ -130,32 +129,31 @@ class Run:
             return False
         return self._passes_to_come() >= metric.price
 
-    def extrapolated_gap(self, *windows: int) -> Tensor:
-        """What would still be gained (M,) if the gains went on as a geometric series; 0 for young runs.
+    def extrapolated_gap(self, *windows: int) -> list[float]:
+        """What each model would still gain if its gains went on as a geometric series; 0 for young runs.
 
         Its terms are the gains of as many iterations each as a window has; the largest of all windows counts.
         """
         gaps = [0.0] * len(self.models)
-        for i, model in enumerate(self.models.tolist()):
+        for i, model in enumerate(self.models):
             if len(self._curve[model]) >= 2 * WINDOW:
                 curve = [*self._curve[model][-2 * WINDOW :], self.point.value[i].item()]
                 gaps[i] = max(_series(curve, window) for window in windows or (WINDOW,))
-        return torch.tensor(gaps, dtype=torch.float64)
+        return gaps
 
     def is_near(self, value: float, gap: float) -> bool:
         """Whether a model with this gap is as near to its minimum as is asked for."""
         return gap <= max(self.options.tol * abs(value), self.options.accuracy)
 
-    def settle(self, gap: Tensor) -> Tensor | slice:
-        """Record the finished models and drop them from the stack; return the index of those that stay."""
+    def settle(self, gap: list[float]) -> Tensor | None:
+        """Record the finished models and drop them from the stack; return which stay, None if all do."""
         values = self.point.value.tolist()
-        below = self._below(values)
-        statuses = list(map(self._status_of, values, gap.tolist(), below, self.stuck.tolist()))
+        statuses = list(map(self._status_of, values, gap, self._below(values), self.stuck))
         seen = Iterate(self.iteration, self.point.value, gap, self.theta, None not in statuses)
         if self.options.observe is not None and self.options.observe(seen):
             statuses = [Status.STOPPED if status is None else status for status in statuses]
         stay = []
-        rows = zip(self.models.tolist(), values, gap.tolist(), statuses, strict=True)
+        rows = zip(self.models, values, gap, statuses, strict=True)
         for i, (model, value, model_gap, status) in enumerate(rows):
             self._curve[model].append(value)
             self._gaps[model].append(model_gap)
@@ -164,15 +162,20 @@ class Run:
             else:
                 self._status[model], self._n_iter[model] = status, self.iteration
                 self._theta[model] = self.theta[i]
-        return slice(None) if len(stay) == len(self.models) else self._drop(torch.tensor(stay, dtype=torch.int64))
+        if len(stay) == len(self.models):
+            return None
+        return self._keep(stay)
 
-    def descend(self, direction: Tensor, slope: Tensor) -> None:
-        """Move every model along its direction, with this slope, by a line search."""
+    def descend(self, direction: Tensor, slope: list[float], lengthens: bool = False) -> None:
+        """Move every model along its direction, with this slope, by a line search that may also ``lengthen`` steps."""
+        before = self.n_passes
         self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
+        if lengthens and self.n_passes == before + 1:
+            self.theta, self.point = lengthen(self.evaluate, self.theta, self.point, direction, slope)
         self.iteration += 1
 
     def descend_by_value(self, direction: Tensor, promised: Tensor) -> None:
-        """Move every model along its direction, which promises this decrease of F, by a line search on values."""
+        """Move every model along its direction, which promises this decrease (M,) of F, by a line search on values."""
         self.theta, self.point, self.stuck = halve(self.evaluate, self.theta, self.point, direction, promised)
         self.iteration += 1
 
@@ -209,7 +212,7 @@ class Run:
     def _passes_to_come(self) -> float:
         """How many iterations the slowest model needs if its gap goes on shrinking as in the last one."""
         slowest = 0.0
-        for model in self.models.tolist():
+        for model in self.models:
             if len(self._gaps[model]) < 2:
                 return inf
             before, now = self._gaps[model][-2:]
@@ -217,12 +220,14 @@ class Run:
             slowest = max(slowest, log(now / goal) / log(before / now) if now < before else inf)
         return slowest
 
-    def _drop(self, keep: Tensor) -> Tensor:
-        self.models, self.theta, self.stuck = self.models[keep], self.theta[keep], self.stuck[keep]
-        self.point = type(self.point)(self.point.value[keep], self.point.gradient[keep])
-        if len(keep):
-            self.objective = self.objective.select(keep)
-        return keep
+    def _keep(self, stay: list[int]) -> Tensor:
+        self.models, self.stuck = [self.models[i] for i in stay], [self.stuck[i] for i in stay]
+        index = torch.tensor(stay, dtype=torch.int64)
+        if stay:
+            self.theta = self.theta[index]
+            self.point = type(self.point)(self.point.value[index], self.point.gradient[index])
+            self.objective = self.objective.select(index)
+        return index
 
 
 def _series(curve: list[float], window: int) -> float:
