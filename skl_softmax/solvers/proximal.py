@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions
+from skl_softmax.solvers.line_search import ROUNDING
 from skl_softmax.solvers.orthants import minimise_on_orthants
 from skl_softmax.solvers.products import HessianProducts, ProductModels
 from skl_softmax.solvers.run import Run
@@ -49,7 +50,8 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         gained = before.value - run.point.value  # (M,)
         left = (promised - gained).abs()  # (M,), what the model did not know
         gap = _gap(run, promised, left)
-        ratio = torch.where(promised > 0, gained / promised, 1.0).tolist()  # of each model
+        tells = promised > ROUNDING * run.point.value.abs()  # (M,), what is promised beyond what F resolves
+        ratio = torch.where(tells, gained / promised, 1.0).tolist()  # of each model
         accuracy = min(ROUGH, max(EXACT, ROUGH * max(abs(1 - r) for r in ratio)))
         damping = _damping(damping, min(ratio))
     return run.result()
