@@ -43,8 +43,6 @@ LOGIT_ACCURACY = 1e-3
 # What a sample may take of X beyond the rows that its parameters call for, so that it is small beside the memory also
 # where X is a file that is not.
 SAMPLE_BYTES = 256 * 2**20
-# Rows that are fetched at a time for mini-batches.
-CHUNK_ROWS = 2**13
 
 
 # A block with its targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part).
@@ -222,25 +220,6 @@ class Objective:
         """
         return torch.finfo(self.dtype).eps * theta.abs().sum(dim=2).max().item() <= LOGIT_ACCURACY
 
-    def batches(
-        self, size: int | None, generator: torch.Generator, shuffle: bool = True
-    ) -> Iterator[tuple[float, "Objective | Batch"]]:
-        """Unbiased estimates of F from ``size`` rows each, every row once, with their parts of the rows.
-
-        F itself where size is None.
-        """
-        if size is None or size >= self.n_rows:
-            yield 1.0, self
-            return
-        in_order = torch.arange(self.n_rows, device="cpu")
-        order = torch.randperm(self.n_rows, generator=generator, device="cpu") if shuffle else in_order
-        for index in order.split(max(1, CHUNK_ROWS // size) * size):
-            chunk = self.take(index)  # one copy for many batches
-            for start in range(0, len(index), size):
-                rows = slice(start, min(start + size, len(index)))
-                share = (rows.stop - start) / self.n_rows
-                yield share, Batch(chunk, rows, share * self.total)
-
     def centred(self, theta: Tensor) -> Tensor:
         """The same probabilities from parameters that sum to zero over the classes, as they do at the minimum."""
         return theta if self.n_outputs == 1 else theta - theta.mean(dim=1, keepdim=True)  # (M, K, p)
@@ -338,25 +317,6 @@ class Objective:
         """An approximate inverse of the Hessian, as good as it is worth."""
         return curvature.make_metric(self, theta)
 
-    def smoothness(self, batch_size: int | None) -> Tensor:
-        """A Lipschitz constant (M,) of the gradient of F, or of its estimate from ``batch_size`` rows.
-
-        From the curvature bound: L of all rows is c λ_max(gram) + λ; that of batches lies between L and the largest
-        one of a single row, Gower et al. (2019), "SGD: general analysis and improved rates", eq. 33.
-        """
-        bound, penalty = self.loss.curvature_bound, self.quadratic.amax(dim=(1, 2))
-        norms = self.data.row_norms()  # (n,)
-        if self.n_parameters <= curvature.DENSE_LIMIT:
-            whole = bound * torch.linalg.eigvalsh(curvature.gram(self))[:, -1]  # (M,)
-        else:  # the trace
-            whole = bound * (self.weights.to(norms) @ norms) / self.total
-        n_rows = self.data.n_rows
-        if batch_size is None or batch_size >= n_rows:
-            return whole + penalty
-        single = bound * (self.weights.to(norms) * norms).amax(dim=1) * n_rows / self.total
-        rest = batch_size * (n_rows - 1)
-        return n_rows * (batch_size - 1) / rest * whole + (n_rows - batch_size) / rest * single + penalty
-
     @cached_property
     def separable_below(self) -> Tensor:
         """Where no penalty holds the parameters, a value of F below this proves that no minimum exists.
@@ -411,18 +371,6 @@ class Objective:
     def rows(self, by_row: Tensor, block: Block) -> Tensor:
         """A block's part of what there is of each row, (models, n), laid out as logits are."""
         return by_row[:, block.rows].unflatten(1, block.parts).transpose(0, 1)[:, :, None]  # (parts, models, 1, part)
-
-
-class Batch:
-    """An unbiased estimate of F from some rows, consecutive in a part of them that is at hand."""
-
-    def __init__(self, chunk: Objective, rows: slice, total: Tensor):
-        self._chunk, self._rows, self._total = chunk, rows, total
-
-    def at(self, theta: Tensor) -> Evaluation:
-        """The estimate and its gradient."""
-        portion = self._chunk.portion(self._chunk.data.block(self._rows))
-        return self._chunk.mean_over([portion], self._total, theta)
 
 
 def _sum(terms: Iterable):

@@ -37,7 +37,7 @@ class SmallObjective(Objective):
     @np.errstate(all="ignore")
     def at(self, theta: Tensor) -> Evaluation:
         parameters = theta.numpy()
-        value, proba = self._value_and_proba(parameters @ self._columns)  # (M,), (M, K, n)
+        value, proba = loss_and_proba(parameters @ self._columns, self._shares, self._target_shares)  # (M,), (M, K, n)
         shares = proba * self._shares  # (M, K, n)
         self.__dict__["_last"] = theta, proba, shares
         penalised = self._penalty * parameters  # (M, K, p)
@@ -68,20 +68,6 @@ class SmallObjective(Objective):
     def hessian_models(self, theta: Tensor, working: Tensor, max_price: float) -> HessianModels:  # noqa: ARG002, cheap anyway
         matrices = torch.from_numpy(self._hessian(*self._proba_and_shares(theta)))  # (M, P, P)
         return HessianModels([DenseModel(m, torch.arange(len(m))) for m in matrices], price=1.0, exact=True)
-
-    def _value_and_proba(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weighted mean of the loss (M,) and probabilities (M, K, n); ``logits`` is overwritten."""
-        if self.n_outputs == 1:
-            proba = expit(logits)
-            excess = np.maximum(logits, 0) * self._shares - logits * self._target_shares  # (M, 1, n)
-            excess += np.log1p(np.exp(-np.abs(logits))) * self._shares
-            return excess.sum(axis=(1, 2)), proba
-        logits -= logits.max(axis=1, keepdims=True)
-        proba = np.exp(logits)
-        sums = proba.sum(axis=1, keepdims=True)  # (M, 1, n)
-        proba /= sums
-        logits *= self._target_shares
-        return (np.log(sums) * self._shares).sum(axis=(1, 2)) - logits.sum(axis=(1, 2)), proba
 
     def _proba_and_shares(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (M, K, n) and their parts in the mean; from the last evaluation if that was at θ."""
@@ -123,15 +109,7 @@ class SmallObjective(Objective):
     @cached_property
     def _target_shares(self) -> np.ndarray:
         """Each row's part in the mean, at its class or spread over the classes as its target is."""
-        if self.n_outputs == 1:
-            targets = self.targets.numpy()  # (n,)
-        elif self.targets.ndim == 2:
-            targets = self.targets.numpy().T  # (K, n)
-        elif self.label_proba is not None:
-            targets = self.label_proba.numpy()[self.targets.numpy()].T  # (K, n)
-        else:
-            targets = self.targets.numpy() == np.arange(self.n_outputs)[:, None]  # (K, n)
-        return self._shares * targets  # (M, K, n)
+        return self._shares * target_proba(self)  # (M, K, n)
 
     @cached_property
     def _penalty(self) -> np.ndarray:
@@ -153,3 +131,32 @@ class SmallObjective(Objective):
     def _by_class(self, diagonal: np.ndarray) -> np.ndarray:
         """Diagonal matrices (M, 1, p, 1, p) from their diagonals (M, 1, p)."""
         return (diagonal.swapaxes(1, 2) * np.eye(self.data.n_columns))[:, None, :, None]
+
+
+def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Σ of weighted losses (M,), in float64, and probabilities (M, K, n); ``logits`` is overwritten.
+
+    ``weights`` are (M, 1, n), ``targets`` probabilities of the classes times these, (M, K, n).
+    """
+    if logits.shape[1] == 1:
+        proba = expit(logits)
+        losses = np.maximum(logits, 0) * weights - logits * targets  # (M, 1, n)
+        losses += np.log1p(np.exp(-np.abs(logits))) * weights
+        return losses.sum(axis=(1, 2), dtype=np.float64), proba
+    logits -= logits.max(axis=1, keepdims=True)
+    proba = np.exp(logits)
+    sums = proba.sum(axis=1, keepdims=True)  # (M, 1, n)
+    proba /= sums
+    logits *= targets
+    gained = logits.sum(axis=(1, 2), dtype=np.float64)
+    return (np.log(sums) * weights).sum(axis=(1, 2), dtype=np.float64) - gained, proba
+
+
+def target_proba(objective: Objective) -> np.ndarray:
+    """The probabilities of the classes that the rows' targets stand for, (n,) or (K, n)."""
+    targets = objective.targets.numpy()
+    if targets.ndim == 2 or objective.n_outputs == 1:
+        return targets.T
+    if objective.label_proba is not None:
+        return objective.label_proba.numpy()[targets].T
+    return targets == np.arange(objective.n_outputs)[:, None]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skl_softmax.batches import BatchedObjective
 from skl_softmax.data import Data, home_of, in_coordinates, making_on, normalised, raw, standardised
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective
@@ -33,20 +34,29 @@ AUTO_BATCH = 256
 ADAM_RATE = 2e-2
 
 
-def make_objective(rows: TrainingRows, data: Data, estimator, seen: float = 0.0) -> Objective:
-    """F of the rows. ``seen`` is the weight of rows of earlier calls, which count in the penalty's 1/(C S)."""
-    return make_stack(rows, data, rows.weights[None], estimator.C, estimator.l1_ratio, seen)
+def make_objective(rows: TrainingRows, data: Data, estimator) -> Objective:
+    """F of the rows."""
+    return make_stack(rows, data, rows.weights[None], estimator.C, estimator.l1_ratio)
 
 
-def make_stack(
-    rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float, seen: float = 0.0
-) -> Objective:
+def make_batched(rows: TrainingRows, data: Data, estimator, seen: float = 0.0) -> BatchedObjective:
+    """As `make_objective`. ``seen`` is the weight of rows of earlier calls, which count in the penalty's 1/(C S)."""
+    return _make(BatchedObjective, rows, data, rows.weights[None], estimator.C, estimator.l1_ratio, seen)
+
+
+def make_stack(rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float) -> Objective:
     """F of M models with their own weights (M, n) of the rows."""
+    kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
+    return _make(kind, rows, data, weights, C, l1_ratio)
+
+
+def _make(
+    kind: type[Objective], rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float, seen: float = 0.0
+) -> Objective:
     device, dtype = data.X.device, data.dtype
     total = weights.sum(dim=1).to(data.home)  # (M,)
     total_seen = total + seen  # (M,)
     strength = 1 / (C * total_seen) if C < 1 else (1 / C) / total_seen  # (M,), whatever C is without overflow
-    kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
     return kind(
         data=data,
         targets=(rows.targets.to(dtype) if rows.targets.is_floating_point() else rows.targets).to(device),
@@ -109,7 +119,7 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
     """
     if is_descent(estimator):
         stream = Stream(estimator, rows) if stream is None else stream
-        objective = make_objective(rows, stream.data(rows.X), estimator)
+        objective = make_batched(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
     objective = make_objective(rows, standardised(rows.X, estimator.fit_intercept), estimator)
     return make_deterministic(estimator, objective, _start(objective, begin), observe)
@@ -169,7 +179,7 @@ def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream) 
             f"learning_rate={estimator.learning_rate!r} needs to know where the end is, and partial_fit does not. "
             "Set learning_rate='invscaling', 'constant' or a number."
         )
-    objective = make_objective(rows, stream.data(rows.X), estimator, stream.seen)
+    objective = make_batched(rows, stream.data(rows.X), estimator, stream.seen)
     problem = make_descent(estimator, objective, begin, generator, None, stream)
     return replace(problem, options=replace(problem.options, max_iter=1), seen=stream.seen + problem.seen)
 

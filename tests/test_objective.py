@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from skl_softmax.batches import Batch, BatchedObjective, SmallBatch
 from skl_softmax.curvature import dense_metric, diagonal_metric, hessian, kronecker_metric
 from skl_softmax.data import DenseData
 from skl_softmax.data import dense as data_module
@@ -118,7 +119,7 @@ def test_what_is_small():
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
 @pytest.mark.parametrize("n_outputs", [1, 4])
 def test_smoothness_bounds_the_change_of_the_gradient(n_outputs, batch_size):
-    objective = make_objective(n_outputs, standardised=False)
+    objective = make_objective(n_outputs, standardised=False, kind=BatchedObjective)
     smoothness = objective.smoothness(batch_size)
     if batch_size is None:
         a, b = draw(objective, 0), draw(objective, 1)
@@ -163,13 +164,25 @@ def test_a_stack_is_its_models_one_by_one(n_outputs, kind):
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_batches_are_unbiased(n_outputs):
-    objective = make_objective(n_outputs, standardised=False)
+    objective = make_objective(n_outputs, standardised=False, kind=BatchedObjective)
     theta = draw(objective)
     generator = torch.Generator().manual_seed(0)
     shares, batches = zip(*objective.batches(7, generator), strict=True)
     np.testing.assert_allclose(shares, [7 / N] * (N // 7) + [N % 7 / N])
     values = torch.cat([batch.at(theta).value for batch in batches])
     torch.testing.assert_close(torch.tensor(shares, dtype=torch.float64) @ values, objective.at(theta).value[0])
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("standardised", [True, False])
+def test_small_batches_are_batches(n_outputs, dtype, standardised):
+    objective = make_objective(n_outputs, standardised=standardised, dtype=dtype, kind=BatchedObjective)
+    theta, rows, total = draw(objective).to(objective.dtype), slice(3, 12), torch.tensor([7.0], dtype=torch.float64)
+    found, expected = (kind(objective, rows, total).at(theta) for kind in (SmallBatch, Batch))
+    tolerance = {"rtol": 1e-12, "atol": 1e-14} if objective.dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(found.value, expected.value, **tolerance)
+    torch.testing.assert_close(found.gradient, expected.gradient, **tolerance)
 
 
 @pytest.mark.parametrize(

@@ -150,18 +150,18 @@ class _Descent:
 
     def epoch(self, options: DescentOptions) -> float:
         """Visit every row once; return the mean of the batches' losses."""
-        values = []
+        values, theta = [], self.parameter.detach()  # which shares its memory
         for share, batch in self._objective.batches(options.batch_size, options.generator, options.shuffle):
 
             def closure(batch=batch):
-                point = batch.at(self.parameter.detach())
+                point = batch.at(theta)
                 self.parameter.grad = point.gradient
                 return point.value
 
             values.append(share * self._optimizer.step(closure))
             self._n_updates += 1
             if self._averages:
-                self._mean += (self.parameter.detach() - self._mean) / self._n_updates
+                self._mean += (theta - self._mean) / self._n_updates
             if self._schedule is not None:
                 self._schedule.step()
         return torch.cat(values).sum().item()
