@@ -9,10 +9,13 @@ The prediction for w workers is, for each evaluation,
 
     compute of a row entry and class × entries × classes / w  +  overhead of w workers  +  transfer,
 
-with transfer = levels of the tree × (2 latencies + bytes of W / bandwidth), and a fit takes as many evaluations as the
-one that was measured; reading the rows is not in it. Latency and bandwidth are assumed, those of a data centre.
+with transfer = messages in a row × latency + levels of the tree × bytes of W / bandwidth, and a fit takes as many
+evaluations as the one that was measured; reading the rows is not in it. How many messages wait for one another is
+measured too: every message between processes, of client, scheduler and workers, is held back for a time, and that of
+an evaluation grows by so many times this. Latency and bandwidth are assumed, those of a data centre.
 """
 
+import asyncio
 import json
 import time
 from math import ceil, log
@@ -27,6 +30,7 @@ CLASSES, EVALUATIONS = 10, 9
 PARTITIONS, WORKERS, MANY = (1, 4, 16, 64), (1, 2), (1, 4, 16, 64)
 FUTURE_WORKERS, FUTURE_ROWS, FUTURE_FEATURES = (10, 100, 1000), 10**9, 1000
 LATENCY, BANDWIDTH = 0.5e-3, 1.25e9  # seconds; bytes a second, 10 Gbit
+LATE_WORKERS, DELAYS = (1, 2, 12), (0.0, 0.01, 0.03)  # workers with one and two levels of the tree; seconds
 
 
 def labelled(n_rows, n_features, n_partitions):
@@ -123,6 +127,44 @@ def overheads():
     return found
 
 
+def delay_messages(seconds):
+    """Hold every message that this process sends to another one back for a time, from now on; 0 ends that."""
+    from distributed.comm.tcp import TCP
+
+    write = vars(TCP).get("write_at_once", TCP.write)
+
+    async def late(self, *message, **options):
+        await asyncio.sleep(seconds)
+        return await write(self, *message, **options)
+
+    TCP.write_at_once, TCP.write = write, late if seconds else write
+
+
+def latencies():
+    """Seconds of an evaluation of a few rows by workers that are that far from one another and from the client."""
+    found = []
+    for n in LATE_WORKERS:
+        with workers(n) as client:
+            X, y = (part.persist() for part in labelled(n * CLASSES, 2, n))
+            for delay in DELAYS:
+                for process in (client.run, lambda function, *arguments: function(*arguments)):
+                    process(delay_messages, delay)
+                seconds = evaluations(client, X, y)[0]
+                found.append({"workers": n, "latency": delay, "seconds": seconds})
+                print(found[-1], flush=True)
+            delay_messages(0.0)
+    return found
+
+
+def messages_of(record):
+    """How many messages wait for one another in an evaluation: by number of workers of those that were measured."""
+    by_workers = {}
+    for n in sorted({p["workers"] for p in record["latencies"]}):
+        points = [(p["latency"], p["seconds"]) for p in record["latencies"] if p["workers"] == n]
+        by_workers[n] = float(np.polyfit(*zip(*points, strict=True), 1)[0])
+    return by_workers
+
+
 def fits(gigabytes, features):
     """One fit of a problem of that size, on 1 and 2 workers and in this process."""
     from skl_softmax import TorchSoftmaxClassifier
@@ -164,20 +206,21 @@ def model_of(record):
     ones = [p for p in record["partitions"] if p["workers"] == 1]
     entries = record["rows"] * record["features"] * CLASSES
     slope, constant = np.polyfit(*zip(*record["overheads"], strict=True), 1)
-    return float(np.median([p["compute"] for p in ones]) / entries), float(constant), float(max(slope, 0.0))
+    entry, messages = float(np.median([p["compute"] for p in ones]) / entries), messages_of(record)
+    return entry, float(max(constant, 0.0)), float(max(slope, 0.0)), max(messages.values())
 
 
 def predicted(model, n_workers, rows, features, remote=True):
     """Seconds of an evaluation."""
-    entry, constant, each = model
+    entry, constant, each, messages = model
     n_bytes = 8 * CLASSES * (features + 1)
     levels = ceil(log(n_workers, 8)) + 1 if n_workers > 1 else 1
-    transfer = levels * (2 * LATENCY + n_bytes / BANDWIDTH) if remote else 0.0
+    transfer = messages * LATENCY + levels * n_bytes / BANDWIDTH if remote else 0.0
     return entry * rows * features * CLASSES / n_workers + constant + each * n_workers + transfer
 
 
 def tables(record):
-    """Three tables: what was measured, what the model says of it, and what it says of many workers."""
+    """Four tables: what was measured, what the model says of it, with latencies, and what it says of many workers."""
     model, large = model_of(record), record["large"]
     measured = [
         {
@@ -187,6 +230,14 @@ def tables(record):
         }
         for p in record["partitions"]
     ]  # fmt: skip
+    late = [
+        {
+            "workers": p["workers"], "latency [ms]": f"{1e3 * p['latency']:g}",
+            "evaluation [ms]": f"{1e3 * p['seconds']:.1f}",
+            "messages in a row": f"{messages_of(record)[p['workers']]:.1f}",
+        }
+        for p in record["latencies"]
+    ]  # fmt: skip
     fitted = [
         {
             "fit": f["name"], "seconds": f"{f['seconds']:.1f}", "passes": f"{f['passes']:.1f}",
@@ -195,7 +246,9 @@ def tables(record):
         for f in large["fits"]
     ]  # fmt: skip
     future = [future_row(model, n, large["fits"][0]["passes"]) for n in FUTURE_WORKERS]
-    return [pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True) for rows in (measured, fitted, future)]
+    return [
+        pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True) for rows in (measured, fitted, late, future)
+    ]
 
 
 def future_row(model, n_workers, passes):
@@ -210,16 +263,18 @@ def future_row(model, n_workers, passes):
 
 def write(record, results: Path):
     """The Markdown from the figures."""
-    measured, fitted, future = tables(record)
+    measured, fitted, late, future = tables(record)
     about, large = record["machine"], record["large"]
-    entry, constant, each = model_of(record)
+    entry, constant, each, messages = model_of(record)
     text = (
         f"# On a cluster\n\nAn evaluation of {record['rows']:,} rows × {record['features']} features × {CLASSES} "
         f"classes:\n\n{measured}\n\nA fit of {large['rows']:,} rows × {large['features']} features "
         f"({large['gigabytes']:g} GiB in float32); the coefficients differ by {large['fits'][-1]['difference']:.1e} at "
-        f"most:\n\n{fitted}\n\nPredicted for {FUTURE_ROWS:,} rows × {FUTURE_FEATURES:,} features × {CLASSES} classes:"
-        f"\n\n{future}\n\nThe model: {entry:.2e} s for an entry and class, {1e3 * constant:.1f} ms an evaluation and "
-        f"{1e3 * each:.2f} ms for each worker in it, {1e3 * LATENCY:g} ms latency, {BANDWIDTH / 1e9:g} GB/s.\n\n"
+        f"most:\n\n{fitted}\n\nAn evaluation of a few rows, with every message held back:\n\n{late}\n\nPredicted "
+        f"for {FUTURE_ROWS:,} rows × {FUTURE_FEATURES:,} features × {CLASSES} classes:\n\n{future}\n\n"
+        f"The model: {entry:.2e} s for an entry and class, {1e3 * constant:.1f} ms an evaluation and "
+        f"{1e3 * each:.2f} ms for each worker in it, {messages:.0f} messages in a row, {1e3 * LATENCY:g} ms latency, "
+        f"{BANDWIDTH / 1e9:g} GB/s.\n\n"
         f"{__doc__.strip()}\n\nMeasured on {about['date']} on {about['cores']} cores, torch {about['torch']}.\n"
     )
     (results / "dask.md").write_text(text, encoding="utf-8")
@@ -230,7 +285,7 @@ def main(results: Path, rows: int, features: int, gigabytes: float):
     """Measure; write the figures and a table."""
     record = {"machine": machine(), "rows": rows, "features": features}
     record["partitions"] = partitions(rows, features)
-    record["overheads"] = overheads()
+    record["overheads"], record["latencies"] = overheads(), latencies()
     record["large"] = fits(gigabytes, features)
     (results / "dask.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     write(record, results)

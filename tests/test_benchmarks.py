@@ -66,12 +66,14 @@ def test_sweep_beside_the_loops(tmp_path, monkeypatch, capsys):
 def test_cluster(tmp_path, monkeypatch, capsys):
     from benchmarks import cluster
 
-    for name, value in {"PARTITIONS": (2,), "WORKERS": (1,), "MANY": (1, 2), "EVALUATIONS": 2}.items():
+    small = {"PARTITIONS": (2,), "WORKERS": (1,), "MANY": (1, 2), "EVALUATIONS": 2}
+    for name, value in {**small, "LATE_WORKERS": (1,), "DELAYS": (0.0, 0.02)}.items():
         monkeypatch.setattr(cluster, name, value)
     cluster.main(tmp_path, rows=5000, features=5, gigabytes=1e-4)
     record = json.loads((tmp_path / "dask.json").read_text())
     assert record["large"]["fits"][-1]["difference"] < 1e-3
     assert all(0 < p["compute"] < p["seconds"] for p in record["partitions"])
+    assert cluster.messages_of(record)[1] > 1
     assert "| 1 workers" in (tmp_path / "dask.md").read_text()
     assert "The model" in capsys.readouterr().out
 
