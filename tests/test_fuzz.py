@@ -32,9 +32,18 @@ def test_hostile_problems(first):
     assert not {seed: wrong for seed, wrong in found.items() if wrong}
 
 
-def test_gains_that_go_on_are_no_convergence():
-    # Light rows lose a part of their loss in each step, which the decrement does not foresee.
-    assert check(draw(715))[0] is None
+@pytest.mark.parametrize(
+    "seed",
+    [
+        715,  # light rows lose a part of their loss in each step, which the decrement does not foresee
+        880,  # as before, and a lengthened step gained by chance what the full one had promised
+        5223,
+        932,  # rows saturated on the wrong side have no curvature, and the model of an L1 fit promises nothing
+        6187,  # so many singular matrices that eigenvalues of each would take minutes
+    ],
+)
+def test_problems_that_were_hard(seed):
+    assert check(draw(seed))[0] is None
 
 
 @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))

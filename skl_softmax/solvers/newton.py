@@ -13,6 +13,8 @@ from skl_softmax.solvers.run import WINDOW, Run
 DIRECT_LIMIT = 2000
 # The part of a decrement that conjugate gradients may have missed (`conjugate_gradients.DECREMENT_ACCURACY`).
 UNEXPLAINED = 0.1
+# Convergence is faster than linear if a decrement is its predecessor times at most this power of the last such factor.
+SUPERLINEAR = 1.5
 
 
 def newton(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
@@ -21,13 +23,13 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     The step d = -H⁻¹ g comes from the Cholesky factor of the Hessian where it is small enough to form,
     else from preconditioned conjugate gradients. The Newton decrement ½ gᵀ H⁻¹ g estimates F - F*, whatever the units
     of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5). After a step that gained what
-    the decrement had promised, no more is left than the difference and the error of the decrement itself; nor, in case
-    the promise was kept by chance, than the square of the decrement relative to F. Where the
-    Hessian is singular to rounding or rows weigh next to nothing, gains that go on for long say more than the
-    decrement, and count besides.
+    the decrement had promised, no more is left than the difference and the error of the decrement itself; and, in case
+    the promise was kept by chance, than the next decrement will be, by how the last ones shrank: where classes of
+    little weight are told apart ever better, each is a third of the one before. Where the Hessian is singular to
+    rounding or rows weigh next to nothing, gains that go on for long say more than the decrement, and count besides.
     """
     run = Run(objective, start, options)
-    left = [inf] * objective.n_models
+    left, known = [inf] * objective.n_models, [(inf, inf)] * objective.n_models
     unexplained = UNEXPLAINED if objective.n_parameters > DIRECT_LIMIT else 0.0
     while run.active:
         before, going_on = run.point.value.tolist(), run.extrapolated_gap(1, WINDOW)
@@ -41,14 +43,24 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             break
         if stay is not None:
             direction = direction[stay]
-            before, slope, decrements = ([of_all[i] for i in stay.tolist()] for of_all in (before, slope, decrements))
+            kept = stay.tolist()
+            before, slope, decrements, known = ([x[i] for i in kept] for x in (before, slope, decrements, known))
         run.descend(direction, slope, lengthens=True)
         after = run.point.value.tolist()
         left = [
-            max(unexplained * d + abs(d - (b - a)), d * d / abs(a) if a else inf)
-            for d, b, a in zip(decrements, before, after, strict=True)
+            max(unexplained * d + abs(d - (b - a)), _next_decrement(d, *last_two, abs(a)))
+            for d, b, a, last_two in zip(decrements, before, after, known, strict=True)
         ]
+        known = [(decrement, last) for decrement, (last, _) in zip(decrements, known, strict=True)]
     return run.result()
+
+
+def _next_decrement(decrement: float, last: float, earlier: float, value: float) -> float:
+    """What follows a decrement if they go on shrinking as they did; of the first, its square relative to F."""
+    if last in (0.0, inf):
+        return decrement**2 / value if value else inf
+    rate = decrement / last
+    return decrement * (rate**2 if rate <= (last / earlier) ** SUPERLINEAR else rate)
 
 
 def newton_step(run: Run) -> tuple[Tensor, list[float]]:

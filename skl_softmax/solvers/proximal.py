@@ -16,6 +16,8 @@ from skl_softmax.solvers.samples import through_samples
 EXACT, ROUGH = 1e-8, 0.1
 # The smallest part of the largest possible curvature that is added to the model's.
 DAMPING = 0.01
+# Part of F that there must be to gain for a model to be blind that promises nothing.
+BLIND = 1e-6
 # Parameters at zero belong to the working set if their derivative is within this part of what would move them.
 MARGIN = 0.1
 # Times that a working set may grow by, and what it may always have.
@@ -53,8 +55,14 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         tells = promised > ROUNDING * run.point.value.abs()  # (M,), what is promised beyond what F resolves
         ratio = torch.where(tells, gained / promised, 1.0).tolist()  # of each model
         accuracy = min(ROUGH, max(EXACT, ROUGH * max(abs(1 - r) for r in ratio)))
-        damping = _damping(damping, min(ratio))
+        damping = _damping(damping, 0.0 if _is_blind(run, promised, gap) else min(ratio))
     return run.result()
+
+
+def _is_blind(run: Run, promised: Tensor, gap: list[float]) -> bool:
+    """Whether a model promises nothing though there is much to gain: where rows are saturated, curvature vanishes."""
+    rows = zip(promised.tolist(), gap, run.point.value.tolist(), strict=True)
+    return any(p <= ROUNDING * abs(value) and g > BLIND * abs(value) for p, g, value in rows)
 
 
 def _damping(damping: float, ratio: float) -> float:
