@@ -14,6 +14,8 @@ from skl_softmax.solvers.line_search import backtrack, halve, lengthen
 WINDOW = 5
 # Iterations after which a gap should have become smaller.
 STALL = 10
+# Iterations in which F or the gap should have become smaller.
+STANDSTILL = 30
 # Differences of F below this multiple of |F| are rounding.
 ROUNDING = 4 * torch.finfo(torch.float64).eps
 # A gap below this multiple of |F| that no step makes smaller is rounding.
@@ -176,8 +178,13 @@ class Run:
 
     def descend_by_value(self, direction: Tensor, promised: Tensor) -> None:
         """Move every model along its direction, which promises this decrease (M,) of F, by a line search on values."""
-        self.theta, self.point, self.stuck = halve(self.evaluate, self.theta, self.point, direction, promised)
+        self.theta, self.point, stuck = halve(self.evaluate, self.theta, self.point, direction, promised)
+        self.stuck = [a or b for a, b in zip(stuck, map(self._stands_still, self.models), strict=True)]
         self.iteration += 1
+
+    def _stands_still(self, model: int) -> bool:
+        curve, gaps = (record[model][-STANDSTILL:] for record in (self._curve, self._gaps))
+        return len(curve) == STANDSTILL and min(curve) == curve[0] and min(gaps) == gaps[0]
 
     def result(self) -> SolveResult:
         """The record, once no model is active."""
