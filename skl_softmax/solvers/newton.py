@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner, numbers
-from skl_softmax.solvers.run import WINDOW, Run
+from skl_softmax.solvers.run import Run
 
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and the step comes from
 # conjugate gradients.
@@ -32,7 +32,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     left, known = [inf] * objective.n_models, [(inf, inf)] * objective.n_models
     unexplained = UNEXPLAINED if objective.n_parameters > DIRECT_LIMIT else 0.0
     while run.active:
-        before, going_on = run.point.value.tolist(), run.extrapolated_gap(1, WINDOW)
+        before, going_on = run.point.value.tolist(), run.extrapolated_gap()
         if all(map(run.is_near, before, map(max, left, going_on))):
             run.settle(list(map(max, left, going_on)))
             break

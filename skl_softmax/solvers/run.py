@@ -131,16 +131,16 @@ class Run:
             return False
         return self._passes_to_come() >= metric.price
 
-    def extrapolated_gap(self, *windows: int) -> list[float]:
+    def extrapolated_gap(self) -> list[float]:
         """What each model would still gain if its gains went on as a geometric series; 0 for young runs.
 
-        Its terms are the gains of as many iterations each as a window has; the largest of all windows counts.
+        Its terms are the gains of single iterations or of WINDOW each, whichever say more.
         """
         gaps = [0.0] * len(self.models)
         for i, model in enumerate(self.models):
             if len(self._curve[model]) >= 2 * WINDOW:
                 curve = [*self._curve[model][-2 * WINDOW :], self.point.value[i].item()]
-                gaps[i] = max(_series(curve, window) for window in windows or (WINDOW,))
+                gaps[i] = max(_series(curve, window) for window in (1, WINDOW))
         return gaps
 
     def is_near(self, value: float, gap: float) -> bool:
