@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner, numbers
-from skl_softmax.solvers.run import Run
+from skl_softmax.solvers.run import WINDOW, Run
 
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and the step comes from
 # conjugate gradients.
@@ -25,8 +25,9 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5). After a step that gained what
     the decrement had promised, no more is left than the difference and the error of the decrement itself; and, in case
     the promise was kept by chance, than the next decrement will be, by how the last ones shrank: where classes of
-    little weight are told apart ever better, each is a third of the one before. Where the Hessian is singular to
-    rounding or rows weigh next to nothing, gains that go on for long say more than the decrement, and count besides.
+    little weight are told apart ever better, each is a third of the one before. A run that is long has a Hessian that
+    is singular to rounding, or rows that weigh next to nothing: there the largest of the last three decrements counts,
+    and the gains carried on.
     """
     run = Run(objective, start, options)
     left, known = [inf] * objective.n_models, [(inf, inf)] * objective.n_models
@@ -37,8 +38,9 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             run.settle(list(map(max, left, going_on)))
             break
         direction, slope = newton_step(run)
-        decrements = [-0.5 * s for s in slope]
-        stay = run.settle(list(map(max, decrements, going_on)))
+        decrements, is_long = [-0.5 * s for s in slope], run.iteration >= 2 * WINDOW
+        told = [max(d, *last_two) for d, last_two in zip(decrements, known, strict=True)] if is_long else decrements
+        stay = run.settle(list(map(max, told, going_on)))
         if not run.active:
             break
         if stay is not None:
@@ -48,7 +50,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         run.descend(direction, slope, lengthens=True)
         after = run.point.value.tolist()
         left = [
-            max(unexplained * d + abs(d - (b - a)), _next_decrement(d, *last_two, abs(a)))
+            inf if is_long else max(unexplained * d + abs(d - (b - a)), _next_decrement(d, *last_two, abs(a)))
             for d, b, a, last_two in zip(decrements, before, after, known, strict=True)
         ]
         known = [(decrement, last) for decrement, (last, _) in zip(decrements, known, strict=True)]
