@@ -29,17 +29,18 @@ class BatchedObjective(Objective):
         F itself where size is None.
         """
         if size is None or size >= self.n_rows:
-            yield 1.0, SmallBatch(self, slice(None), self.total) if self._is_small(self.n_rows) else self
+            yield 1.0, SmallBatch(self._whole, slice(None), self.total) if self._is_small(self.n_rows) else self
             return
-        kind = SmallBatch if self._is_small(size) else Batch
         in_order = torch.arange(self.n_rows, device="cpu")
         order = torch.randperm(self.n_rows, generator=generator, device="cpu") if shuffle else in_order
-        for index in order.split(max(1, CHUNK_ROWS // size) * size):
-            chunk = self.take(index)  # one copy for many batches
+        chunk_rows, is_small = max(1, CHUNK_ROWS // size) * size, self._is_small(size)
+        buffer = torch.empty(chunk_rows, self.data.X.shape[1], dtype=self.dtype, device="cpu") if is_small else None
+        for index in order.split(chunk_rows):  # one copy for many batches
+            chunk = SmallChunk(self, index, buffer) if is_small else self.take(index)
             for start in range(0, len(index), size):
                 rows = slice(start, min(start + size, len(index)))
                 share = (rows.stop - start) / self.n_rows
-                yield share, kind(chunk, rows, share * self.total)
+                yield share, (SmallBatch if is_small else Batch)(chunk, rows, share * self.total)
 
     def smoothness(self, batch_size: int | None) -> Tensor:
         """A Lipschitz constant (M,) of the gradient of F, or of its estimate from ``batch_size`` rows.
@@ -67,10 +68,9 @@ class BatchedObjective(Objective):
         return fits and data.X.layout == torch.strided and data.X.device.type == "cpu" and self.l1 is None
 
     @cached_property
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Columns of the design but for the ones (n, d), weights (1, 1, n) and weighted targets (1, K, n)."""
-        columns, weights = self.data.columns().numpy(), self.weights[:, None].numpy()
-        return columns, weights, (weights * target_proba(self)).astype(columns.dtype)
+    def _whole(self) -> "SmallChunk":
+        index = torch.arange(self.n_rows, device="cpu")
+        return SmallChunk(self, index, torch.empty(self.data.X.shape, dtype=self.dtype, device="cpu"))
 
 
 class Batch:
@@ -85,13 +85,22 @@ class Batch:
         return self._chunk.mean_over([portion], self._total, theta)
 
 
+class SmallChunk:
+    """Rows of which small batches are parts: columns, weights and weighted targets (n, d), (1, 1, n), (1, K, n)."""
+
+    def __init__(self, objective: BatchedObjective, index: Tensor, buffer: Tensor):
+        self.columns, self.penalty = objective.data.fetch(index, buffer).numpy(), objective.quadratic.numpy()
+        self.weights = objective.weights[:, None, index].numpy()
+        proba = target_proba(objective.targets[index], objective.n_outputs, objective.label_proba)
+        self.targets = (self.weights * proba).astype(self.columns.dtype)
+
+
 class SmallBatch:
     """A `Batch` by the formulas of small tables (`skl_softmax.small`)."""
 
-    def __init__(self, chunk: BatchedObjective, rows: slice, total: Tensor):
-        x, weights, targets = chunk._arrays
-        self._parts = x[rows], weights[..., rows], targets[..., rows]
-        self._total, self._penalty = total.item(), chunk.quadratic.numpy()  # (1, 1, p)
+    def __init__(self, chunk: SmallChunk, rows: slice, total: Tensor):
+        self._parts = chunk.columns[rows], chunk.weights[..., rows], chunk.targets[..., rows]
+        self._total, self._penalty = total.item(), chunk.penalty  # (1, 1, p)
 
     @np.errstate(all="ignore")
     def at(self, theta: Tensor) -> Evaluation:

@@ -1,6 +1,5 @@
 """The estimator."""
 
-import warnings
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -8,7 +7,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import Tensor
@@ -25,6 +23,7 @@ from skl_softmax.inputs import (
     check_training_rows,
     dense_array,
     follow,
+    refuse_bad_rows,
     torch_generator,
     unchanged_on_error,
 )
@@ -40,6 +39,7 @@ from skl_softmax.training import (
     make_batch_problem,
     make_placed_problem,
     make_problem,
+    warn_unless_converged,
 )
 from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
 
@@ -295,7 +295,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         with unchanged_on_error(self) as keep, torch.no_grad():
             known = dict(vars(self))
             placed = place_blocks(self, X, y, sample_weight, classes) if isinstance(X, RowBlocks) else None
-            rows = placed.sample if placed else check_training_rows(self, X, y, sample_weight, classes)
+            is_lazy = not self.early_stopping
+            rows = placed.sample if placed else check_training_rows(self, X, y, sample_weight, classes, is_lazy=is_lazy)
             generator = torch_generator(self.random_state) if draws(self) else None
             watch, rows = self._watch(rows, generator, context, call)
             begin = start.begin(self, rows, (coef_init, intercept_init), generator, known)
@@ -309,7 +310,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             follow(self, X)
         if context is not None:
             context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
-        self._warn_unless_converged(result)
+        warn_unless_converged(self, result)
         return self
 
     @available_if(has_partial_fit)
@@ -396,6 +397,11 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             self._store_interrupted(rows, watch)
             keep()
             raise
+        except (ArithmeticError, torch.linalg.LinAlgError):
+            refuse_bad_rows(rows)
+            raise
+        if not np.isfinite(result.loss_curve[0][-1]):
+            refuse_bad_rows(rows)
         self._store(rows, *watch.best(problem.objective.data.from_theta(result.theta[0])), result)
         self._store_records(watch)
         return result
@@ -442,15 +448,3 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         self._store_records(watch)
         vars(self).pop("_stream", None)
         vars(self).update(watch.stream())
-
-    def _warn_unless_converged(self, result: SolveResult) -> None:
-        if self.converged_ or result.status[0] is Status.STOPPED:
-            return
-        cause = result.status[0].value.format(**self.get_params())
-        value, gap = self.loss_curve_[-1], self.optimality_gap_
-        warnings.warn(
-            f"{type(self).__name__} did not converge: {cause}. The objective is {value:.6g}, by estimate "
-            f"{gap:.2g} above its minimum ({gap / abs(value):.1e} of it; tol={self.tol:g}).",
-            ConvergenceWarning,
-            stacklevel=3,
-        )

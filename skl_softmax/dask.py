@@ -16,7 +16,7 @@ from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.inputs import has_columns, note_features, unchanged_on_error
 from skl_softmax.parts import SOLVERS
-from skl_softmax.training import make_placed_problem
+from skl_softmax.training import make_placed_problem, warn_unless_converged
 from skl_softmax.watch import Callbacks, Printer, Watch
 
 __all__ = ["DaskTorchSoftmaxClassifier"]
@@ -165,7 +165,7 @@ optimality_gap_
             result = self._solve(problem, rows, watch, keep)
         if context is not None:
             context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
-        self._warn_unless_converged(result)
+        warn_unless_converged(self, result)
         return self
 
     def _looks(self, rows, context, call: dict) -> Watch:

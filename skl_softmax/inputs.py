@@ -34,8 +34,10 @@ from skl_softmax.memory import explained
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
 # How far from 1 the probabilities in a row of y may sum up to; they are then divided by the sum.
 SUM_TOLERANCE = 1e-4
-# Rows in half precision that are checked at a time.
-HALF_ROWS = 2**16
+# Dense X of more bytes is not read for NaN and infinity alone: F and logits show them.
+LARGE_BYTES = 2**26
+# Bytes that are then searched for them at a time.
+SEARCHED_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class TrainingRows:
     weights: Tensor  # (n,), float64
     classes: np.ndarray  # (n_classes,)
     label_proba: Tensor | None = None  # (K, K), what class indices stand for if labels are smoothed
+    is_checked: bool = True  # whether X is known to hold neither NaN nor infinity
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,22 +63,25 @@ class TrainingRows:
 
 
 def check_training_rows(
-    estimator: BaseEstimator, X, y, sample_weight, classes=None, reset=True, for_folds=False
+    estimator: BaseEstimator, X, y, sample_weight, classes=None, reset=True, for_folds=False, is_lazy=False
 ) -> TrainingRows:
     """Check X, y and the weights; encode the labels.
+
+    ``is_lazy`` leaves NaN and infinity in large X to `check_finite`, for when F is not a number.
 
     ``n_features_in_`` and ``feature_names_in_`` are set, or without ``reset`` X is checked against them.
     ``for_folds`` keeps the rows of weight zero and leaves "balanced" weights of classes to `fold_weights`.
     """
     X, y, sample_weight = as_rows(X), as_arrays(y), as_arrays(sample_weight)
-    is_soft = has_columns(y)
+    is_soft, is_checked = has_columns(y), not (is_lazy and sample_weight is None and is_large(X))
     _refuse_missing_labels(y)
     if isinstance(X, Tensor):
-        check_tensor_rows(estimator, X, reset)
+        check_tensor_rows(estimator, X, reset, is_checked)
         y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else column_or_1d(y, warn=True)
         check_consistent_length(X, y)
     else:
-        X, y = validate_data(estimator, X, y, **ROWS, order="C", multi_output=is_soft, reset=reset)
+        how = ROWS | {"order": "C", "multi_output": is_soft, "reset": reset, "ensure_all_finite": is_checked}
+        X, y = validate_data(estimator, X, y, **how)
     weights = _check_weights(sample_weight, X)
     if is_soft:
         y, classes = _check_probabilities(y, classes)
@@ -97,7 +103,7 @@ def check_training_rows(
         X, targets, weights = _some_rows(X, counts), targets[counts], weights[counts]
     X = as_matrix(X)
     X = on_device(X, find_device(estimator.device, X.device))
-    rows = TrainingRows(X, torch.from_numpy(targets), torch.from_numpy(weights), classes)
+    rows = TrainingRows(X, torch.from_numpy(targets), torch.from_numpy(weights), classes, is_checked=is_checked)
     return _with_label_proba(rows, label_proba, estimator.label_smoothing)
 
 
@@ -126,12 +132,33 @@ def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> Train
 
 
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
-    """Check X against what the estimator was fitted on."""
+    """Check X against what the estimator was fitted on, large X but for NaN and infinity."""
     X = as_rows(X)
+    is_checked = not is_large(X)
     if isinstance(X, Tensor):
-        check_tensor_rows(estimator, X, reset=False)
+        check_tensor_rows(estimator, X, reset=False, is_checked=is_checked)
         return X
-    return as_matrix(validate_data(estimator, X, reset=False, **ROWS))
+    return as_matrix(validate_data(estimator, X, reset=False, ensure_all_finite=is_checked, **ROWS))
+
+
+def is_large(X) -> bool:
+    """Whether X is dense and so large that a pass for NaN and infinity alone counts."""
+    return isinstance(X, np.ndarray | Tensor) and X.nbytes > LARGE_BYTES
+
+
+def refuse_bad_rows(rows: TrainingRows) -> None:
+    """Refuse NaN and infinity where that has not been done."""
+    if not rows.is_checked:
+        check_finite(rows.X)
+
+
+def check_finite(X: Tensor) -> None:
+    """Refuse NaN and infinity in dense X, some rows at a time."""
+    size = max(1, SEARCHED_BYTES // max(1, X[:1].nbytes))
+    for start in range(0, len(X), size):
+        wrong = ~X[start : start + size].isfinite().all(dim=1)
+        if wrong.any():
+            raise ValueError(f"X holds NaN or infinity in row {start + int(wrong.long().argmax())}.")
 
 
 def note_features(estimator: BaseEstimator, X) -> None:
@@ -193,15 +220,13 @@ def follow(estimator: BaseEstimator, X) -> None:
                 setattr(estimator, name, on_device(torch.from_numpy(value), X.device))
 
 
-def check_tensor_rows(estimator: BaseEstimator, X: Tensor, reset: bool) -> None:
+def check_tensor_rows(estimator: BaseEstimator, X: Tensor, reset: bool, is_checked: bool) -> None:
     """Check dense X that NumPy cannot hold: half precision, which scikit-learn would widen, or on another device."""
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must have rows and columns, but its shape is {tuple(X.shape)}.")
     validate_data(estimator, X, skip_check_array=True, reset=reset)
-    for start in range(0, len(X), HALF_ROWS):
-        wrong = ~X[start : start + HALF_ROWS].isfinite().all(dim=1)
-        if wrong.any():
-            raise ValueError(f"X holds NaN or infinity in row {start + int(wrong.long().argmax())}.")
+    if is_checked:
+        check_finite(X)
 
 
 def _some_rows(X, mask: np.ndarray):

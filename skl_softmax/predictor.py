@@ -12,7 +12,15 @@ from torch import Tensor
 
 from skl_softmax._version import DOCUMENTATION
 from skl_softmax.data import RowBlocks, linear
-from skl_softmax.inputs import as_arrays, as_given, as_matrix, check_prediction_rows, dense_array
+from skl_softmax.inputs import (
+    as_arrays,
+    as_given,
+    as_matrix,
+    check_finite,
+    check_prediction_rows,
+    dense_array,
+    is_large,
+)
 from skl_softmax.losses import loss_for
 
 
@@ -149,4 +157,8 @@ class LinearPredictor(ClassifierMixin):
         check_is_fitted(self)
         if isinstance(X, RowBlocks):
             return torch.cat([self._logits(x) for x, *_ in X if np.shape(x)[0]])
-        return linear(check_prediction_rows(self, X), as_matrix(self.coef_), as_matrix(self.intercept_))  # (n, K)
+        rows = check_prediction_rows(self, X)
+        logits = linear(rows, as_matrix(self.coef_), as_matrix(self.intercept_))  # (n, K)
+        if is_large(rows) and not logits.isfinite().all():
+            check_finite(rows)
+        return logits

@@ -109,7 +109,7 @@ class SmallObjective(Objective):
     @cached_property
     def _target_shares(self) -> np.ndarray:
         """Each row's part in the mean, at its class or spread over the classes as its target is."""
-        return self._shares * target_proba(self)  # (M, K, n)
+        return self._shares * target_proba(self.targets, self.n_outputs, self.label_proba)  # (M, K, n)
 
     @cached_property
     def _penalty(self) -> np.ndarray:
@@ -152,11 +152,10 @@ def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray)
     return (np.log(sums) * weights).sum(axis=(1, 2), dtype=np.float64) - gained, proba
 
 
-def target_proba(objective: Objective) -> np.ndarray:
+def target_proba(targets: Tensor, n_outputs: int, label_proba: Tensor | None) -> np.ndarray:
     """The probabilities of the classes that the rows' targets stand for, (n,) or (K, n)."""
-    targets = objective.targets.numpy()
-    if targets.ndim == 2 or objective.n_outputs == 1:
-        return targets.T
-    if objective.label_proba is not None:
-        return objective.label_proba.numpy()[targets].T
-    return targets == np.arange(objective.n_outputs)[:, None]
+    if targets.ndim == 2 or n_outputs == 1:
+        return targets.numpy().T
+    if label_proba is not None:
+        return label_proba.numpy()[targets.numpy()].T
+    return targets.numpy() == np.arange(n_outputs)[:, None]

@@ -1,11 +1,13 @@
 """From checked rows to coefficients: coordinates, objective, solver."""
 
+import warnings
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from skl_softmax.batches import BatchedObjective
@@ -153,6 +155,20 @@ def _zeros(objective: Objective) -> Tensor:
     """θ (1, K, p) of equal probabilities for all classes."""
     shape = 1, objective.n_outputs, objective.data.n_columns
     return torch.zeros(shape, dtype=torch.float64, device=objective.data.home)
+
+
+def warn_unless_converged(estimator, result: SolveResult) -> None:
+    """Say why a fit ended without reaching ``tol``, how large the gap is and what to do, where fit was called."""
+    if estimator.converged_ or result.status[0] is Status.STOPPED:
+        return
+    cause = result.status[0].value.format(**estimator.get_params())
+    value, gap = estimator.loss_curve_[-1], estimator.optimality_gap_
+    warnings.warn(
+        f"{type(estimator).__name__} did not converge: {cause}. The objective is {value:.6g}, by estimate "
+        f"{gap:.2g} above its minimum ({gap / abs(value):.1e} of it; tol={estimator.tol:g}).",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
 
 
 def check_solver(estimator) -> None:

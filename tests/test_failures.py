@@ -66,8 +66,8 @@ def test_faults_on_the_way(estimator, raised, is_fitted, monkeypatch):
         raise raised
 
     for module in ("training", "sweep"):
-        monkeypatch.setattr(f"skl_softmax.{module}.Objective", fault, raising=False)
-        monkeypatch.setattr(f"skl_softmax.{module}.SmallObjective", fault, raising=False)
+        for kind in ("Objective", "SmallObjective", "BatchedObjective"):
+            monkeypatch.setattr(f"skl_softmax.{module}.{kind}", fault, raising=False)
     with pytest.raises(type(raised)):
         estimator.fit(X, y)
     assert same(estimator, before)

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_iris
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, inputs
 from skl_softmax.objective import SAMPLE_BYTES, Objective
 
 # What fits and predictions may need beside X, which is 120 MB in float32.
@@ -95,3 +96,34 @@ def test_memory_that_runs_out_is_told(estimator, allocate, monkeypatch):
         estimator.fit(X, y)
     assert vars(estimator).keys() == before.keys()
     assert all(vars(estimator)[name] is value for name, value in before.items())
+
+
+class TestLargeX:
+    """X that is not read for NaN and infinity alone."""
+
+    @pytest.fixture(autouse=True)
+    def everything_is_large(self, monkeypatch):
+        monkeypatch.setattr(inputs, "LARGE_BYTES", 0)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("row", [0, 77, 9_999])
+    @pytest.mark.parametrize("solver", ["auto", "newton", "lbfgs", "proximal", "sgd"])
+    @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+    def test_a_bad_row_is_named(self, bad, row, solver, dtype):
+        rng = np.random.default_rng(0)
+        X, y = rng.normal(size=(10_000, 4)).astype(dtype), rng.integers(3, size=10_000)
+        model = TorchSoftmaxClassifier(solver=solver, max_iter=20).fit(X, y)
+        before = model.coef_
+        X[row, 1] = bad
+        for call in (lambda: model.fit(X, y), lambda: model.predict_proba(X)):
+            with pytest.raises(ValueError, match=f"X holds NaN or infinity in row {row}[.]"):
+                call()
+        assert model.coef_ is before
+
+    def test_good_rows_are_not_searched(self, monkeypatch):
+        searched = []
+        monkeypatch.setattr(inputs, "check_finite", searched.append)
+        X, y = load_iris(return_X_y=True)
+        TorchSoftmaxClassifier().fit(X, y).predict(X)
+        TorchSoftmaxClassifier().fit(torch.from_numpy(X), y)
+        assert searched == []

@@ -158,11 +158,19 @@ class DenseData(Data):
     def take(self, index: Tensor) -> "DenseData":
         return replace(self, X=self.X.index_select(0, index.to(self.X.device)))  # half the time of X[index]
 
-    def columns(self) -> Tensor:
-        """The design (n, d) without its column of ones, in the type of products; X itself where that is the same."""
+    def fetch(self, index: Tensor, buffer: Tensor) -> Tensor:
+        """Rows of the design without its column of ones, on the CPU, in a ``buffer`` (rows, d) of the type of products.
+
+        Memory of its own for each of many fetches would lie between what else is made, and not all of it be used again.
+        """
+        x = buffer[: len(index)]
+        if self.X.dtype == self.dtype:
+            torch.index_select(self.X, 0, index, out=x)
+        else:
+            x.copy_(self.X.index_select(0, index))
         if self.mean.any() or (self.scale != 1).any():
-            return self._beside((self.X.to(self.home) - self.mean) / self.scale)
-        return self.X.to(self.dtype)
+            x.sub_(self.mean).div_(self.scale)
+        return x
 
     def design(self, rows: slice, columns: Tensor | None = None) -> Tensor:
         design = self._kept[rows].to(self.home).double() if self.keeps else self._design(rows)

@@ -1,6 +1,6 @@
 """The models of a stack that are still being solved, and the record of those that are finished."""
 
-from math import inf, log
+from math import inf, isnan, log
 from sys import float_info
 
 import torch
@@ -41,6 +41,8 @@ class Run:
         self.models = list(range(objective.n_models))
         self.stuck = [False] * objective.n_models
         self.point = self.evaluate(start)
+        if any(map(isnan, self.point.value.tolist())):
+            raise FloatingPointError("F is not a number where the solver begins.")
         self._theta = start.clone()
         self._n_iter = [0] * objective.n_models
         self._status = [Status.MAX_ITER] * objective.n_models
