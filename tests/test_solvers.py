@@ -271,18 +271,17 @@ def test_line_search_gives_sufficient_decrease(scale):
     torch.testing.assert_close(new_point.value, objective.at(new_theta).value)
 
 
-def test_a_step_that_leaves_much_of_its_slope_is_lengthened_where_that_leads_lower():
-    objective = make(n_models=3)
+# Of the way to a quadratic's minimum; 8 times the rest as far is near it, beyond, and no longer step.
+@pytest.mark.parametrize(("made", "lengthened"), [(0.15, REACH * 0.85), (0.5, 1.0), (1.0, 1.0)])
+def test_a_step_that_leaves_much_of_its_slope_is_lengthened_where_that_leads_lower(made, lengthened):
+    objective = make()
     theta = start(objective)
     gradient = objective.at(theta).gradient
-    newton_step = -objective.inverse_hessian(theta)(gradient)
-    # Of the way to a quadratic's minimum 0.15, 0.5 and all; 8 times the rest as far is near it, beyond and no step.
-    direction = torch.tensor([0.15, 0.5, 1.0], dtype=torch.float64)[:, None, None] * newton_step
-    slope = (gradient * direction).sum(dim=(1, 2))
+    direction = -made * objective.inverse_hessian(theta)(gradient)
     full = theta + direction
-    found, point = lengthen(objective.at, full, objective.at(full), direction, slope.tolist())
-    torch.testing.assert_close(found[0], theta[0] + REACH * 0.85 * direction[0])
-    torch.testing.assert_close(found[1:], full[1:])
+    slope = (gradient * direction).sum().item()
+    found, point = lengthen(objective.at, full, objective.at(full), direction, slope)
+    torch.testing.assert_close(found, theta + lengthened * direction)
     torch.testing.assert_close(point.value, objective.at(found).value)
     torch.testing.assert_close(point.gradient, objective.at(found).gradient)
 

@@ -58,22 +58,19 @@ def backtrack(
 
 
 def lengthen(
-    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, slope: list[float]
+    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, slope: float
 ) -> tuple[Tensor, Evaluation]:
-    """Go on along a Newton ``direction`` of which the full step, now made, has left much of the ``slope``.
+    """Go on along the Newton ``direction`` of one model if the full step, now made, has left much of the ``slope``.
 
     Far from the minimum the curvature of a softmax fades along the way, the more rows are told apart, and Newton's
-    step, which takes it for constant, is too short. Models that a longer one does not bring lower stay where they are.
+    step, which takes it for constant, is too short. Where a longer one does not lead lower, nothing changes.
     """
-    left = [a / b if b else 0.0 for a, b in zip(numbers(point.gradient, direction), slope, strict=True)]
-    if not max(left) > STEEP:
+    part = numbers(point.gradient, direction)[0] / slope if slope else 0.0
+    if not part > STEEP:
         return theta, point
-    more = [REACH * part - 1 if part > STEEP else 0.0 for part in left]
-    step = more[0] if len(more) == 1 else per_model(torch.tensor(more), direction)  # (M, 1, ...)
-    further = theta + step * direction
+    further = theta + (REACH * part - 1) * direction
     trial = evaluate(further)
-    lower = [after < before for after, before in zip(trial.value.tolist(), point.value.tolist(), strict=True)]
-    return (further, trial) if all(lower) else _those(torch.tensor(lower), (further, trial), (theta, point))
+    return (further, trial) if trial.value.item() < point.value.item() else (theta, point)
 
 
 def halve(

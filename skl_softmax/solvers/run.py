@@ -171,11 +171,14 @@ class Run:
         return self._keep(stay)
 
     def descend(self, direction: Tensor, slope: list[float], lengthens: bool = False) -> None:
-        """Move every model along its direction, with this slope, by a line search that may also ``lengthen`` steps."""
+        """Move every model along its direction, with this slope, by a line search that may also ``lengthen`` steps.
+
+        Not those of a stack: folds begin near their minima, and longer steps would cost them more than they save.
+        """
         before = self.n_passes
         self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
-        if lengthens and self.n_passes == before + 1:
-            self.theta, self.point = lengthen(self.evaluate, self.theta, self.point, direction, slope)
+        if lengthens and len(slope) == 1 and self.n_passes == before + 1:
+            self.theta, self.point = lengthen(self.evaluate, self.theta, self.point, direction, *slope)
         self.iteration += 1
 
     def descend_by_value(self, direction: Tensor, promised: Tensor) -> None:
