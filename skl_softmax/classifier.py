@@ -436,14 +436,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         """Leave the last iterate; what a finished fit says besides is not known of it."""
         if (last := watch.last) is None:
             return
-        result = SolveResult(
-            last.theta,
-            torch.tensor(last.gap or [np.nan]),
-            [last.iteration],
-            [Status.STOPPED],
-            [[last.value.item()]],
-            np.nan,
-        )
+        gap = torch.tensor(last.gap or [np.nan])
+        result = SolveResult(last.theta, gap, [last.iteration], [Status.STOPPED], [[last.value.item()]], np.nan)
         self._store(rows, *watch.coefficients(), result)
         self._store_records(watch)
         vars(self).pop("_stream", None)

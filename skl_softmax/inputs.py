@@ -28,16 +28,13 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from skl_softmax.data import as_tensor, csr_tensor, find_device, on_device, scipy_matrix, widened
+from skl_softmax.finite import check_finite, is_large
 from skl_softmax.memory import explained
 
 # What X may be, for scikit-learn's validation.
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
 # How far from 1 the probabilities in a row of y may sum up to; they are then divided by the sum.
 SUM_TOLERANCE = 1e-4
-# Dense X of more bytes is not read for NaN and infinity alone: F and logits show them.
-LARGE_BYTES = 2**26
-# Bytes that are then searched for them at a time.
-SEARCHED_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -141,24 +138,10 @@ def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:
     return as_matrix(validate_data(estimator, X, reset=False, ensure_all_finite=is_checked, **ROWS))
 
 
-def is_large(X) -> bool:
-    """Whether X is dense and so large that a pass for NaN and infinity alone counts."""
-    return isinstance(X, np.ndarray | Tensor) and X.nbytes > LARGE_BYTES
-
-
 def refuse_bad_rows(rows: TrainingRows) -> None:
     """Refuse NaN and infinity where that has not been done."""
     if not rows.is_checked:
         check_finite(rows.X)
-
-
-def check_finite(X: Tensor) -> None:
-    """Refuse NaN and infinity in dense X, some rows at a time."""
-    size = max(1, SEARCHED_BYTES // max(1, X[:1].nbytes))
-    for start in range(0, len(X), size):
-        wrong = ~X[start : start + size].isfinite().all(dim=1)
-        if wrong.any():
-            raise ValueError(f"X holds NaN or infinity in row {start + int(wrong.long().argmax())}.")
 
 
 def note_features(estimator: BaseEstimator, X) -> None:

@@ -12,15 +12,8 @@ from torch import Tensor
 
 from skl_softmax._version import DOCUMENTATION
 from skl_softmax.data import RowBlocks, linear
-from skl_softmax.inputs import (
-    as_arrays,
-    as_given,
-    as_matrix,
-    check_finite,
-    check_prediction_rows,
-    dense_array,
-    is_large,
-)
+from skl_softmax.finite import check_finite, is_large
+from skl_softmax.inputs import as_arrays, as_given, as_matrix, check_prediction_rows, dense_array
 from skl_softmax.losses import loss_for
 
 

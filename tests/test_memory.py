@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_iris
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, inputs
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, finite, inputs, predictor
 from skl_softmax.objective import SAMPLE_BYTES, Objective
 
 # What fits and predictions may need beside X, which is 120 MB in float32.
@@ -103,7 +103,7 @@ class TestLargeX:
 
     @pytest.fixture(autouse=True)
     def everything_is_large(self, monkeypatch):
-        monkeypatch.setattr(inputs, "LARGE_BYTES", 0)
+        monkeypatch.setattr(finite, "LARGE_BYTES", 0)
 
     @pytest.mark.parametrize(("bad", "row"), [(np.nan, 0), (np.inf, 77), (-np.inf, 9_999)])
     @pytest.mark.parametrize("solver", ["auto", "newton", "lbfgs", "proximal", "sgd"])
@@ -121,7 +121,8 @@ class TestLargeX:
 
     def test_good_rows_are_not_searched(self, monkeypatch):
         searched = []
-        monkeypatch.setattr(inputs, "check_finite", searched.append)
+        for module in (inputs, predictor):
+            monkeypatch.setattr(module, "check_finite", searched.append)
         X, y = load_iris(return_X_y=True)
         TorchSoftmaxClassifier().fit(X, y).predict(X)
         TorchSoftmaxClassifier().fit(torch.from_numpy(X), y)
