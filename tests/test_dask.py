@@ -5,6 +5,7 @@ import pickle
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 from distributed.comm.tcp import TCP
+from pretended import DEVICE, pretended_device
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.datasets import make_classification
@@ -25,8 +27,7 @@ import skl_softmax.cluster
 from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.dask import DaskTorchSoftmaxClassifier
 
-# Coefficients of fits with "newton" are then right to ten digits. "lbfgs" ends when F is right to sixteen, the
-# coefficients to half as many.
+# Coefficients are right to the root of tol, those of "newton" to more.
 TIGHT = {"tol": 1e-15, "solver": "newton"}
 N_ROWS = 150
 
@@ -104,10 +105,10 @@ def test_coefficients_are_those_of_a_local_fit(client, rows, edges):
     expected = TorchSoftmaxClassifier(**TIGHT).fit(*rows)
     blocks = chunked(edges, *rows)
     assert_same(DaskTorchSoftmaxClassifier(**TIGHT).fit(*blocks), expected)
-    found = DaskTorchSoftmaxClassifier(tol=1e-15).fit(*blocks)
-    assert_same(found, expected, tolerance=1e-6)
+    found = DaskTorchSoftmaxClassifier(tol=1e-18).fit(*blocks)
+    assert_same(found, expected)
     assert_nothing_left(client)
-    assert found.optimality_gap_ <= 1e-15 * found.loss_curve_[-1]
+    assert found.optimality_gap_ <= 1e-18 * found.loss_curve_[-1]
     assert found.loss_curve_.shape == (found.n_iter_[0] + 1,)
     assert found.n_passes_ >= found.n_iter_[0]
 
@@ -125,6 +126,30 @@ def test_coefficients_are_those_of_a_local_fit(client, rows, edges):
 def test_parameters_mean_the_same(client, rows, parameters):
     expected = TorchSoftmaxClassifier(**TIGHT, **parameters).fit(*rows)
     assert_same(DaskTorchSoftmaxClassifier(**TIGHT, **parameters).fit(*chunked((60, 61), *rows)), expected)
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+def test_workers_with_a_device_each(rows, solver):
+    expected = TorchSoftmaxClassifier(**TIGHT).fit(*rows)
+    devices = []
+
+    def find_device():  # in each thread: the modes of torch are those of a thread
+        device = pretended_device()
+        devices.append((device, device.__enter__()))
+
+    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with (
+        ThreadPoolExecutor(2, initializer=find_device) as executor,
+        LocalCluster(**settings, silence_logs=50, executor=executor) as cluster,
+        Client(cluster) as client,
+    ):
+        blocks = chunked((20, 60, 61), *rows)
+        found = DaskTorchSoftmaxClassifier(tol=1e-18, solver=solver, device=DEVICE).fit(*blocks)
+        proba = found.predict_proba(blocks[0]).compute()
+        assert_nothing_left(client)
+    assert_same(found, expected)
+    np.testing.assert_allclose(proba, expected.predict_proba(rows[0]), atol=1e-8)
+    assert any(mode.n_copied for _, mode in devices)  # sums came from there
 
 
 def test_two_classes_and_float32(client, rows):
@@ -393,9 +418,9 @@ def test_killed_workers_are_made_up_for(processes, rows, iterations):
     expected = TorchSoftmaxClassifier(**TIGHT).fit(*rows)
     killed = []
     actions = {n: lambda: killed.append(kill_one(processes)) for n in iterations}
-    found = DaskTorchSoftmaxClassifier(tol=1e-15).set_callbacks(At(actions)).fit(*chunked((20, 60, 61), *rows))
+    found = DaskTorchSoftmaxClassifier(tol=1e-18).set_callbacks(At(actions)).fit(*chunked((20, 60, 61), *rows))
     assert len(killed) == len(iterations)
-    assert_same(found, expected, tolerance=1e-6)
+    assert_same(found, expected)
     assert_nothing_left(processes)
 
 

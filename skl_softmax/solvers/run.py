@@ -16,7 +16,7 @@ WINDOW = 5
 STALL = 10
 # Iterations in which F or the gap should have become smaller.
 STANDSTILL = 30
-# Differences of F below this multiple of |F| are rounding.
+# Differences of F below this multiple of |F| are rounding. Gradients tell more: gaps may go on shrinking below it.
 ROUNDING = 4 * torch.finfo(torch.float64).eps
 # A gap below this multiple of |F| that no step makes smaller is rounding.
 STUCK_ROUNDING = torch.finfo(torch.float64).eps ** 0.5
@@ -152,7 +152,7 @@ class Run:
     def settle(self, gap: list[float]) -> Tensor | None:
         """Record the finished models and drop them from the stack; return which stay, None if all do."""
         values = self.point.value.tolist()
-        statuses = list(map(self._status_of, values, gap, self._below(values), self.stuck))
+        statuses = list(map(self._status_of, self.models, values, gap, self._below(values), self.stuck))
         seen = Iterate(self.iteration, self.point.value, gap, self.theta, None not in statuses)
         if self.options.observe is not None and self.options.observe(seen):
             statuses = [Status.STOPPED if status is None else status for status in statuses]
@@ -202,12 +202,13 @@ class Run:
             n_passes=self.n_passes,
         )
 
-    def _status_of(self, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:
+    def _status_of(self, model: int, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:
         if self.is_near(value, gap):
             return Status.CONVERGED
         if value < separable_below:
             return Status.SEPARABLE
-        if gap <= (STUCK_ROUNDING if stuck else ROUNDING) * abs(value):
+        stands = gap >= self._gaps[model][-1] if self._gaps[model] else False
+        if (stands and gap <= ROUNDING * abs(value)) or (stuck and gap <= STUCK_ROUNDING * abs(value)):
             return Status.PRECISION_FLOOR
         if stuck:
             return Status.LINE_SEARCH_FAILED
