@@ -22,9 +22,6 @@ SEEN = 0.1
 MIN_CURVATURE = 1e-8
 # Of the diagonal, added to it: penalised parameters of an even number of classes can have a flat direction.
 RIDGE = 1e-12
-# Of the diagonal, added to singular matrices in turn, until one is definite: the curvature of rows that are all but
-# certain of their class is a difference of numbers near 1.
-RIDGES = (0.0, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7)
 
 
 class DenseModel:
@@ -33,7 +30,7 @@ class DenseModel:
     def __init__(self, matrix: Tensor, index: Tensor):
         self.index = index
         self._matrix = matrix  # (q, q)
-        self._ridges = RIDGES  # those that may yet do
+        self._ridges = curvature.RIDGES  # those that may yet do
 
     def multiply(self, vector: Tensor) -> Tensor:
         """Its product with a vector (q,)."""
@@ -42,24 +39,10 @@ class DenseModel:
     def solve(self, free: Tensor, right: Tensor) -> Tensor:
         """The solution (q,) of the system of the parameters ``free`` (q,), bool, for the others being zero."""
         (index,) = free.nonzero(as_tuple=True)
+        factor, self._ridges = curvature.factorise_by(self._matrix[index[:, None], index], self._ridges)
         solution = torch.zeros_like(right)
-        solution[index] = torch.cholesky_solve(right[index, None], self._factor(index))[:, 0]
+        solution[index] = torch.cholesky_solve(right[index, None], factor)[:, 0]
         return solution
-
-    def _factor(self, index: Tensor) -> Tensor:
-        """A Cholesky factor of a part of the matrix, made definite by as little as is needed, here or until now.
-
-        Eigenvalues, which `curvature.factorise` asks for then, would take ten times as long for each of many faces.
-        """
-        part = self._matrix[index[:, None], index]
-        diagonal = part.diagonal()
-        sizes = torch.where(diagonal > 0, diagonal, 1.0)
-        for i, ridge in enumerate(self._ridges):
-            factor, failed = torch.linalg.cholesky_ex(part + torch.diag(ridge * sizes) if ridge else part)
-            if not failed:
-                self._ridges = self._ridges[i:]
-                return factor
-        return curvature.factorise(part)
 
     def scale(self, right: Tensor) -> Tensor:
         """The product (q,) with the inverse of the diagonal, where that is not zero."""

@@ -10,11 +10,12 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.linalg.blas import dgemm
 from scipy.linalg.lapack import dposv
 from scipy.special import expit
 from torch import Tensor
 
-from skl_softmax.curvature import factorise
+from skl_softmax.curvature import RIDGES
 from skl_softmax.data import Data, widened
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.quadratic import DenseModel, HessianModels
@@ -57,10 +58,7 @@ class SmallObjective(Objective):
             solutions = np.empty_like(vector.numpy())
             for matrix, right, solution in zip(matrices, vector.numpy(), solutions, strict=True):
                 _, x, failed = dposv(matrix.T, right.ravel())
-                if failed:
-                    factor = factorise(torch.from_numpy(matrix))
-                    x = torch.cholesky_solve(torch.from_numpy(right).reshape(-1, 1), factor).numpy()
-                solution.flat = x
+                solution.flat = _solve_singular(matrix, right.ravel()) if failed else x
             return torch.from_numpy(solutions)
 
         return product
@@ -85,7 +83,8 @@ class SmallObjective(Objective):
             curvature = shares[:, :, None] * -proba[:, None]  # (M, K, K, n)
             curvature.reshape(n_models, -1, n_rows)[:, :: n_outputs + 1] += shares
         weighted = curvature.reshape(n_models, -1, 1, n_rows) * self._columns  # (M, K², p, n)
-        products = weighted.reshape(-1, n_rows) @ self._rows  # (M K² p, p)
+        # By SciPy's BLAS, as `dposv` is: threads of NumPy's would stand in the way of its, for 4 ms at a time.
+        products = dgemm(1.0, self._rows.T, weighted.reshape(-1, n_rows).T).T  # (M K² p, p)
         by_class = products.reshape(n_models, n_outputs, n_outputs, n_columns, n_columns).swapaxes(2, 3)
         return by_class.reshape(n_models, self.n_parameters, self.n_parameters) + self._constant_curvature
 
@@ -131,6 +130,17 @@ class SmallObjective(Objective):
     def _by_class(self, diagonal: np.ndarray) -> np.ndarray:
         """Diagonal matrices (M, 1, p, 1, p) from their diagonals (M, 1, p)."""
         return (diagonal.swapaxes(1, 2) * np.eye(self.data.n_columns))[:, None, :, None]
+
+
+def _solve_singular(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """A solution (P,) of a system that is made definite as by `curvature.factorise`."""
+    diagonal = matrix.diagonal()  # (P,)
+    sizes = np.finfo(matrix.dtype).eps * np.where(diagonal > 0, diagonal, 1.0)  # (P,)
+    for ridge in RIDGES[1:]:
+        _, solution, failed = dposv((matrix + np.diag(ridge * sizes)).T, right)
+        if not failed:
+            break
+    return solution
 
 
 def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -177,7 +177,7 @@ def fit(case, X, targets, weights, repeats):
 def check(case):
     """What is wrong with the fit of a problem, or None; and its seconds.
 
-    In one thread: two wait for one another on matrices this small, up to thirty times as long as one takes.
+    In one thread, as the limit is one of time: two only get in each other's way on matrices this small.
     """
     drawn = problem(case)
     start = time.perf_counter()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fuzz import COLUMNS, STORAGES, TARGETS, WEIGHTS, Case, check, draw
+from fuzz import COLUMNS, STORAGES, TARGETS, WEIGHTS, Case, check, draw, fit, problem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +44,21 @@ def test_hostile_problems(first):
 )
 def test_problems_that_were_hard(seed):
     assert check(draw(seed))[0] is None
+
+
+@pytest.mark.parametrize(
+    ("seed", "lowest", "most"),
+    [
+        (51, 1.82154094e-5, 200),  # singular: where eigenvalues were clipped, 434 iterations
+        (932, 1.58933837e-4, 100),  # saturated: with a damping that ended at 1e-4 of the largest curvature, 112 passes
+        (2692, 1.46057510e-5, 200),  # as before; 181, or an end at 1e-3 that no step led from
+    ],
+)
+def test_hard_problems_take_few_passes(seed, lowest, most):
+    case = draw(seed)
+    model, _ = fit(case, *problem(case))
+    assert model.loss_curve_[-1] == pytest.approx(lowest, rel=1e-6)
+    assert model.n_passes_ <= most
 
 
 @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))

@@ -187,6 +187,10 @@ class Run:
         self.stuck = [a or b for a, b in zip(stuck, map(self._stands_still, self.models), strict=True)]
         self.iteration += 1
 
+    def try_again(self, is_worth_it: bool) -> None:
+        """Take back that no step was found, but of models that have long stood still; or end the run."""
+        self.stuck = [not is_worth_it or self._stands_still(m) for m in self.models]
+
     def _stands_still(self, model: int) -> bool:
         curve, gaps = (record[model][-STANDSTILL:] for record in (self._curve, self._gaps))
         return len(curve) == STANDSTILL and min(curve) == curve[0] and min(gaps) == gaps[0]
