@@ -56,23 +56,24 @@ class Metric:
     shared: bool = False  # whether it is one for all models
 
 
-def make_metric(objective, theta: Tensor) -> Metric:
-    """The metric at θ that suits the sizes; for a family of models that of all of them together, if rows abound."""
+def make_metric(objective, theta: Tensor, growth: int = 1) -> Metric:
+    """The metric at θ that suits the sizes; for a family of models that of all of them together, if rows abound.
+
+    A sample for a dense one has ``growth`` times as many rows as usual.
+    """
     if objective.is_family and objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters:
-        one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True))
+        one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), growth)
         return replace(one, price=one.price / objective.n_models, exact=False, shared=True)
     n_parameters, n_columns = objective.n_parameters, objective.data.n_columns
     dense_wins = dense_seconds(objective) <= 2 * kronecker_seconds(objective) or bool(theta.any())
     if n_parameters <= DENSE_LIMIT and dense_wins:
-        kind, make, seconds = "dense", dense_metric, dense_seconds(objective)
+        kind, solve, seconds = "dense", dense_metric(objective, theta, growth), dense_seconds(objective, growth)
     elif n_columns <= GRAM_LIMIT and objective.data.centres:
-        kind, make, seconds = "kronecker", kronecker_metric, kronecker_seconds(objective)
+        kind, solve, seconds = "kronecker", kronecker_metric(objective, theta), kronecker_seconds(objective)
     else:
-        kind, make, seconds = "diagonal", diagonal_metric, pass_seconds(objective)
-    exact = kind == "dense" and dense_rows(objective) == objective.data.n_rows
-    return Metric(
-        make(objective, theta), objective.n_models * seconds / pass_seconds(objective), kind, exact, kind == "dense"
-    )
+        kind, solve, seconds = "diagonal", diagonal_metric(objective, theta), pass_seconds(objective)
+    exact = kind == "dense" and dense_rows(objective, growth) == objective.data.n_rows
+    return Metric(solve, objective.n_models * seconds / pass_seconds(objective), kind, exact, kind == "dense")
 
 
 def pass_seconds(objective) -> float:
@@ -82,19 +83,22 @@ def pass_seconds(objective) -> float:
     return CALL_SECONDS + objective.n_models * objective.n_rows * work
 
 
-def dense_seconds(objective) -> float:
+def dense_seconds(objective, growth: int = 1) -> float:
     """Estimated time of a dense metric of one model."""
     n_parameters = objective.n_parameters
-    products = 2 * dense_rows(objective) * n_parameters**2 / PRODUCT_RATE
+    products = 2 * dense_rows(objective, growth) * n_parameters**2 / PRODUCT_RATE
     return CALL_SECONDS + products + n_parameters**3 / (3 * FACTOR_RATE)
 
 
-def dense_rows(objective) -> int:
-    """Rows that a dense metric is taken from: some for each parameter, or more if they cost less than half a pass."""
+def dense_rows(objective, growth: int = 1) -> int:
+    """Rows that a dense metric is taken from: some for each parameter, or more if they cost less than half a pass.
+
+    Times ``growth``.
+    """
     n_parameters = objective.n_parameters
     row_seconds = 2 * n_parameters**2 / PRODUCT_RATE + objective.data.n_columns * GATHER_SECONDS
     cheap = 0.5 * pass_seconds(objective) / row_seconds
-    return min(objective.data.n_rows, max(ROWS_PER_PARAMETER * n_parameters, int(cheap)))
+    return min(objective.data.n_rows, growth * max(ROWS_PER_PARAMETER * n_parameters, int(cheap)))
 
 
 def kronecker_seconds(objective) -> float:
@@ -104,9 +108,9 @@ def kronecker_seconds(objective) -> float:
     return CALL_SECONDS + 2 * n_rows * n_columns**2 / PRODUCT_RATE + 10 * n_columns**3 / FACTOR_RATE
 
 
-def dense_metric(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
+def dense_metric(objective, theta: Tensor, growth: int = 1) -> Callable[[Tensor], Tensor]:
     """The inverse of the Hessian of a sample of rows, through its Cholesky factor."""
-    factor = factorise(hessian(objective.sample(dense_rows(objective)), theta))
+    factor = factorise(hessian(objective.sample(dense_rows(objective, growth)), theta))
     return lambda vector: _solve(factor, vector.double().flatten(1)).view_as(vector).to(vector)
 
 

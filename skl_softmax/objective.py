@@ -313,9 +313,9 @@ class Objective:
         """A bound of F - F* by duality."""
         return duality.certificate(self, theta)
 
-    def metric(self, theta: Tensor) -> curvature.Metric:
-        """An approximate inverse of the Hessian, as good as it is worth."""
-        return curvature.make_metric(self, theta)
+    def metric(self, theta: Tensor, growth: int = 1) -> curvature.Metric:
+        """An approximate inverse of the Hessian, as good as it is worth, from ``growth`` times the usual rows."""
+        return curvature.make_metric(self, theta, growth)
 
     @cached_property
     def separable_below(self) -> Tensor:

@@ -348,9 +348,9 @@ class PartsObjective:
         (matrix,) = self.sum_of(hessian, theta)
         return curvature.inverse(curvature.definite(self.sample, matrix.clone()))
 
-    def metric(self, theta: Tensor) -> curvature.Metric:
+    def metric(self, theta: Tensor, growth: int = 1) -> curvature.Metric:
         """The sample's, but for the diagonal one: a column may be zero in all rows of a sample."""
-        metric = self.sample.metric(theta)
+        metric = self.sample.metric(theta, growth)
         if metric.kind != "diagonal":
             is_all = self.sample.n_rows == self.n_rows
             return replace(metric, price=metric.price * self.sample.n_rows / self.n_rows, exact=metric.exact and is_all)

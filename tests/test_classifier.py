@@ -308,6 +308,13 @@ class TestConvergence:
         assert clf.score(X, y) == 1
         assert clf.n_iter_ < 100
 
+    @pytest.mark.parametrize("solver", ["auto", *DETERMINISTIC])
+    def test_columns_that_a_sample_does_not_show_make_no_fit_look_finished(self, solver):
+        X, y = load_digits(return_X_y=True)
+        with pytest.warns(ConvergenceWarning, match="separable.*finite C"):
+            clf = TorchSoftmaxClassifier(C=np.inf, solver=solver).fit(X, y)
+        assert clf.score(X, y) == 1
+
     @pytest.mark.parametrize("solver", DETERMINISTIC)
     def test_tolerance_beyond_rounding(self, raw_data, solver):
         clf = TorchSoftmaxClassifier(tol=0, solver=solver)
@@ -805,6 +812,20 @@ class TestPasses:
     def test_digits(self):
         clf = TorchSoftmaxClassifier().fit(*load_digits(return_X_y=True))
         assert clf.n_passes_ <= 75  # 55 when this was written
+
+    @pytest.mark.parametrize(("C", "passes"), [(1.0, 20), (1e4, 130), (np.inf, 450)])  # 12, 84, 332
+    def test_rare_columns(self, C, passes):
+        # Without much of a penalty, samples that miss them ask for endless steps: 5,800 passes with C=1e4, and no end.
+        rng = np.random.default_rng(0)
+        rare = np.zeros((20_000, 20))
+        for column in rare.T:
+            column[rng.choice(len(rare), 20, replace=False)] = 1
+        X = np.hstack([rng.normal(size=(len(rare), 10)), rare])
+        y = (X @ rng.normal(size=(30, 4)) * 3 + 6 * rng.gumbel(size=(len(rare), 4))).argmax(axis=1)
+        clf = TorchSoftmaxClassifier(C=C, solver="lbfgs").fit(X, y)
+        assert clf.n_passes_ <= passes
+        exact = TorchSoftmaxClassifier(C=C, solver="newton", tol=1e-10).fit(X, y)
+        assert clf.loss_curve_[-1] <= exact.loss_curve_[-1] * (1 + 1e-6)
 
 
 def test_extreme_logits_give_finite_probabilities():

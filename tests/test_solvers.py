@@ -8,7 +8,7 @@ import torch
 
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
-from skl_softmax.solvers.lbfgs import Memory
+from skl_softmax.solvers.lbfgs import MIN_SCALE, Memory
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, backtrack, lengthen
 
 OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
@@ -64,7 +64,7 @@ class Quadratic:
     def inverse_hessian(self, theta):
         return lambda vector: torch.linalg.solve(self.A, vector.mT).mT
 
-    def metric(self, theta):
+    def metric(self, theta, growth=1):
         return Metric(lambda vector: vector / self.A.diagonal(dim1=1, dim2=2)[:, None])
 
     def narrow(self):
@@ -102,7 +102,7 @@ class LogCosh(Quadratic):
     def inverse_hessian(self, theta):
         return lambda vector: vector * torch.cosh(theta - self.minimum).square()
 
-    def metric(self, theta):
+    def metric(self, theta, growth=1):
         return Metric(lambda vector: vector)
 
     def smoothness(self, batch_size):
@@ -172,7 +172,7 @@ def test_newton_without_a_matrix_takes_conjugate_gradients():
 
 def test_lbfgs_in_the_exact_metric_takes_one_step():
     objective = make()
-    objective.metric = lambda theta: Metric(objective.inverse_hessian(theta))
+    objective.metric = lambda theta, growth: Metric(objective.inverse_hessian(theta))
     result = lbfgs(objective, start(objective), OPTIONS)
     assert (result.n_iter[0], result.n_passes) == (1, 2)
 
@@ -322,10 +322,14 @@ def test_lbfgs_scales_a_rough_metric_to_the_last_pair():
     objective = make(size=5)
     memory, step = Memory(), torch.arange(1.0, 6.0, dtype=torch.float64).view(1, 1, 5)
     memory.add(step, step @ objective.A)
-    for factor in (1e-3, 1.0, 1e3):  # so its size is of no account
-        rough = Metric(lambda vector, factor=factor: factor * vector, follows=False)
-        expected = memory.product(step, Metric(lambda vector: vector, follows=False))
-        torch.testing.assert_close(memory.product(step, rough), expected)
+    rough = {f: Metric(lambda vector, f=f: f * vector, follows=False) for f in (1e-9, 1e-6, 1e-3, 1e6, 1e9)}
+    products = {factor: memory.product(step, metric) for factor, metric in rough.items()}
+    for factor in (1e-6, 1e-3):  # so its size is of no account
+        torch.testing.assert_close(products[factor], products[1e-9])
+    # But a step along what it hardly sees does not make all others as small.
+    across = torch.linalg.qr(torch.cat([step, step @ objective.A], dim=1)[0].T, mode="complete").Q[:, 2].view(1, 1, 5)
+    for factor in (1e6, 1e9):
+        torch.testing.assert_close(memory.product(across, rough[factor]), MIN_SCALE * factor * across)
 
 
 def test_lbfgs_memory_ignores_pairs_without_curvature():

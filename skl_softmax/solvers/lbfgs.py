@@ -12,6 +12,9 @@ from skl_softmax.solvers.samples import through_samples
 MEMORY = 12
 # A pair with less curvature than this part of ‖s‖‖y‖ is rounding and is left out.
 MIN_CURVATURE = 1e-14
+# The least multiple of a rough metric. Without it a column that is constant in a sample, which asked for a step of
+# 1e12, made all later ones, and the gap told, as much too small: digits with C=inf "converged" where it began.
+MIN_SCALE = 0.1
 # After this many iterations the models of a family have shown that one curvature will not do for all.
 SHARED_ITERATIONS = 8
 # Relative gap at which a fit leaves float32 for float64. Its rounding moves F by some 1e-8 of itself; of 1e-4, 1e-5 and
@@ -109,9 +112,12 @@ class Memory:
         return r.view_as(gradient)
 
     def _scale(self, gradient: Tensor, metric: Metric) -> Tensor | float:
-        """Of a rough metric, the multiple (M, 1) that fits the last pair, Nocedal & Wright (2006), eq. 7.20."""
+        """Of a rough metric, the multiple (M, 1) that fits the last pair, Nocedal & Wright (2006), eq. 7.20.
+
+        Not one below `MIN_SCALE`: the pair is then along what the metric knows nothing of, and tells nothing else.
+        """
         if metric.follows or not self._pairs:
             return 1.0
         _, y, rho = self._pairs[-1]
         product = inner(y, metric.solve(y.view_as(gradient)))[:, None]  # (M, 1), yᵀ H₀ y
-        return torch.where(rho > 0, 1 / (rho * product), 1.0)
+        return torch.where(rho > 0, 1 / (rho * product), 1.0).clamp_min(MIN_SCALE)
