@@ -1,8 +1,10 @@
 """A part of what `benchmarks.reliability` measures, at every run of the tests."""
 
 import gc
+from itertools import islice
 
 import numpy as np
+import pytest
 from sklearn.datasets import load_iris
 
 from benchmarks import reliability
@@ -15,6 +17,18 @@ def test_gaps_and_claims_are_honest():
     assert sum(fit["converged"] for fit in fits) > 150
     assert not [fit for fit in fits if reliability.too_small(fit)]
     assert not [fit for fit in fits if reliability.claims_too_much(fit)]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", [101, 145])
+def test_what_a_model_promises_is_no_claim(number):
+    # A damped step that gained more than it promised, which was below tol, ended fits without a duality gap.
+    X, proba, weights, parameters = next(islice(reliability.problems(number + 1), number, None))
+    fits = [
+        TorchSoftmaxClassifier(solver=solver, tol=1e-9, max_iter=100, **parameters).fit(X, proba, weights)
+        for solver in ("proximal", "lbfgs")
+    ]
+    assert not fits[0].converged_ or fits[0].loss_curve_[-1] <= (1 + 1e-8) * fits[1].loss_curve_[-1]
 
 
 def test_a_dishonest_fit_is_seen():

@@ -87,7 +87,8 @@ def _gap(run: Run, promised: Tensor, left: Tensor) -> list[float]:
     options = run.options
     if options.tol == 0 and options.accuracy > 0:
         return left.tolist()  # on a sample of rows, for which nothing need be proved
-    near = left <= torch.maximum(options.tol * run.point.value.abs(), torch.tensor(options.accuracy))
+    told = torch.minimum(left, promised)  # (M,)
+    near = told <= torch.maximum(options.tol * run.point.value.abs(), torch.tensor(options.accuracy))
     is_last = run.iteration >= options.max_iter or any(run.stuck) or near.any()
     return run.certify() if is_last else promised.tolist()
 
