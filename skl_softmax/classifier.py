@@ -90,7 +90,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         units of X.
     tol : float, default=1e-7
         The fit ends when the estimate of :math:`F - F^*`, F* the minimum, is at most ``tol`` times F; coefficients
-        are then right to about the root of ``tol``, to nine digits with 1e-18. For optimisers:
+        are then right to about the root of ``tol``, some nine digits with 1e-18. For optimisers:
         when the mean of F over ``n_iter_no_change`` epochs is not below that of as many before by more than ``tol``
         times itself. With ``early_stopping`` also when the validation score has not risen by that in as many.
     max_iter : int, default=1000

@@ -264,13 +264,14 @@ def factorise(matrices: Tensor) -> Tensor:
 
 def factorise_by(matrices: Tensor, ridges: tuple[float, ...]) -> tuple[Tensor, tuple[float, ...]]:
     """Cholesky factors as of `factorise` by one of these ridges, and those that may yet do for others of the kind."""
-    factor, failed = torch.linalg.cholesky_ex(_with_ridge(matrices, ridges[0]) if ridges[0] else matrices)
+    factor, failed = torch.linalg.cholesky_ex(with_ridge(matrices, ridges[0]) if ridges[0] else matrices)
     if failed.any() and len(ridges) > 1:
         return factorise_by(matrices, ridges[1:])
     return factor, ridges
 
 
-def _with_ridge(matrices: Tensor, ridge: float) -> Tensor:
+def with_ridge(matrices: Tensor, ridge: float) -> Tensor:
+    """Matrices (..., p, p) with this multiple of eps, and of their diagonals, added to these."""
     diagonal = matrices.diagonal(dim1=-2, dim2=-1)  # (..., p)
     sizes = torch.where(diagonal > 0, diagonal, 1.0)  # (..., p)
     return matrices + torch.diag_embed(ridge * torch.finfo(matrices.dtype).eps * sizes)

@@ -15,7 +15,7 @@ from scipy.linalg.lapack import dposv
 from scipy.special import expit
 from torch import Tensor
 
-from skl_softmax.curvature import RIDGES
+from skl_softmax.curvature import RIDGES, with_ridge
 from skl_softmax.data import Data, widened
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.quadratic import DenseModel, HessianModels
@@ -134,10 +134,8 @@ class SmallObjective(Objective):
 
 def _solve_singular(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """A solution (P,) of a system that is made definite as by `curvature.factorise`."""
-    diagonal = matrix.diagonal()  # (P,)
-    sizes = np.finfo(matrix.dtype).eps * np.where(diagonal > 0, diagonal, 1.0)  # (P,)
     for ridge in RIDGES[1:]:
-        _, solution, failed = dposv((matrix + np.diag(ridge * sizes)).T, right)
+        _, solution, failed = dposv(with_ridge(torch.from_numpy(matrix), ridge).numpy().T, right)
         if not failed:
             break
     return solution

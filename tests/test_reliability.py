@@ -19,7 +19,7 @@ def test_gaps_and_claims_are_honest():
     assert not [fit for fit in fits if reliability.claims_too_much(fit)]
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("number", [101, 145])
 def test_what_a_model_promises_is_no_claim(number):
     # A damped step that gained more than it promised, which was below tol, ended fits without a duality gap.

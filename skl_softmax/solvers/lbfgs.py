@@ -28,7 +28,7 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     - H₀ is an approximate inverse Hessian at a recent iterate (`skl_softmax.curvature`), so that the iterates
       do not depend on the units of the parameters and few pairs do what is left. It is made anew as soon as the passes
       since it was made have cost as much as a new one will (which is at most twice the cost of knowing the
-      best moment beforehand), if the fit is not expected to end sooner.
+      best moment beforehand), if the fit is not expected to end sooner; from twice as many rows if steps were too long.
     - From zero, the way goes over samples of rows (`samples`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts.
