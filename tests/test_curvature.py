@@ -1,5 +1,7 @@
 """The metrics against the Hessian that they stand for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_objective import draw, make_objective
@@ -65,6 +67,26 @@ def test_every_metric_is_positive_definite(n_outputs, make, C):
     for seed in range(3):
         theta, vector = draw(objective, seed), draw(objective, seed + 10)
         assert (vector * make(objective, 5 * theta)(vector)).sum() > 0
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("make", [dense_metric, kronecker_metric, diagonal_metric])
+def test_metrics_of_a_stack_are_those_of_its_models(n_outputs, make):
+    objective, some = make_objective(n_outputs, C=(0.1, 1.0, 10.0)), torch.tensor([2, 0])
+    theta, vector = draw(objective), draw(objective, seed=1)
+    selected = make(objective, theta).select(some)(vector[some])
+    torch.testing.assert_close(selected, make(objective.select(some), theta[some])(vector[some]))
+
+
+@pytest.mark.parametrize("growth", [1, 2])
+def test_a_metric_for_all_models_tells_the_price_of_one_for_each(growth):
+    family = replace(make_objective(1, C=(0.1, 1.0, 10.0)), is_family=True)
+    theta = draw(family)
+    shared, apart = make_metric(family, theta, growth), make_metric(family.apart(), theta)
+    assert apart.apart_price is None
+    assert shared.apart_price == apart.price
+    assert shared.price < apart.price
+    assert shared.select(torch.tensor([1])) is shared
 
 
 def test_the_choice_of_metric(monkeypatch):

@@ -10,6 +10,7 @@ from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, 
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.lbfgs import MIN_SCALE, Memory
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, backtrack, lengthen
+from skl_softmax.solvers.run import Run
 
 OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
 DESCENT_OPTIONS = DescentOptions(tol=0.0, max_iter=5000)
@@ -29,7 +30,8 @@ class Metric:
     kind: str = "diagonal"
     exact: bool = False
     follows: bool = True
-    shared: bool = False
+    apart_price: float | None = None
+    select: object = None
 
 
 @dataclass
@@ -65,7 +67,8 @@ class Quadratic:
         return lambda vector: torch.linalg.solve(self.A, vector.mT).mT
 
     def metric(self, theta, growth=1):
-        return Metric(lambda vector: vector / self.A.diagonal(dim1=1, dim2=2)[:, None])
+        diagonal = self.A.diagonal(dim1=1, dim2=2)[:, None]
+        return Metric(lambda vector: vector / diagonal, select=lambda models: self.select(models).metric(theta[models]))
 
     def narrow(self):
         return self
@@ -103,7 +106,7 @@ class LogCosh(Quadratic):
         return lambda vector: vector * torch.cosh(theta - self.minimum).square()
 
     def metric(self, theta, growth=1):
-        return Metric(lambda vector: vector)
+        return Metric(lambda vector: vector, select=lambda models: self.select(models).metric(theta[models]))
 
     def smoothness(self, batch_size):
         return torch.ones(self.n_models)
@@ -154,6 +157,33 @@ def test_a_stack_takes_each_model_where_it_goes_alone(name, kind):
         torch.testing.assert_close(alone.theta[0], together.theta[i])
         torch.testing.assert_close(alone.gap[0], together.gap[i], rtol=1e-6, atol=1e-15)
         assert alone.loss_curve[0] == pytest.approx(together.loss_curve[i])
+
+
+def test_a_finished_model_leaves_the_metric_of_the_others_as_it_is(monkeypatch):
+    made, make_metric = [], Run.make_metric
+    monkeypatch.setattr(Run, "make_metric", lambda run: made.append(run.iteration) or make_metric(run))
+    stack = make(LogCosh, n_models=3)
+    stack.minimum = stack.minimum * torch.tensor([0.01, 1.0, 30.0])[:, None, None]
+    result = lbfgs(stack, start(stack), OPTIONS)
+    assert result.status == [Status.CONVERGED] * 3
+    assert len(set(result.n_iter)) == 3
+    assert made == [0]
+
+
+@pytest.mark.parametrize(("price", "n_calls"), [(3.0, 1), (inf, 0)])
+def test_models_go_apart_when_that_pays(price, n_calls):
+    family, calls = make(n_models=3), []
+    shared = Metric(lambda vector: vector, price=inf, apart_price=price)
+    shared.select = lambda models: shared
+    family.metric = lambda theta, growth: shared
+
+    def apart():
+        calls.append(0)
+        return replace(family)  # with metrics of its own
+
+    family.apart = apart
+    assert lbfgs(family, start(family), OPTIONS).status == [Status.CONVERGED] * 3
+    assert len(calls) == n_calls
 
 
 def test_newton_on_a_quadratic_takes_one_step_and_two_evaluations():

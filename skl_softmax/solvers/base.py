@@ -29,7 +29,9 @@ class Metric(Protocol):
     kind: str  # what it is, in a word
     exact: bool  # whether it is the inverse Hessian
     follows: bool  # whether another one at a new θ is sure to be better there
-    shared: bool  # whether it is one for all models
+    apart_price: float | None  # if it is one for all models: what one for each would cost
+
+    def select(self, models: Tensor) -> "Metric": ...
 
 
 class Objective(Protocol):

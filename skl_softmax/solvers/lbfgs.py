@@ -15,8 +15,6 @@ MIN_CURVATURE = 1e-14
 # The least multiple of a rough metric. Without it a column that is constant in a sample, which asked for a step of
 # 1e12, made all later ones, and the gap told, as much too small: digits with C=inf "converged" where it began.
 MIN_SCALE = 0.1
-# After this many iterations the models of a family have shown that one curvature will not do for all.
-SHARED_ITERATIONS = 8
 # Relative gap at which a fit leaves float32 for float64. Its rounding moves F by some 1e-8 of itself; of 1e-4, 1e-5 and
 # 1e-6 the last was as fast as any on four large tables.
 NARROW_ACCURACY = 1e-6
@@ -59,11 +57,9 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         if stay is not None:
             memory.keep(stay)
             direction, slope = direction[stay], [slope[i] for i in stay.tolist()]
-            metric = metric if metric.shared else run.make_metric()
-        elif run.metric_is_due(metric) or (metric.shared and run.iteration == SHARED_ITERATIONS):
-            if run.iteration >= SHARED_ITERATIONS:
-                run.objective = run.objective.apart()
-            metric = run.make_metric()
+            metric = metric.select(stay)
+        elif (goes_apart := run.pays_apart(metric)) or run.metric_is_due(metric):
+            metric = run.make_metric_apart() if goes_apart else run.make_metric()
             if metric.exact:
                 memory = Memory()
             direction, slope = memory.direction(run.point.gradient, metric)
