@@ -1,6 +1,6 @@
 """Every solver on functions whose minimum is known; their parts against slow, obvious versions."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import pytest
@@ -112,6 +112,28 @@ class LogCosh(Quadratic):
         return torch.ones(self.n_models)
 
 
+@dataclass
+class Rough(Quadratic):
+    """A quadratic in a rough metric, whose narrow version has values as of float32 and noise in its gradients."""
+
+    noise: float = 0.0
+    is_narrow: bool = False
+    wide_values: list = field(default_factory=list)
+
+    def at(self, theta):
+        point = super().at(theta)
+        if self.is_narrow:
+            return Point(point.value.float().double(), point.gradient + self.noise * torch.cos(1e9 * theta))
+        self.wide_values.append(point.value.item())
+        return point
+
+    def metric(self, theta, growth=1):
+        return replace(super().metric(theta), follows=False)
+
+    def narrow(self):
+        return replace(self, is_narrow=True)
+
+
 def make(kind=Quadratic, n_models=1, size=6, condition=1e4, direct=True):
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(n_models, size, size, dtype=torch.float64, generator=generator))[0]
@@ -168,6 +190,24 @@ def test_a_finished_model_leaves_the_metric_of_the_others_as_it_is(monkeypatch):
     assert result.status == [Status.CONVERGED] * 3
     assert len(set(result.n_iter)) == 3
     assert made == [0]
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e-3])
+@pytest.mark.parametrize("condition", [1e2, 1e4])
+def test_gradients_that_are_noise_are_left_for_better_ones(condition, noise):
+    rough, plain = make(Rough, size=40, condition=condition), make(size=40, condition=condition)
+    rough.noise = noise
+    result, alone = (lbfgs(objective, start(objective), OPTIONS) for objective in (rough, plain))
+    assert result.status == [Status.CONVERGED]
+    assert plain.at(result.theta).value.item() - 1 <= 10 * OPTIONS.tol
+    assert result.n_passes <= 2 * alone.n_passes
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4])
+def test_gradients_in_float32_are_followed_as_long_as_they_lead_on(condition):
+    objective = make(Rough, size=40, condition=condition)
+    lbfgs(objective, start(objective), OPTIONS)
+    assert objective.wide_values[0] - 1 <= 1e-5
 
 
 @pytest.mark.parametrize(("price", "n_calls"), [(3.0, 1), (inf, 0)])

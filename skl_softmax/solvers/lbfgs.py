@@ -14,7 +14,7 @@ MEMORY = 12
 MIN_CURVATURE = 1e-14
 # The least multiple of a rough metric. Without it a column that is constant in a sample, which asked for a step of
 # 1e12, made all later ones, and the gap told, as much too small: digits with C=inf "converged" where it began.
-MIN_SCALE = 0.1
+MIN_SCALE = 0.01
 # Relative gap at which a fit leaves float32 for float64. Its rounding moves F by some 1e-8 of itself; of 1e-4, 1e-5 and
 # 1e-6 the last was as fast as any on four large tables.
 NARROW_ACCURACY = 1e-6
@@ -46,7 +46,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         gap = [max(-0.5 * s, left) for s, left in zip(slope, run.extrapolated_gap(), strict=True)]
         lost = is_narrow and run.is_lost_in_rounding()
         if lost or (is_narrow and _is_any_near(gap, run.point.value.tolist())):
-            run.widen(objective)
+            run.widen(objective, knows_gap=metric.follows or not lost)
             is_narrow = False
             if lost:
                 memory, metric = Memory(), run.make_metric()

@@ -12,8 +12,8 @@ from skl_softmax.solvers.line_search import backtrack, halve, lengthen
 
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
-# Iterations after which a gap should have become smaller.
-STALL = 10
+# Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
+NOISE, LOST = 1e-6, 0.1
 # Iterations in which F or the gap should have become smaller.
 STANDSTILL = 30
 # Differences of F below this multiple of |F| are rounding. Gradients tell more: gaps may go on shrinking below it.
@@ -45,6 +45,8 @@ class Run:
         self._growth = 1  # of the samples that metrics are taken from
         self.models = list(range(objective.n_models))
         self.stuck = [False] * objective.n_models
+        self._trusted_from = 0  # the iteration from which on gains tell gaps
+        self._slope = [0.0] * objective.n_models  # along the last direction
         self.point = self.evaluate(start)
         if any(map(isnan, self.point.value.tolist())):
             raise FloatingPointError("F is not a number where the solver begins.")
@@ -84,12 +86,18 @@ class Run:
         """Whether the objective is too rough to lead any model further."""
         if any(self.stuck) or not self.objective.resolves(self.theta):
             return True
-        late = [gaps[-1] >= gaps[-1 - STALL] for gaps in (self._gaps[m] for m in self.models) if len(gaps) > STALL]
-        return any(late)
+        return self.iteration > 0 and any(map(self._is_noise, self.models, self.point.value.tolist(), self._slope))
 
-    def widen(self, objective: Objective) -> None:
-        """Go on with a more precise version of the objective, at the same point."""
+    def _is_noise(self, model: int, value: float, slope: float) -> bool:
+        """Whether the last step's gain is near what float32 resolves, and next to nothing of what was promised."""
+        gain = self._curve[model][-1] - value
+        return gain <= NOISE * abs(value) and gain <= LOST * abs(slope)
+
+    def widen(self, objective: Objective, knows_gap: bool) -> None:
+        """Go on with a more precise version of the objective, at the same point, whose gap may not be known."""
         self.options.say(f"products in {objective.dtype}")
+        if not knows_gap:
+            self._trusted_from = self.iteration + 2 * WINDOW
         is_part = len(self.models) < objective.n_models
         self.objective = objective.select(torch.tensor(self.models)) if is_part else objective
         self.point = self.evaluate(self.theta)
@@ -160,8 +168,11 @@ class Run:
     def extrapolated_gap(self) -> list[float]:
         """What each model would still gain if its gains went on as a geometric series; 0 for young runs.
 
-        Its terms are the gains of single iterations or of WINDOW each, whichever say more.
+        Its terms are the gains of single iterations or of WINDOW each, whichever say more. They say nothing, and the
+        gap may be any, where a run was lost in rounding until then.
         """
+        if self.iteration < self._trusted_from:
+            return [inf] * len(self.models)
         gaps = [0.0] * len(self.models)
         for i, model in enumerate(self.models):
             if len(self._curve[model]) >= 2 * WINDOW:
@@ -199,7 +210,7 @@ class Run:
 
         Not those of a stack: folds begin near their minima, and longer steps would cost them more than they save.
         """
-        before = self.n_passes
+        before, self._slope = self.n_passes, slope
         self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
         if lengthens and len(slope) == 1 and self.n_passes == before + 1:
             self.theta, self.point = lengthen(self.evaluate, self.theta, self.point, direction, *slope)
