@@ -14,7 +14,6 @@ A metric is an approximate inverse of the Hessian at some θ. What it costs and 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -173,8 +172,11 @@ def loss_hessian(objective, theta: Tensor) -> Tensor:
     if n_models > 1 and n_outputs > 1:
         each = range(n_models)
         return torch.cat([loss_hessian(objective.select(torch.tensor([m])), theta[m : m + 1]) for m in each])
-    sums = (_portion_of_hessian(*p) for p in _samples(objective, theta, theta.numel()))
-    matrix, block = reduce(add_pairs, sums)  # (M, P, P), (M, K, p, p)
+    matrix = theta.new_zeros(n_models, theta[0].numel(), theta[0].numel(), dtype=torch.float64)  # (M, P, P)
+    block = theta.new_zeros(n_models, n_outputs, n_columns, n_columns, dtype=torch.float64)
+    for portion in _samples(objective, theta, theta.numel()):
+        _add_portion(matrix, block, *portion)
+    matrix = mirrored(matrix)
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
     by_class.diagonal(dim1=1, dim2=3).add_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
     matrix /= objective.total[:, None, None]
@@ -199,16 +201,20 @@ def inverse(matrix: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
 
 
-def _portion_of_hessian(design: Tensor, proba: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """- Σ s p pᵀ ⊗ x̃ x̃ᵀ, (M, P, P), and Σ s p x̃ x̃ᵀ by class, (M, K, p, p); for one output their sum in the latter."""
+def _add_portion(matrix: Tensor, block: Tensor, design: Tensor, proba: Tensor, weights: Tensor) -> None:
+    """Add - Σ s p pᵀ ⊗ x̃ x̃ᵀ to the upper triangle of a matrix (M, P, P), and Σ s p x̃ x̃ᵀ by class to (M, K, p, p).
+
+    For one output their sum to the latter.
+    """
     columns = design.T.contiguous()  # (p, rows)
     weighted = (proba * weights)[:, :, None] * columns  # (M, K, p, rows)
-    n_models, n_outputs, n_columns, _ = weighted.shape
-    if n_outputs == 1:
-        return design.new_zeros(n_models, n_columns, n_columns), weighted * (1 - proba)[:, :, None] @ design
+    if proba.shape[1] == 1:
+        block += weighted * (1 - proba)[:, :, None] @ design
+        return
     products = proba[:, :, None] * columns  # (M, K, p, rows)
-    matrices = [-symmetric_product(a, b) for a, b in zip(weighted.flatten(1, 2), products.flatten(1, 2), strict=True)]
-    return torch.stack(matrices), weighted @ design
+    for one, left, right in zip(matrix, weighted.flatten(1, 2), products.flatten(1, 2), strict=True):
+        subtract_product(one, left, right)
+    block += weighted @ design
 
 
 def add_pairs(a: tuple, b: tuple) -> tuple:
@@ -216,17 +222,17 @@ def add_pairs(a: tuple, b: tuple) -> tuple:
     return a[0] + b[0], a[1] + b[1]
 
 
-def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
-    """The product left @ right.T, which is symmetric, from little more than its upper triangle."""
-    size = len(left)
-    if size <= SMALLEST_STRIP:
-        return left @ right.T
-    matrix = left.new_empty(size, size)
-    stride = max(SMALLEST_STRIP, -(-size // TRIANGLE_STRIPS))
-    for start in range(0, size, stride):
+def subtract_product(matrix: Tensor, left: Tensor, right: Tensor) -> None:
+    """Subtract left @ right.T, which is symmetric, from the upper triangle of a matrix and from little below it."""
+    stride = max(SMALLEST_STRIP, -(-len(left) // TRIANGLE_STRIPS))
+    for start in range(0, len(left), stride):
         rows = slice(start, start + stride)
-        matrix[rows, start:] = left[rows] @ right[start:].T
-    return matrix.triu() + matrix.triu(1).T
+        matrix[rows, start:].addmm_(left[rows], right[start:].T, alpha=-1)
+
+
+def mirrored(matrix: Tensor) -> Tensor:
+    """Symmetric matrices (..., p, p) that have these upper triangles."""
+    return matrix.triu() + matrix.triu(1).mT
 
 
 def gram(objective) -> Tensor:

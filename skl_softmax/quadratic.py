@@ -118,7 +118,7 @@ def _restricted(objective, proba: Tensor, model: int, working: Tensor) -> DenseM
     used, place = columns.unique(return_inverse=True)
     counts = working.sum(dim=1).tolist()
     shares = objective.weights[min(model, len(objective.weights) - 1)].to(proba) / objective.total[model]  # (n,)
-    matrix = proba.new_zeros(len(outputs), len(outputs))
+    matrix = proba.new_zeros(len(outputs), len(outputs))  # its upper triangle
     blocks = _diagonal_blocks(matrix, counts)
     for rows in curvature.portions(objective.n_rows, 3 * len(outputs)):
         p, share = proba[:, rows], shares[rows]  # (K, rows), (rows,)
@@ -128,7 +128,8 @@ def _restricted(objective, proba: Tensor, model: int, working: Tensor) -> DenseM
             blocks[k].addmm_(of_output * spread[k], of_output.T)
         if len(p) > 1:
             products = x.mul_(p[outputs])  # (q, rows)
-            matrix -= curvature.symmetric_product(products * share, products)
+            curvature.subtract_product(matrix, products * share, products)
+    matrix = curvature.mirrored(matrix)
     return DenseModel(_definite(objective, model, matrix, columns), outputs * working.shape[1] + columns)
 
 
