@@ -217,11 +217,6 @@ def _add_portion(matrix: Tensor, block: Tensor, design: Tensor, proba: Tensor, w
     block += weighted @ design
 
 
-def add_pairs(a: tuple, b: tuple) -> tuple:
-    """Their sums, to add up pairs one after the other without keeping them."""
-    return a[0] + b[0], a[1] + b[1]
-
-
 def subtract_product(matrix: Tensor, left: Tensor, right: Tensor) -> None:
     """Subtract left @ right.T, which is symmetric, from the upper triangle of a matrix and from little below it."""
     stride = max(SMALLEST_STRIP, -(-len(left) // TRIANGLE_STRIPS))

@@ -231,7 +231,7 @@ class Objective:
     def mean_over(self, portions: Iterable[Portion], total: Tensor, theta: Tensor) -> Evaluation:
         """The penalty and the sum over some of the rows, divided by ``total``, with their gradient."""
         affine = self.data.affine(theta.flatten(0, 1))
-        value, sums = reduce(curvature.add_pairs, (self._loss_and_sums(affine, theta.shape[:2], *p) for p in portions))
+        value, sums = reduce(_add_pairs, (self._loss_and_sums(affine, theta.shape[:2], *p) for p in portions))
         gradient = self.data.gradient(sums).view_as(theta) / total[:, None, None]  # (M, K, p)
         return self.penalised(self.gathered(value) / total, gradient, theta)
 
@@ -379,3 +379,8 @@ def _sum(terms: Iterable):
     Terms come one by one: those of all blocks in a list lie between the blocks' memory, which then is never used again.
     """
     return reduce(add, terms)
+
+
+def _add_pairs(a: tuple, b: tuple) -> tuple:
+    """Their sums, to add up pairs one after the other without keeping them."""
+    return a[0] + b[0], a[1] + b[1]
