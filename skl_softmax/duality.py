@@ -81,6 +81,21 @@ def certificate(objective, theta: Tensor) -> Certificate:
     return Certificate(theta, point, (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0))
 
 
+def first_order_gap(objective, theta: Tensor, point) -> Tensor:
+    """What the bound is without moving the intercepts, to first order in 1 - α, (M,), from the gradient alone.
+
+    By Fenchel's equality, the loss and the dual loss of its own residuals add up to θ·G.
+    """
+    gradient = point.gradient - objective.quadratic * theta  # (M, K, p), of the loss
+    known = objective.absolute * theta.abs() + 0.5 * objective.quadratic * theta.square()  # (M, K, p)
+    bounds = []
+    for scale in (torch.ones_like(point.value), _feasible_scale(objective, gradient)):  # (M,)
+        scaled = scale[:, None, None] * gradient
+        terms = known + theta * scaled + _conjugate(objective, scaled, theta)
+        bounds.append(torch.where(objective.unpenalised, 0.0, terms).sum(dim=(1, 2)))
+    return torch.minimum(*bounds).clamp_min(0.0)
+
+
 def _feasible_scale(objective, gradient: Tensor) -> Tensor:
     """The largest α (M,) with α|G| ≤ λ₁, to rounding, in all penalised columns."""
     allowed = objective.absolute + _rounding(objective)  # (M, 1, p)
@@ -102,12 +117,16 @@ def _dual_value(objective, rows: list[_Rows], gradient: Tensor, theta: Tensor, s
     for r in rows:
         shifted = scale[None, :, None, None].to(r.residual.dtype).to(r.residual.device) * r.residual
         entropies.append((objective.loss.negative_entropy(shifted, r.targets) * r.weights).sum(dim=(0, 2, 3)))
-    over = ((scale[:, None, None] * gradient).abs() - objective.absolute).clamp_min(0.0)  # (M, K, p)
+    conjugate = torch.where(objective.unpenalised, 0.0, _conjugate(objective, scale[:, None, None] * gradient, theta))
+    return -objective.gathered(reduce(add, entropies)) / objective.total - conjugate.sum(dim=(1, 2))  # (M,)
+
+
+def _conjugate(objective, gradient: Tensor, theta: Tensor) -> Tensor:
+    """The penalty's conjugate (M, K, p) at minus the gradient, a column with an excess of rounding being feasible."""
+    over = (gradient.abs() - objective.absolute).clamp_min(0.0)  # (M, K, p)
     rounding = 2 * torch.maximum(_rounding(objective), ROUNDING * objective.absolute)  # α has put one of them there
     squares = over.square() / (2 * objective.quadratic)
-    conjugate = torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
-    conjugate = torch.where(objective.unpenalised, 0.0, conjugate)
-    return -objective.gathered(reduce(add, entropies)) / objective.total - conjugate.sum(dim=(1, 2))  # (M,)
+    return torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
 
 
 def _balance(objective, rows: list[_Rows]) -> Tensor:

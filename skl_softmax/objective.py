@@ -313,6 +313,10 @@ class Objective:
         """A bound of F - F* by duality."""
         return duality.certificate(self, theta)
 
+    def first_order_gap(self, theta: Tensor, point: Evaluation) -> Tensor:
+        """What that bound is about to be, (M,), at no price."""
+        return duality.first_order_gap(self, theta, point)
+
     def metric(self, theta: Tensor, growth: int = 1) -> curvature.Metric:
         """An approximate inverse of the Hessian, as good as it is worth, from ``growth`` times the usual rows."""
         return curvature.make_metric(self, theta, growth)

@@ -75,3 +75,20 @@ def test_it_is_the_gap_by_its_definition():
     q = y + min(1, penalty / np.abs(gradient).max()) * (p - y)
     dual = -s @ (q * np.log(q)).sum(axis=1)
     assert problem.certificate(theta).gap.item() == pytest.approx(value - dual, rel=1e-10)
+
+
+@CASES
+def test_to_first_order_it_takes_no_pass(n_outputs, l1_ratio, fit_intercept):
+    """What the gradient alone tells of the bound is off by the square of the distance, with balanced intercepts."""
+    problem = objective(n_outputs, l1_ratio, fit_intercept)
+    best = minimum(problem)
+    direction = torch.randn(best.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    missed = []
+    for distance in (1e-3, 1e-4):
+        theta = best + distance * torch.where(best != 0, direction, 0.0)
+        found = problem.certificate(theta)
+        told = problem.first_order_gap(found.theta, found.point)
+        missed.append(abs(told.item() - found.gap.item()))
+        assert told.item() == pytest.approx(found.gap.item(), rel=0.05)
+    assert missed[1] <= 0.02 * missed[0] + 1e-14
+    assert problem.first_order_gap(best, problem.at(best)).item() <= 1e-10

@@ -16,6 +16,8 @@ MAX_RETURNS = 4
 class Model(Protocol):
     """A symmetric positive semi-definite matrix."""
 
+    solves_exactly: bool  # whether what is left of a solved system is rounding
+
     def multiply(self, vector: Tensor) -> Tensor:
         """Its product with a vector (P,)."""
 
@@ -49,16 +51,22 @@ def minimise_on_orthants(
         q(θ) - q(v).
     """
     v, u, decrease = theta, gradient, 0.0  # u is the gradient of the quadratic at v
+    is_least = False  # on the face, whether to rounding
     for _ in range(MAX_FACES):
-        orthant = torch.where(v == 0, -u.sign() * (u.abs() > l1), v.sign())  # (P,)
+        enters = (v == 0) & (u.abs() > l1)  # (P,)
+        if is_least and not enters.any():
+            break
+        orthant = torch.where(enters, -u.sign(), v.sign())  # (P,)
         direction, slopes = _newton_on_face(model, u, l1, v, orthant)
         promised = -(slopes @ direction).item()
-        if not promised > accuracy * decrease or promised <= 0:
+        if not promised > 0:
             break
-        step, curved, gain = _bent_step(model, u, l1, v, orthant, direction, slopes)
-        moved = _project(v + step, orthant, l1)
+        moved, curved, gain = _bent_step(model, u, l1, v, orthant, direction, slopes)
         if not gain > 0 and ((moved == 0) == (v == 0)).all():
             break
+        if promised <= accuracy * decrease:
+            return moved, decrease + max(gain, 0.0)
+        is_least = model.solves_exactly and torch.equal(moved, v + direction)
         v, u, decrease = moved, u + curved, decrease + max(gain, 0.0)
     return v, decrease
 
@@ -70,8 +78,8 @@ def _newton_on_face(model: Model, u: Tensor, l1: Tensor, v: Tensor, orthant: Ten
         slopes = torch.where(free, u + l1 * orthant, 0.0)  # (P,)
         direction = -model.solve(free, slopes)
         wrong = free & (v == 0) & (l1 > 0) & (direction * orthant < 0)
-        if not wrong.any():
-            return direction, slopes
+        if not wrong.any() or not model.solves_exactly:
+            return torch.where(wrong, 0.0, direction), torch.where(wrong, 0.0, slopes)
         free = free & ~wrong
     enters = free & (v == 0) & (l1 > 0)  # (P,)
     slopes = torch.where(free, u + l1 * orthant, 0.0)
@@ -80,27 +88,28 @@ def _newton_on_face(model: Model, u: Tensor, l1: Tensor, v: Tensor, orthant: Ten
 
 
 def _bent_step(model: Model, u, l1, v, orthant, direction, slopes) -> tuple[Tensor, Tensor, float]:
-    """A step along the direction, bent at the walls, its product with B, and the decrease of q."""
+    """Where a step along the direction, bent at the walls, leads, its product with B, and the decrease of q."""
     length = 1.0
     for _ in range(MAX_HALVINGS):
-        step = _project(v + length * direction, orthant, l1) - v
-        curved, gain = _gain(model, u, l1, v, step)
-        if gain >= -SUFFICIENT_DECREASE * (slopes @ step).item() > 0:
-            return step, curved, gain
+        moved = _project(v + length * direction, orthant, l1)
+        curved, gain = _gain(model, u, l1, v, moved)
+        if gain >= -SUFFICIENT_DECREASE * (slopes @ (moved - v)).item() > 0:
+            return moved, curved, gain
         length *= 0.5
     # Up to the first wall q is a quadratic that falls.
     leaves = (v * direction < 0) & (l1 > 0)
-    first = torch.where(leaves, -v / direction, torch.inf).amin().clamp_max(1.0)
-    step = first * direction
-    step = torch.where(leaves & (-v / direction <= first), -v, step)
-    return step, *_gain(model, u, l1, v, step)
+    walls = torch.where(leaves, -v / direction, torch.inf)  # (P,)
+    first = walls.amin().clamp_max(1.0)
+    moved = torch.where(walls <= first, 0.0, v + first * direction)
+    return moved, *_gain(model, u, l1, v, moved)
 
 
 def _project(v: Tensor, orthant: Tensor, l1: Tensor) -> Tensor:
     return torch.where((v * orthant < 0) & (l1 > 0), 0.0, v)
 
 
-def _gain(model: Model, u: Tensor, l1: Tensor, v: Tensor, step: Tensor) -> tuple[Tensor, float]:
+def _gain(model: Model, u: Tensor, l1: Tensor, v: Tensor, moved: Tensor) -> tuple[Tensor, float]:
+    step = moved - v
     curved = model.multiply(step)
-    change = u @ step + 0.5 * step @ curved + l1 @ ((v + step).abs() - v.abs())
+    change = u @ step + 0.5 * step @ curved + l1 @ (moved.abs() - v.abs())
     return curved, -change.item()

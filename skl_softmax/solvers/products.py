@@ -23,6 +23,8 @@ class ProductModels:
 class HessianProducts(Model):
     """The Hessian of one model by the parameters of a working set (K, p): systems by conjugate gradients."""
 
+    solves_exactly = False
+
     def __init__(self, run: Run, model: int, working: Tensor):
         columns = working.any(dim=0).nonzero().flatten()
         objective = run.objective.select(torch.tensor([model])).narrow().restrict(columns)

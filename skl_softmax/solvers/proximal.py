@@ -40,7 +40,7 @@ def proximal(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
 
 def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
     run = Run(objective, start, options)
-    gap, hessians, accuracy, damping = run.certify(), None, ROUGH, 0.0
+    gap, hessians, accuracy, damping = _certified(run, not start.any()), None, ROUGH, 0.0
     while run.active:
         stay = run.settle(gap)
         if not run.active:
@@ -56,7 +56,8 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         gap = _gap(run, promised, left)
         tells = promised > ROUNDING * run.point.value.abs()  # (M,), what is promised beyond what F resolves
         ratio = torch.where(tells, gained / promised, 1.0).tolist()  # of each model
-        accuracy = min(ROUGH, max(EXACT, ROUGH * max(abs(1 - r) for r in ratio)))
+        if tells.any():
+            accuracy = min(ROUGH, max(EXACT, ROUGH * max(abs(1 - r) for r in ratio)))
         fails = _fails(run, promised, gap)
         if fails and hessians.exact:
             run.try_again(damping < MOST_DAMPING)
@@ -84,13 +85,21 @@ def _damping(damping: float, ratio: float) -> float:
 
 def _gap(run: Run, promised: Tensor, left: Tensor) -> list[float]:
     """Bounds of F - F* by duality where they may end the run, else what the last step promised."""
-    options = run.options
-    if options.tol == 0 and options.accuracy > 0:
+    if run.options.tol == 0 and run.options.accuracy > 0:
         return left.tolist()  # on a sample of rows, for which nothing need be proved
-    told = torch.minimum(left, promised)  # (M,)
-    near = told <= torch.maximum(options.tol * run.point.value.abs(), torch.tensor(options.accuracy))
-    is_last = run.iteration >= options.max_iter or any(run.stuck) or near.any()
-    return run.certify() if is_last else promised.tolist()
+    told = torch.minimum(left, promised).tolist()  # of each model
+    is_last = run.iteration >= run.options.max_iter or any(run.stuck)
+    return _certified(run, is_last) if is_last or _any_near(run, told) else promised.tolist()
+
+
+def _certified(run: Run, is_last: bool) -> list[float]:
+    """Bounds of F - F* by duality: proved if they may end the run, else to first order, which takes no pass."""
+    gap = run.objective.first_order_gap(run.theta, run.point).tolist()
+    return run.certify() if is_last or _any_near(run, gap) else gap
+
+
+def _any_near(run: Run, gap: list[float]) -> bool:
+    return any(map(run.is_near, run.point.value.tolist(), gap))
 
 
 def _renewed(run: Run, hessians, stay: Tensor | None, damping: float):
