@@ -90,7 +90,7 @@ class SoftmaxLoss:
     def proba(logits: Tensor) -> Tensor:
         """Probabilities (n, K) from logits (n, K)."""
         if logits.shape[1] >= MANY_CLASSES:
-            return torch.softmax(logits.T, dim=0).T
+            return torch.softmax(logits, dim=1)
         powers = (logits - logits.amax(dim=1, keepdim=True)).exp_()
         return powers.div_(powers.sum(dim=1, keepdim=True))
 

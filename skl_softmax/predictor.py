@@ -1,5 +1,6 @@
 """What a fitted model does: logits, probabilities, labels."""
 
+from collections.abc import Callable
 from inspect import signature
 
 import numpy as np
@@ -37,8 +38,7 @@ class LinearPredictor(ClassifierMixin):
         logits : ndarray or tensor of shape (n_samples, n_classes), or (n_samples,) for two classes
             For two classes, that of ``classes_[1]``.
         """
-        logits = self._logits(X)  # (n, K)
-        return as_given(logits[:, 0] if logits.shape[1] == 1 else logits, X)
+        return as_given(self._of_logits(lambda logits: logits[:, 0] if logits.shape[1] == 1 else logits, X), X)
 
     def predict_proba(self, X):
         """Probabilities of the classes: softmax, or sigmoid for two classes, of the logits.
@@ -53,8 +53,7 @@ class LinearPredictor(ClassifierMixin):
         proba : ndarray or tensor of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        logits = self._logits(X)  # (n, K)
-        return as_given(loss_for(logits.shape[1]).proba(logits), X)
+        return as_given(self._of_logits(lambda logits: loss_for(logits.shape[1]).proba(logits), X), X)
 
     def predict_log_proba(self, X):
         """Logarithms of the probabilities of the classes, exact also where a probability underflows.
@@ -69,8 +68,7 @@ class LinearPredictor(ClassifierMixin):
         log_proba : ndarray or tensor of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        logits = self._logits(X)  # (n, K)
-        return as_given(loss_for(logits.shape[1]).log_proba(logits), X)
+        return as_given(self._of_logits(lambda logits: loss_for(logits.shape[1]).log_proba(logits), X), X)
 
     def predict(self, X):
         """The most probable class.
@@ -85,8 +83,7 @@ class LinearPredictor(ClassifierMixin):
         labels : ndarray or tensor of shape (n_samples,)
             Elements of ``classes_``; strings are an array also where X is a tensor.
         """
-        logits = self._logits(X)  # (n, K)
-        index = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (n,)
+        index = self._of_logits(_most_probable, X)  # (n,)
         labels = self.classes_[index.cpu().numpy()]
         return as_given(torch.from_numpy(labels), X) if labels.dtype.kind in "biuf" else labels
 
@@ -146,12 +143,19 @@ class LinearPredictor(ClassifierMixin):
         known = signature(type(self)).parameters
         super().__setstate__({name: parameter.default for name, parameter in known.items()} | state)
 
-    def _logits(self, X) -> Tensor:
+    def _of_logits(self, function: Callable[[Tensor], Tensor], X) -> Tensor:
         check_is_fitted(self)
         if isinstance(X, RowBlocks):
-            return torch.cat([self._logits(x) for x, *_ in X if np.shape(x)[0]])
+            return torch.cat([self._of_logits(function, x) for x, *_ in X if np.shape(x)[0]])
         rows = check_prediction_rows(self, X)
-        logits = linear(rows, as_matrix(self.coef_), as_matrix(self.intercept_))  # (n, K)
-        if is_large(rows) and not logits.isfinite().all():
-            check_finite(rows)
-        return logits
+
+        def checked(logits: Tensor) -> Tensor:
+            if is_large(rows) and not logits.isfinite().all():
+                check_finite(rows)
+            return function(logits)
+
+        return linear(rows, as_matrix(self.coef_), as_matrix(self.intercept_), checked)
+
+
+def _most_probable(logits: Tensor) -> Tensor:
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (n,)

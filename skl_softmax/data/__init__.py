@@ -18,7 +18,7 @@ products with few classes are twice as fast in batches of a thousand rows as in 
 dimension is seven times faster than over the last one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import add
 
@@ -59,9 +59,10 @@ __all__ = [
     "widened",
 ]
 
-# From here on products are quicker class by class: 1.5x for 20,000 x 512 x 100, as quick for 26 classes.
-MANY_OUTPUTS = 64
-# Rows that are widened at a time for predictions.
+# Outputs from which on logits, and what becomes of them, are made while they are in cache, and the bytes of them and of
+# their rows: probabilities of 20,000 x 512 x 100 then take 0.6 to 0.8 of the time in float32, 0.9 in float64.
+MANY_OUTPUTS, PREDICTED_BYTES = 64, 2**21
+# Rows that are widened at a time for predictions on an accelerator.
 WIDENED_ROWS = 2**14
 
 
@@ -133,20 +134,27 @@ def n_bytes(X: Tensor) -> int:
     return sum(part.nbytes for part in (X.values(), X.col_indices(), X.crow_indices()))
 
 
-def linear(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Logits (n, K) of rows of any storage, in the wider one of the dtypes."""
+def linear(X: Tensor, weight: Tensor, bias: Tensor, then: Callable[[Tensor], Tensor] = lambda logits: logits) -> Tensor:
+    """Logits (n, K) of rows of any storage, in the wider one of the dtypes, or what is made of them row by row.
+
+    Of dense X with many outputs, or that has to be widened, some rows at a time.
+    """
     dtype = torch.promote_types(widened(X.dtype), weight.dtype) if has_float64(X.device) else torch.float32
-    weight, bias = weight.to(dtype).to(X.device), bias.to(dtype).to(X.device)
-    if X.dtype != dtype and X.layout == torch.strided:  # some rows at a time, so that they are never widened as a whole
-        logits = torch.empty(len(X), len(weight), dtype=dtype, device=X.device)  # (n, K)
-        for x, part in zip(X.split(WIDENED_ROWS), logits.split(WIDENED_ROWS), strict=True):
-            part.copy_(linear(x.to(dtype), weight, bias))
-        return logits
-    X = X.to(dtype)
+    weight, bias, is_dense = weight.to(dtype).to(X.device), bias.to(dtype).to(X.device), X.layout == torch.strided
+    on_cpu = X.device.type == "cpu"
+    if not is_dense or (X.dtype == dtype and not (on_cpu and len(weight) >= MANY_OUTPUTS)):
+        return then(_logits(X.to(dtype), weight, bias))
+    stride = max(1, PREDICTED_BYTES // (dtype.itemsize * (X.shape[1] + len(weight)))) if on_cpu else WIDENED_ROWS
+    result = None
+    for start in range(0, len(X), stride):
+        rows = slice(start, start + stride)
+        part = then(_logits(X[rows].to(dtype), weight, bias))
+        result = part.new_empty(len(X), *part.shape[1:]) if result is None else result
+        result[rows] = part
+    return result
+
+
+def _logits(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if weight.layout != torch.strided:
         return product_with_sparse(X, weight) + bias
-    if X.layout != torch.strided:
-        return X @ weight.T + bias
-    if len(weight) < MANY_OUTPUTS:
-        return functional.linear(X, weight, bias)
-    return torch.addmm(bias[:, None], weight, X.T).T
+    return functional.linear(X, weight, bias) if X.layout == torch.strided else X @ weight.T + bias
