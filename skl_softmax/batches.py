@@ -1,6 +1,6 @@
 """F from some of its rows at a time, as optimisers go over them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -33,10 +33,9 @@ class BatchedObjective(Objective):
             return
         in_order = torch.arange(self.n_rows, device="cpu")
         order = torch.randperm(self.n_rows, generator=generator, device="cpu") if shuffle else in_order
-        chunk_rows, is_small = max(1, CHUNK_ROWS // size) * size, self._is_small(size)
-        buffer = torch.empty(chunk_rows, self.data.X.shape[1], dtype=self.dtype, device="cpu") if is_small else None
-        for index in order.split(chunk_rows):  # one copy for many batches
-            chunk = SmallChunk(self, index, buffer) if is_small else self.take(index)
+        indices, is_small = order.split(max(1, CHUNK_ROWS // size) * size), self._is_small(size)
+        chunks = self._small_chunks(indices) if is_small else map(self.take, indices)
+        for index, chunk in zip(indices, chunks, strict=True):  # one copy for many batches
             for start in range(0, len(index), size):
                 rows = slice(start, min(start + size, len(index)))
                 share = (rows.stop - start) / self.n_rows
@@ -61,6 +60,14 @@ class BatchedObjective(Objective):
         rest = batch_size * (n_rows - 1)
         return n_rows * (batch_size - 1) / rest * whole + (n_rows - batch_size) / rest * single + penalty
 
+    def _small_chunks(self, indices: Sequence[Tensor]) -> Iterator["SmallChunk"]:
+        """The rows of each index, in the same memory one after the other.
+
+        What is made for each of many would lie between what else is, and not all of it be used again.
+        """
+        memory = self.data.row_memory(len(indices[0]))
+        return (SmallChunk(self, index, memory) for index in indices)
+
     def _is_small(self, size: int) -> bool:
         """Whether batches of this many rows are small, in memory and dense."""
         data, rows = self.data, max(size, CHUNK_ROWS)
@@ -70,7 +77,7 @@ class BatchedObjective(Objective):
     @cached_property
     def _whole(self) -> "SmallChunk":
         index = torch.arange(self.n_rows, device="cpu")
-        return SmallChunk(self, index, torch.empty(self.data.X.shape, dtype=self.dtype, device="cpu"))
+        return SmallChunk(self, index, self.data.row_memory(self.n_rows))
 
 
 class Batch:
@@ -88,11 +95,12 @@ class Batch:
 class SmallChunk:
     """Rows of which small batches are parts: columns, weights and weighted targets (n, d), (1, 1, n), (1, K, n)."""
 
-    def __init__(self, objective: BatchedObjective, index: Tensor, buffer: Tensor):
-        self.columns, self.penalty = objective.data.fetch(index, buffer).numpy(), objective.quadratic.numpy()
-        self.weights = objective.weights[:, None, index].numpy()
-        proba = target_proba(objective.targets[index], objective.n_outputs, objective.label_proba)
-        self.targets = (self.weights * proba).astype(self.columns.dtype)
+    def __init__(self, objective: BatchedObjective, index: Tensor, memory: tuple[Tensor, Tensor]):
+        self.columns, self.penalty = objective.data.fetch(index, memory).numpy(), objective.quadratic.numpy()
+        self.weights = objective.weights.index_select(1, index)[:, None].numpy()
+        targets = objective.targets.index_select(0, index)
+        proba = target_proba(targets, objective.n_outputs, objective.label_proba)
+        self.targets = (self.weights * proba).astype(self.columns.dtype, copy=False)
 
 
 class SmallBatch:
@@ -108,7 +116,8 @@ class SmallBatch:
         (x, weights, targets), parameters = self._parts, theta.numpy()  # (1, K, p)
         n_features = x.shape[1]
         logits = parameters[..., :n_features] @ x.T  # (1, K, size)
-        logits += parameters[..., n_features:].sum(axis=2, keepdims=True)  # zero if there is no intercept
+        if n_features < parameters.shape[2]:
+            logits += parameters[..., n_features:]
         loss, residual = loss_and_proba(logits, weights, targets)  # (1,), (1, K, size)
         residual *= weights
         residual -= targets

@@ -158,19 +158,20 @@ class DenseData(Data):
     def take(self, index: Tensor) -> "DenseData":
         return replace(self, X=self.X.index_select(0, index.to(self.X.device)))  # half the time of X[index]
 
-    def fetch(self, index: Tensor, buffer: Tensor) -> Tensor:
-        """Rows of the design without its column of ones, on the CPU, in a ``buffer`` (rows, d) of the type of products.
+    def row_memory(self, n_rows: int) -> tuple[Tensor, Tensor]:
+        """What `fetch` takes for that many rows: memory for those of the design and for those of X, (n_rows, d)."""
+        design = torch.empty(n_rows, self.X.shape[1], dtype=self.dtype, device="cpu")
+        return design, design if self.X.dtype == self.dtype else torch.empty_like(design, dtype=self.X.dtype)
 
-        Memory of its own for each of many fetches would lie between what else is made, and not all of it be used again.
-        """
-        x = buffer[: len(index)]
-        if self.X.dtype == self.dtype:
-            torch.index_select(self.X, 0, index, out=x)
-        else:
-            x.copy_(self.X.index_select(0, index))
+    def fetch(self, index: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
+        """Rows of the design without its column of ones, on the CPU, in a `row_memory` for as many or more."""
+        design, x = (part[: len(index)] for part in memory)
+        torch.index_select(self.X, 0, index, out=x)
+        if x.dtype != design.dtype:
+            design.copy_(x)
         if self.mean.any() or (self.scale != 1).any():
-            x.sub_(self.mean).div_(self.scale)
-        return x
+            design.sub_(self.mean).div_(self.scale)
+        return design
 
     def design(self, rows: slice, columns: Tensor | None = None) -> Tensor:
         design = self._kept[rows].to(self.home).double() if self.keeps else self._design(rows)
