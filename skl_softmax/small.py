@@ -16,7 +16,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from skl_softmax.curvature import RIDGES, with_ridge
-from skl_softmax.data import Data, widened
+from skl_softmax.data import Data
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.quadratic import DenseModel, HessianModels
 
@@ -38,11 +38,12 @@ class SmallObjective(Objective):
     @np.errstate(all="ignore")
     def at(self, theta: Tensor) -> Evaluation:
         parameters = theta.numpy()
-        value, proba = loss_and_proba(parameters @ self._columns, self._shares, self._target_shares)  # (M,), (M, K, n)
+        logits = parameters @ self.data.small_columns  # (M, K, n)
+        value, proba = loss_and_proba(logits, self._shares, self._target_shares)  # (M,), (M, K, n)
         shares = proba * self._shares  # (M, K, n)
         self.__dict__["_last"] = theta, proba, shares
         penalised = self._penalty * parameters  # (M, K, p)
-        gradient = (shares - self._target_shares) @ self._rows  # (M, K, p)
+        gradient = (shares - self._target_shares) @ self.data.small_rows  # (M, K, p)
         gradient += penalised
         penalised *= parameters
         value += 0.5 * penalised.sum(axis=(1, 2))
@@ -82,23 +83,11 @@ class SmallObjective(Objective):
         else:
             curvature = shares[:, :, None] * -proba[:, None]  # (M, K, K, n)
             curvature.reshape(n_models, -1, n_rows)[:, :: n_outputs + 1] += shares
-        weighted = curvature.reshape(n_models, -1, 1, n_rows) * self._columns  # (M, K², p, n)
+        weighted = curvature.reshape(n_models, -1, 1, n_rows) * self.data.small_columns  # (M, K², p, n)
         # By SciPy's BLAS, as `dposv` is: threads of NumPy's would stand in the way of its, for 4 ms at a time.
-        products = dgemm(1.0, self._rows.T, weighted.reshape(-1, n_rows).T).T  # (M K² p, p)
+        products = dgemm(1.0, self.data.small_rows.T, weighted.reshape(-1, n_rows).T).T  # (M K² p, p)
         by_class = products.reshape(n_models, n_outputs, n_outputs, n_columns, n_columns).swapaxes(2, 3)
         return by_class.reshape(n_models, self.n_parameters, self.n_parameters) + self._constant_curvature
-
-    @cached_property
-    def _rows(self) -> np.ndarray:
-        data = self.data
-        rows = np.ones((data.n_rows, data.n_columns))  # (n, p)
-        np.subtract(data.X.to(widened(data.X.dtype)).numpy(), data.mean.numpy(), out=rows[:, : data.X.shape[1]])
-        rows[:, : data.X.shape[1]] /= data.scale.numpy()
-        return rows
-
-    @cached_property
-    def _columns(self) -> np.ndarray:
-        return np.ascontiguousarray(self._rows.T)  # (p, n)
 
     @cached_property
     def _shares(self) -> np.ndarray:
@@ -123,7 +112,7 @@ class SmallObjective(Objective):
         """The penalty and, where there is none, what makes the Hessian definite: see `curvature.hessian`."""
         matrix = np.eye(self.n_outputs)[:, None, :, None] * self._by_class(self._penalty)  # (M, K, p, K, p)
         if self.n_outputs > 1:
-            norms = self._shares @ np.square(self._rows)  # (M, 1, p)
+            norms = self._shares @ np.square(self.data.small_rows)  # (M, 1, p)
             matrix += self._by_class(np.where(self.unpenalised.numpy(), norms / self.n_outputs, 0.0))
         return matrix.reshape(self.n_models, self.n_parameters, self.n_parameters)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf, log
 
 import numpy as np
 import torch
@@ -36,8 +37,8 @@ def solve_sweep(
     """Solve for each fold, a row of ``weights`` (F, n), and each penalty (l1_ratio, C).
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
-    X is not copied, and one model of the curvature serves all. From one C the next, weaker penalty is begun. ``done``
-    is called after each stack.
+    X is not copied, and one model of the curvature serves all. From the last C the next, weaker penalty is begun.
+    ``done`` is called after each stack.
     """
     data = standardised(rows.X, estimator.fit_intercept)
     n_folds, size = len(weights), max(1, WEIGHT_BYTES // (8 * weights.shape[1]))
@@ -48,17 +49,35 @@ def solve_sweep(
     for start in range(0, n_folds, size):
         folds = slice(start, min(start + size, n_folds))
         theta = torch.zeros(folds.stop - start, *shape[2:], data.n_columns, dtype=torch.float64, device=data.home)
+        path = 3 * [(0.0, theta)]  # the last three C and their minima
         for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
             objective = make_stack(rows, data, weights[folds], C, l1_ratio)
-            result = make_deterministic(estimator, objective, theta).descend()
-            theta = result.theta
-            weight[folds, j], bias[folds, j] = (part.cpu() for part in data.from_theta(theta))
+            begin = _begin(path, C) if l1_ratio == 0 else path[-1][1]
+            result = make_deterministic(estimator, objective, begin).descend()
+            path = [*path[1:], (C, result.theta)]
+            weight[folds, j], bias[folds, j] = (part.cpu() for part in data.from_theta(result.theta))
             n_iter[folds, j] = result.n_iter
             converged[folds, j] = [status is Status.CONVERGED for status in result.status]
             gaps = result.gap.cpu() / torch.tensor([curve[-1] for curve in result.loss_curve], device="cpu").abs()
             worst_gap = max(worst_gap, gaps.max().item())
             done()
     return Sweep(weight, bias, n_iter, converged, worst_gap)
+
+
+def _begin(path: list[tuple[float, Tensor]], C: float) -> Tensor:
+    """Where the minima for C may be: further along the line, over log C, through those for the last two.
+
+    As far as the last change compares with the one before: without a penalty to hold them, parameters of separable
+    classes go on for ever, and others come to an end. Where an L1 penalty is, the line would lead through zeros, and
+    the last minima are the better ones.
+    """
+    (first, earliest), (before, earlier), (last, theta) = path
+    if not 0 < first < before < last < C < inf:
+        return theta
+    changes = [(earlier - earliest) / log(before / first), (theta - earlier) / log(last / before)]
+    known, new = (change.flatten(1) for change in changes)  # (M, P)
+    part = ((known * new).sum(dim=1) / known.square().sum(dim=1)).nan_to_num(0.0).clamp(0.0, 1.0)  # (M,)
+    return theta + log(C / last) * part[:, None, None] * changes[1]
 
 
 def held_out_scores(

@@ -188,6 +188,19 @@ class DenseData(Data):
         design[:, x.shape[1] :] = 1.0
         return design
 
+    @cached_property
+    def small_rows(self) -> np.ndarray:
+        """The design (n, p) of a tiny table in float64, by NumPy, whose calls take a third of the time of torch's."""
+        rows, n_features = np.ones((self.n_rows, self.n_columns)), self.X.shape[1]  # (n, p)
+        np.subtract(self.X.to(widened(self.X.dtype)).numpy(), self.mean.numpy(), out=rows[:, :n_features])
+        rows[:, :n_features] /= self.scale.numpy()
+        return rows
+
+    @cached_property
+    def small_columns(self) -> np.ndarray:
+        """The transpose of `small_rows`, (p, n), in memory of its own."""
+        return np.ascontiguousarray(self.small_rows.T)
+
     def column_norms(self, weights: Tensor) -> Tensor:
         weights = weights.to(self.home).double()
         return sum(weights[:, rows] @ self.design(rows).square() for rows in self._portions())  # (q, p)
