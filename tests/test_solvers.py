@@ -5,7 +5,9 @@ from math import inf
 
 import pytest
 import torch
+from sklearn.datasets import load_wine
 
+from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.lbfgs import MIN_SCALE, Memory
@@ -407,3 +409,12 @@ def test_lbfgs_memory_ignores_pairs_without_curvature():
     memory, step = Memory(), torch.ones(1, 1, 5, dtype=torch.float64)
     memory.add(step, torch.zeros_like(step))
     torch.testing.assert_close(memory.product(step, objective.metric(None)), objective.metric(None).solve(step))
+
+
+def test_lbfgs_ends_by_a_hessian_from_where_it_ends(monkeypatch):
+    """One from a step before told a gap that was 25 times too small."""
+    made, make = [], Run.make_metric
+    monkeypatch.setattr(Run, "make_metric", lambda run: made.append(run.iteration) or make(run))
+    model = TorchSoftmaxClassifier(solver="lbfgs").fit(*load_wine(return_X_y=True))
+    assert model.converged_
+    assert made[-1] == model.n_iter_[0]

@@ -29,7 +29,7 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
       best moment beforehand), if the fit is not expected to end sooner; from twice as many rows if steps were too long.
     - From zero, the way goes over samples of rows (`samples`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
-      a geometric series. The larger one counts.
+      a geometric series. The larger one counts. Where the Hessian of all rows costs little, it is that at the very end.
 
     Cost: one pass over the rows an iteration, a few in all for the metrics, 2 MEMORY vectors.
     """
@@ -50,6 +50,9 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             is_narrow = False
             if lost:
                 memory, metric = Memory(), run.make_metric()
+            continue
+        if run.is_near_by_old(metric, gap):
+            metric, memory = run.make_metric(), Memory()
             continue
         stay = run.settle(gap)
         if not run.active:

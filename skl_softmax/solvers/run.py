@@ -22,6 +22,8 @@ ROUNDING = 4 * torch.finfo(torch.float64).eps
 # as a rare column without a penalty, it asks for steps of any length. Raw covertype (10,000 rows) with C=inf had not
 # converged after 1,000 iterations, and takes 69 with samples that grow.
 POOR = 1.5
+# Passes that a new Hessian of all rows may cost to check a gap with.
+CHECK = 3.0
 # A gap below this multiple of |F| that no step makes smaller is rounding.
 STUCK_ROUNDING = torch.finfo(torch.float64).eps ** 0.5
 
@@ -183,6 +185,12 @@ class Run:
     def is_near(self, value: float, gap: float) -> bool:
         """Whether a model with this gap is as near to its minimum as is asked for."""
         return gap <= max(self.options.tol * abs(value), self.options.accuracy)
+
+    def is_near_by_old(self, metric: Metric, gap: list[float]) -> bool:
+        """Whether a gap that would end the run is by a Hessian from elsewhere, and a new one costs little."""
+        if not metric.exact or self.passes_of_model == 0 or metric.price > CHECK:
+            return False
+        return any(map(self.is_near, self.point.value.tolist(), gap))
 
     def settle(self, gap: list[float]) -> Tensor | None:
         """Record the finished models and drop them from the stack; return which stay, None if all do."""
