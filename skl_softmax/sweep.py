@@ -68,8 +68,8 @@ def _begin(path: list[tuple[float, Tensor]], C: float) -> Tensor:
     """Where the minima for C may be: further along the line, over log C, through those for the last two.
 
     As far as the last change compares with the one before: without a penalty to hold them, parameters of separable
-    classes go on for ever, and others come to an end. Where an L1 penalty is, the line would lead through zeros, and
-    the last minima are the better ones.
+    classes go on for ever, and others come to an end; and no further than it went. Where an L1 penalty is, the line
+    would lead through zeros, and the last minima are the better ones.
     """
     (first, earliest), (before, earlier), (last, theta) = path
     if not 0 < first < before < last < C < inf:
@@ -77,7 +77,7 @@ def _begin(path: list[tuple[float, Tensor]], C: float) -> Tensor:
     changes = [(earlier - earliest) / log(before / first), (theta - earlier) / log(last / before)]
     known, new = (change.flatten(1) for change in changes)  # (M, P)
     part = ((known * new).sum(dim=1) / known.square().sum(dim=1)).nan_to_num(0.0).clamp(0.0, 1.0)  # (M,)
-    return theta + log(C / last) * part[:, None, None] * changes[1]
+    return theta + min(log(C / last), log(last / before)) * part[:, None, None] * changes[1]
 
 
 def held_out_scores(

@@ -278,7 +278,7 @@ def test_a_sweep_goes_on_from_where_the_line_leads():
         assert TorchSoftmaxClassifierCV().fit(*load(return_X_y=True)).n_iter_.sum() <= most
 
 
-@pytest.mark.parametrize("Cs", [(1.0, 1.0, 0.1), (0.1, 1.0, np.inf), (3.0,)])
+@pytest.mark.parametrize("Cs", [(1.0, 1.0, 0.1), (0.1, 1.0, 1.001, 100.0), (0.1, 1.0, 10.0, np.inf), (3.0,)])
 def test_any_values_of_C(problem, Cs):
     X, y, _ = problem
     model = TorchSoftmaxClassifierCV(Cs=Cs, cv=3, tol=1e-12).fit(X, y)
