@@ -7,8 +7,8 @@ which then is its time. F is recomputed in NumPy; F* is the lowest that any cont
 
 import json
 import time
-from math import exp, log
 from pathlib import Path
+from statistics import geometric_mean
 
 import numpy as np
 import pandas as pd
@@ -147,14 +147,9 @@ def table(results):
     several = [q for q, r in zip(quotients, results, strict=True) if r["shape"][2] > 2]
     return (
         f"{pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)}\n\n"
-        f"Geometric mean {mean(quotients):.1f}×, worst {min(quotients):.1f}×; with three or more classes, for which "
-        f"liblinear has no softmax, {mean(several):.1f}× and {min(several):.1f}×."
+        f"Geometric mean {geometric_mean(quotients):.1f}×, worst {min(quotients):.1f}×; with three or more classes, "
+        f"for which liblinear has no softmax, {geometric_mean(several):.1f}× and {min(several):.1f}×."
     )
-
-
-def mean(quotients):
-    """Geometric."""
-    return exp(sum(map(log, quotients)) / len(quotients))
 
 
 def main(results: Path, data_dir: Path | None, limit: float, names=None):

@@ -233,7 +233,7 @@ def mirrored(matrix: Tensor) -> Tensor:
 def gram(objective) -> Tensor:
     """Σ s_i x̃_i x̃_iᵀ / S of each model, (M, p, p)."""
     total = 0.0
-    for rows in portions(objective.data.n_rows, 3 * objective.data.n_columns):
+    for rows in portions(objective.data.n_rows, 3 * objective.data.n_columns):  # larger ones leave holes in the heap
         design = objective.data.design(rows)  # (rows, p)
         total = total + (objective.weights[:, None, rows].to(design) * design.T) @ design
     return total / objective.total[:, None, None]

@@ -89,17 +89,13 @@ def _gap(run: Run, promised: Tensor, left: Tensor) -> list[float]:
         return left.tolist()  # on a sample of rows, for which nothing need be proved
     told = torch.minimum(left, promised).tolist()  # of each model
     is_last = run.iteration >= run.options.max_iter or any(run.stuck)
-    return _certified(run, is_last) if is_last or _any_near(run, told) else promised.tolist()
+    return _certified(run, is_last) if is_last or run.is_any_near(told) else promised.tolist()
 
 
 def _certified(run: Run, is_last: bool) -> list[float]:
     """Bounds of F - F* by duality: proved if they may end the run, else to first order, which takes no pass."""
     gap = run.objective.first_order_gap(run.theta, run.point).tolist()
-    return run.certify() if is_last or _any_near(run, gap) else gap
-
-
-def _any_near(run: Run, gap: list[float]) -> bool:
-    return any(map(run.is_near, run.point.value.tolist(), gap))
+    return run.certify() if is_last or run.is_any_near(gap) else gap
 
 
 def _renewed(run: Run, hessians, stay: Tensor | None, damping: float):

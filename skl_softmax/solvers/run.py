@@ -186,11 +186,15 @@ class Run:
         """Whether a model with this gap is as near to its minimum as is asked for."""
         return gap <= max(self.options.tol * abs(value), self.options.accuracy)
 
+    def is_any_near(self, gap: list[float]) -> bool:
+        """Whether one of the models with these gaps is."""
+        return any(map(self.is_near, self.point.value.tolist(), gap))
+
     def is_near_by_old(self, metric: Metric, gap: list[float]) -> bool:
         """Whether a gap that would end the run is by a Hessian from elsewhere, and a new one costs little."""
         if not metric.exact or self.passes_of_model == 0 or metric.price > CHECK:
             return False
-        return any(map(self.is_near, self.point.value.tolist(), gap))
+        return self.is_any_near(gap)
 
     def settle(self, gap: list[float]) -> Tensor | None:
         """Record the finished models and drop them from the stack; return which stay, None if all do."""
