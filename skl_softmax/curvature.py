@@ -49,13 +49,14 @@ class Inverse:
 
     product: Callable[..., Tensor]  # of a vector and the factors
     factors: tuple[Tensor, ...]  # (M, ...) each
+    has_ridge: bool = False  # whether one of the Hessians was singular to rounding and has been made definite
 
     def __call__(self, vector: Tensor) -> Tensor:
         return self.product(vector, *self.factors)
 
     def select(self, models: Tensor) -> "Inverse":
         """Those of some of the models."""
-        return Inverse(self.product, tuple(factor[models] for factor in self.factors))
+        return replace(self, factors=tuple(factor[models] for factor in self.factors))
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,7 @@ def kronecker_seconds(objective) -> float:
 
 def dense_metric(objective, theta: Tensor, growth: int = 1) -> Inverse:
     """The inverse of the Hessian of a sample of rows, through its Cholesky factor."""
-    factor = factorise(hessian(objective.sample(dense_rows(objective, growth)), theta))
-    return Inverse(_solve, (factor,))
+    return inverse(hessian(objective.sample(dense_rows(objective, growth)), theta))
 
 
 def _solve(vector: Tensor, factor: Tensor) -> Tensor:
@@ -156,8 +156,9 @@ def hessian(objective, theta: Tensor) -> Tensor:
     """The matrix of second derivatives (M, P, P), with the directions that F does not see made definite.
 
     Adding one v to every class's parameters leaves softmax as it is, so that the data term has no curvature
-    along 1 ⊗ v. Where there is no penalty either, the largest curvature of that column is put there
-    (times 11ᵀ/K): gradient and Newton step have no part along it, so nothing else changes.
+    along 1 ⊗ v. Where nothing is to be moved along it (`Objective.unseen`), the largest curvature of that column is put
+    there (times 11ᵀ/K): gradient and Newton step have no part along it, so nothing else changes, and what rounding
+    makes of a small penalty there does not add up.
     """
     return definite(objective, loss_hessian(objective, theta))
 
@@ -178,7 +179,7 @@ def loss_hessian(objective, theta: Tensor) -> Tensor:
         _add_portion(matrix, block, *portion)
     matrix = mirrored(matrix)
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
-    by_class.diagonal(dim1=1, dim2=3).add_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
+    by_class.diagonal(dim1=1, dim2=3).copy_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
     matrix /= objective.total[:, None, None]
     return matrix
 
@@ -189,32 +190,42 @@ def definite(objective, matrix: Tensor) -> Tensor:
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
     diagonal = by_class.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (M, K, p)
     if n_outputs > 1:
-        unseen = torch.where(objective.unpenalised, diagonal.amax(dim=1, keepdim=True), 0.0)  # (M, 1, p)
+        unseen = torch.where(objective.unseen, diagonal.amax(dim=1, keepdim=True), 0.0)  # (M, 1, p)
         by_class.diagonal(dim1=2, dim2=4).add_(unseen[:, :, None] / n_outputs)
     diagonal.add_(objective.quadratic)
     return matrix
 
 
-def inverse(matrix: Tensor) -> Callable[[Tensor], Tensor]:
-    """The inverse of Hessians (M, P, P), as a product with vectors (M, K, p)."""
-    factor = factorise(matrix)
-    return lambda vector: torch.cholesky_solve(vector.flatten(1)[..., None], factor).view_as(vector)
+def inverse(matrix: Tensor) -> Inverse:
+    """The inverse of Hessians (M, P, P), through their Cholesky factors."""
+    factor, ridges = factorise_by(matrix, RIDGES)
+    return Inverse(_solve, (factor,), has_ridge=ridges[0] > 0)
 
 
 def _add_portion(matrix: Tensor, block: Tensor, design: Tensor, proba: Tensor, weights: Tensor) -> None:
-    """Add - Σ s p pᵀ ⊗ x̃ x̃ᵀ to the upper triangle of a matrix (M, P, P), and Σ s p x̃ x̃ᵀ by class to (M, K, p, p).
+    """Add - Σ s p pᵀ ⊗ x̃ x̃ᵀ to the upper triangle of a matrix (M, P, P), and Σ s p (1 - p) x̃ x̃ᵀ by class.
 
-    For one output their sum to the latter.
+    The latter, to (M, K, p, p), are the blocks on the diagonal.
     """
     columns = design.T.contiguous()  # (p, rows)
     weighted = (proba * weights)[:, :, None] * columns  # (M, K, p, rows)
-    if proba.shape[1] == 1:
-        block += weighted * (1 - proba)[:, :, None] @ design
-        return
-    products = proba[:, :, None] * columns  # (M, K, p, rows)
-    for one, left, right in zip(matrix, weighted.flatten(1, 2), products.flatten(1, 2), strict=True):
-        subtract_product(one, left, right)
-    block += weighted @ design
+    if proba.shape[1] > 1:
+        products = proba[:, :, None] * columns  # (M, K, p, rows)
+        for one, left, right in zip(matrix, weighted.flatten(1, 2), products.flatten(1, 2), strict=True):
+            subtract_product(one, left, right)
+    block += weighted.mul_(complement(proba)[:, :, None]) @ design
+
+
+def complement(proba: Tensor) -> Tensor:
+    """1 - p (M, K, rows), as the sum of the others' probabilities, which is exact to eps also where p is almost 1.
+
+    With it the curvature of a row is a weighted Laplacian, which is positive semi-definite to eps of itself. A p less
+    its square is off by eps, which in rows of large weights is more than all that rows of small weights have to say.
+    """
+    n_outputs = proba.shape[1]
+    if n_outputs == 1:
+        return 1 - proba
+    return (1 - torch.eye(n_outputs, dtype=proba.dtype, device=proba.device)) @ proba
 
 
 def subtract_product(matrix: Tensor, left: Tensor, right: Tensor) -> None:

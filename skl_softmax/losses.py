@@ -68,7 +68,8 @@ class SoftmaxLoss:
     @staticmethod
     def curvature_product(proba: Tensor, direction: Tensor) -> Tensor:
         """The second derivatives by the logits times a direction v in the logits: p ∘ (v - pᵀv), p = softmax(z)."""
-        return proba * (direction - (proba * direction).sum(dim=-2, keepdim=True))  # (..., K, rows)
+        centred = direction - (proba * direction).sum(dim=-2, keepdim=True)  # (..., K, rows)
+        return proba * (centred - (proba * centred).sum(dim=-2, keepdim=True))
 
     @staticmethod
     def negative_entropy(residual: Tensor, targets: Tensor) -> Tensor:

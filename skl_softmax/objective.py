@@ -116,6 +116,15 @@ class Objective:
         return (self.quadratic == 0) & (self.absolute == 0)
 
     @property
+    def unseen(self) -> Tensor:
+        """In which columns solvers of each model take no notice of one number added to all classes, (M, 1, p).
+
+        That leaves probabilities as they are. Where F is smooth, parameters that sum to zero over the classes go on
+        doing so.
+        """
+        return torch.ones_like(self.unpenalised) if self.is_smooth else self.unpenalised
+
+    @property
     def n_rows(self) -> int:
         return self.data.n_rows
 
@@ -291,7 +300,7 @@ class Objective:
         blocks = [self._proba(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
         return torch.cat(blocks, dim=2).to(self.data.home)
 
-    def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    def inverse_hessian(self, theta: Tensor) -> curvature.Inverse:
         """The inverse of the Hessian of all rows, as a product with vectors (M, K, p)."""
         return curvature.inverse(curvature.hessian(self, theta))
 

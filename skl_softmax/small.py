@@ -5,17 +5,17 @@ the time of torch's. On iris a value with its gradient takes 22 microseconds ins
 of 200.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from scipy.linalg.blas import dgemm
-from scipy.linalg.lapack import dposv
+from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.special import expit
 from torch import Tensor
 
-from skl_softmax.curvature import RIDGES, with_ridge
+from skl_softmax.curvature import Inverse, inverse
 from skl_softmax.data import Data
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.quadratic import DenseModel, HessianModels
@@ -51,18 +51,18 @@ class SmallObjective(Objective):
             value += (self.absolute.numpy() * np.abs(parameters)).sum(axis=(1, 2))
         return Evaluation(torch.from_numpy(value), torch.from_numpy(gradient))
 
+    def largest_change(self, direction: Tensor) -> Tensor:
+        along = direction.numpy() @ self.data.small_columns  # (M, K, n)
+        apart = along.max(axis=1) - along.min(axis=1) if along.shape[1] > 1 else np.abs(along[:, 0])  # (M, n)
+        return torch.from_numpy((apart * (self._shares[:, 0] > 0)).max(axis=1))
+
     @np.errstate(all="ignore")
-    def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    def inverse_hessian(self, theta: Tensor) -> "Inverse | SmallInverse":
         matrices = self._hessian(*self._proba_and_shares(theta))
-
-        def product(vector: Tensor) -> Tensor:
-            solutions = np.empty_like(vector.numpy())
-            for matrix, right, solution in zip(matrices, vector.numpy(), solutions, strict=True):
-                _, x, failed = dposv(matrix.T, right.ravel())
-                solution.flat = _solve_singular(matrix, right.ravel()) if failed else x
-            return torch.from_numpy(solutions)
-
-        return product
+        found = [dpotrf(matrix.T, clean=False) for matrix in matrices]
+        if any(failed for _, failed in found):
+            return inverse(torch.from_numpy(matrices))
+        return SmallInverse([factor for factor, _ in found])
 
     def hessian_models(self, theta: Tensor, working: Tensor, max_price: float) -> HessianModels:  # noqa: ARG002, cheap anyway
         matrices = torch.from_numpy(self._hessian(*self._proba_and_shares(theta)))  # (M, P, P)
@@ -82,12 +82,22 @@ class SmallObjective(Objective):
             curvature = shares - shares * proba  # (M, 1, n)
         else:
             curvature = shares[:, :, None] * -proba[:, None]  # (M, K, K, n)
-            curvature.reshape(n_models, -1, n_rows)[:, :: n_outputs + 1] += shares
+            others = self._off_diagonal @ proba  # (M, K, n), as `curvature.complement`
+            curvature.reshape(n_models, -1, n_rows)[:, :: n_outputs + 1] = shares * others
         weighted = curvature.reshape(n_models, -1, 1, n_rows) * self.data.small_columns  # (M, K², p, n)
         # By SciPy's BLAS, as `dposv` is: threads of NumPy's would stand in the way of its, for 4 ms at a time.
         products = dgemm(1.0, self.data.small_rows.T, weighted.reshape(-1, n_rows).T).T  # (M K² p, p)
+        diagonals = products.reshape(n_models, n_outputs**2, -1)[:, :, :: n_columns + 1]  # (M, K², p), a view of them
+        by_column = diagonals[:, :: n_outputs + 1]  # (M, K, p)
+        if n_outputs > 1:  # as `curvature.definite`
+            diagonals += by_column.max(axis=1, keepdims=True) * self._unseen_part
+        by_column += self._penalty
         by_class = products.reshape(n_models, n_outputs, n_outputs, n_columns, n_columns).swapaxes(2, 3)
-        return by_class.reshape(n_models, self.n_parameters, self.n_parameters) + self._constant_curvature
+        return by_class.reshape(n_models, self.n_parameters, self.n_parameters)
+
+    @cached_property
+    def _off_diagonal(self) -> np.ndarray:
+        return 1 - np.eye(self.n_outputs)  # (K, K)
 
     @cached_property
     def _shares(self) -> np.ndarray:
@@ -108,26 +118,22 @@ class SmallObjective(Objective):
         return self.penalty.numpy()[:, None, None] * scale  # (M, 1, p)
 
     @cached_property
-    def _constant_curvature(self) -> np.ndarray:
-        """The penalty and, where there is none, what makes the Hessian definite: see `curvature.hessian`."""
-        matrix = np.eye(self.n_outputs)[:, None, :, None] * self._by_class(self._penalty)  # (M, K, p, K, p)
-        if self.n_outputs > 1:
-            norms = self._shares @ np.square(self.data.small_rows)  # (M, 1, p)
-            matrix += self._by_class(np.where(self.unpenalised.numpy(), norms / self.n_outputs, 0.0))
-        return matrix.reshape(self.n_models, self.n_parameters, self.n_parameters)
-
-    def _by_class(self, diagonal: np.ndarray) -> np.ndarray:
-        """Diagonal matrices (M, 1, p, 1, p) from their diagonals (M, 1, p)."""
-        return (diagonal.swapaxes(1, 2) * np.eye(self.data.n_columns))[:, None, :, None]
+    def _unseen_part(self) -> np.ndarray:
+        return self.unseen.numpy() / self.n_outputs  # (M, 1, p)
 
 
-def _solve_singular(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """A solution (P,) of a system that is made definite as by `curvature.factorise`."""
-    for ridge in RIDGES[1:]:
-        _, solution, failed = dposv(with_ridge(torch.from_numpy(matrix), ridge).numpy().T, right)
-        if not failed:
-            break
-    return solution
+@dataclass(frozen=True)
+class SmallInverse:
+    """The inverse Hessians of M models, as a product with vectors (M, K, p)."""
+
+    factors: list[np.ndarray]  # upper Cholesky factors (P, P)
+    has_ridge: bool = False
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        solutions = np.empty_like(vector.numpy())
+        for factor, right, solution in zip(self.factors, vector.numpy(), solutions, strict=True):
+            solution.flat, _ = dpotrs(factor, right.ravel())
+        return torch.from_numpy(solutions)
 
 
 def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_objective import draw, make_objective
@@ -14,9 +15,12 @@ from skl_softmax.curvature import (
     gram,
     hessian,
     kronecker_metric,
+    loss_hessian,
     make_metric,
     portions,
 )
+from skl_softmax.objective import Objective
+from skl_softmax.small import SmallObjective
 
 
 def applied(objective, theta, solve, vector):
@@ -53,9 +57,7 @@ def test_diagonal_metric_is_the_diagonal(n_outputs):
     objective = make_objective(n_outputs)
     theta = draw(objective)
     diagonal = 1 / diagonal_metric(objective, theta)(torch.ones_like(theta))
-    exact = hessian(objective, theta)[0].diagonal().view_as(diagonal).clone()
-    if n_outputs > 1:  # less what was added along 1 ⊗ v for the intercept
-        exact[..., -1] = diagonal[..., -1]
+    exact = loss_hessian(objective, theta)[0].diagonal().view_as(diagonal) + objective.quadratic
     torch.testing.assert_close(diagonal, exact)
 
 
@@ -109,6 +111,27 @@ def test_hessian_in_portions_and_strips(monkeypatch):
     monkeypatch.setattr(curvature, "SMALLEST_STRIP", 1)
     assert len(portions(objective.n_rows, theta.numel())) == 6
     torch.testing.assert_close(hessian(objective, theta), whole)
+
+
+@pytest.mark.parametrize("kind", [Objective, SmallObjective])
+def test_the_curvature_of_rows_that_are_almost_certain(kind):
+    # Where p is 1 to rounding, p - p² is rounding; p_k p_l, which the curvature is made of, is not.
+    objective = make_objective(3, C=(np.inf,), kind=kind)
+    theta = torch.zeros_like(draw(objective))
+    theta[0, :, -1] = torch.tensor([30.0, -8.0, 0.0])
+    proba = objective.probabilities(theta)[0]  # (K, n)
+    design = objective.data.design(slice(0, objective.n_rows))
+    direction = objective.centred(draw(objective, seed=1))
+    moved = design @ direction[0].T  # (n, K)
+    apart = (moved[:, :, None] - moved[:, None]).square()  # (n, K, K)
+    pairs = torch.einsum("kn,ln->nkl", proba, proba)
+    expected = 0.5 * (objective.weights[0] @ (pairs * apart).sum(dim=(1, 2))) / objective.total
+    product = (direction * objective.hessian_product(theta)(direction)).sum()
+    by_matrix = direction.flatten() @ loss_hessian(objective, theta)[0] @ direction.flatten()
+    torch.testing.assert_close(torch.stack([product, by_matrix]), expected.expand(2), rtol=1e-9, atol=0.0)
+    solved = objective.inverse_hessian(theta)
+    assert not solved.has_ridge
+    torch.testing.assert_close(solved(objective.hessian_product(theta)(direction)), direction, rtol=1e-3, atol=0.0)
 
 
 def test_gram():

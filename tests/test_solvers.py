@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from math import inf
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_wine
@@ -67,6 +68,9 @@ class Quadratic:
 
     def inverse_hessian(self, theta):
         return lambda vector: torch.linalg.solve(self.A, vector.mT).mT
+
+    def centred(self, theta):
+        return theta
 
     def metric(self, theta, growth=1):
         diagonal = self.A.diagonal(dim1=1, dim2=2)[:, None]
@@ -418,3 +422,16 @@ def test_lbfgs_ends_by_a_hessian_from_where_it_ends(monkeypatch):
     model = TorchSoftmaxClassifier(solver="lbfgs").fit(*load_wine(return_X_y=True))
     assert model.converged_
     assert made[-1] == model.n_iter_[0]
+
+
+@pytest.mark.parametrize("C", [1e6, 1e9])
+@pytest.mark.parametrize("name", DESCENT)
+def test_columns_three_times_over_are_those_of_root_three_times_the_size(name, C):
+    # The Hessian is singular to rounding. What that left along 1 ⊗ v added up, to 1e-3 of the coefficients.
+    X, y = load_wine(return_X_y=True)
+    y = np.random.default_rng(0).permutation(y)
+    settings = {"solver": name, "C": C, "tol": 1e-13}
+    scaled, copied = (TorchSoftmaxClassifier(**settings).fit(Z, y) for Z in (3**0.5 * X, np.hstack([X, X, X])))
+    assert copied.loss_curve_[-1] == pytest.approx(scaled.loss_curve_[-1], rel=1e-14)
+    sums = copied.coef_.reshape(3, 3, X.shape[1]).sum(axis=1)
+    np.testing.assert_allclose(sums, 3**0.5 * scaled.coef_, rtol=1e-8)

@@ -80,7 +80,10 @@ class Run:
             self.n_passes += 1
             return multiply(direction)
 
-        direction = conjugate_gradients(product, metric.solve, gradient.to(narrow.dtype))[0]
+        def solve(residual: Tensor) -> Tensor:
+            return narrow.centred(metric.solve(narrow.centred(residual)))  # rounding along 1 ⊗ v has no curvature
+
+        direction = conjugate_gradients(product, solve, gradient.to(narrow.dtype))[0]
         direction = direction.to(gradient.dtype)  # (M, ...)
         return direction, numbers(gradient, direction)
 
