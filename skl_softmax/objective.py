@@ -40,6 +40,8 @@ SAMPLE_ACCURACY = 0.05
 NARROW_SECONDS = 2e-3
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
+# The least penalty, as part of a column's curvature, with which what collinear columns gain is not rounding.
+HELD = torch.finfo(torch.float64).eps ** 1.25
 # What a sample may take of X beyond the rows that its parameters call for, so that it is small beside the memory also
 # where X is a file that is not.
 SAMPLE_BYTES = 256 * 2**20
@@ -229,6 +231,15 @@ class Objective:
         """
         return torch.finfo(self.dtype).eps * theta.abs().sum(dim=2).max().item() <= LOGIT_ACCURACY
 
+    @cached_property
+    def holds_collinear(self) -> bool:
+        """Whether the penalty fixes parameters that the rows do not, so that they are not left to rounding.
+
+        The gradient along collinear columns of size 1 is wrong by eps, which is worth eps² / 2λ of F.
+        """
+        held = self.quadratic > HELD * self.diagonal_bound  # (M, 1, p)
+        return self.dtype == torch.float64 and bool(held[..., : self.data.X.shape[1]].all())
+
     def centred(self, theta: Tensor) -> Tensor:
         """The same probabilities from parameters that sum to zero over the classes, as they do at the minimum."""
         return theta if self.n_outputs == 1 else theta - theta.mean(dim=1, keepdim=True)  # (M, K, p)
@@ -289,6 +300,18 @@ class Objective:
             return curved.to(direction.dtype).addcmul_(quadratic, direction)  # (M, K, p)
 
         return product
+
+    def largest_change(self, direction: Tensor) -> Tensor:
+        """How far a step along the direction moves two logits of a row apart, at most over the rows, (M,)."""
+        shape, affine = direction.shape[:2], self.data.affine(direction.flatten(0, 1))
+        largest = torch.zeros_like(self.total)
+        for block, _, weights in self.portions(self.n_models * self.n_outputs):
+            along = block.logits(affine).view(-1, *shape, block.parts[1])  # (parts, M, K, part)
+            least = 0.0 if shape[1] == 1 else along.amin(dim=2)
+            apart = (along.amax(dim=2) - least).abs()  # (parts, M, part)
+            moved = torch.where(weights[:, :, 0] > 0, apart, 0.0).amax(dim=(0, 2))  # (M,)
+            largest = torch.maximum(largest, self.gathered(moved))
+        return largest
 
     def _proba(self, block: Block, affine: Affine) -> Tensor:
         logits = block.logits(affine).view(-1, self.n_models, self.n_outputs, block.parts[1])

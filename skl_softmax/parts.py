@@ -343,7 +343,19 @@ class PartsObjective:
 
         return product
 
-    def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    def largest_change(self, direction: Tensor) -> Tensor:
+        """How far a step along the direction moves two logits of a row of the sample apart at most, (1,)."""
+        return self.sample.largest_change(direction)
+
+    @property
+    def holds_collinear(self) -> bool:
+        return self.sample.holds_collinear
+
+    def first_order_gap(self, theta: Tensor, point: Evaluation) -> Tensor:
+        """What a bound by duality is about to be, (1,), at no price."""
+        return self.sample.first_order_gap(theta, point)
+
+    def inverse_hessian(self, theta: Tensor) -> curvature.Inverse:
         """The inverse of the Hessian of all rows, as a product with vectors."""
         (matrix,) = self.sum_of(hessian, theta)
         return curvature.inverse(curvature.definite(self.sample, matrix.clone()))
@@ -357,7 +369,7 @@ class PartsObjective:
         (curved,) = self.sum_of(hessian_diagonal, theta)
         curved = curved + self.sample.quadratic  # (1, K, p)
         inverse = torch.where(curved > 0, 1 / curved, 0.0)
-        return replace(metric, solve=lambda vector: vector * inverse)
+        return replace(metric, solve=curvature.Inverse(torch.mul, (inverse,)))
 
     def samples(self) -> list[tuple[Objective, float]]:
         """Ever larger samples on the way to all rows."""

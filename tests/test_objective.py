@@ -80,6 +80,21 @@ def test_value_and_derivatives_equal_autograd(n_outputs, fit_intercept, C, stand
     torch.testing.assert_close(by_matrix, objective.hessian_product(theta)(tangent), **close)
 
 
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@KINDS
+def test_largest_change_of_logits(n_outputs, kind):
+    objective = make_objective(n_outputs, C=(1.0, 10.0), kind=kind)
+    weights = objective.weights.repeat(2, 1)
+    weights[0, ::2] = 0.0
+    direction = draw(objective)
+    objective = make_objective(n_outputs, C=(1.0, 10.0), kind=kind)
+    object.__setattr__(objective, "weights", weights)
+    logits = direction @ objective.data.design(slice(0, N)).T  # (M, K, n)
+    apart = logits.abs().amax(dim=1) if n_outputs == 1 else logits.amax(dim=1) - logits.amin(dim=1)  # (M, n)
+    expected = torch.stack([apart[0, 1::2].max(), apart[1].max()])
+    torch.testing.assert_close(objective.largest_change(direction), expected)
+
+
 @CASES
 def test_gradient_equals_a_five_point_stencil(n_outputs, fit_intercept, C):
     objective = make_objective(n_outputs, fit_intercept, (C,))

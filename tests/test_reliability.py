@@ -19,6 +19,14 @@ def test_gaps_and_claims_are_honest():
     assert not [fit for fit in fits if reliability.claims_too_much(fit)]
 
 
+# In the first a step of Newton's moves logits by 9 and tells nothing of F beyond, in the second classes are almost
+# certain, in the others columns are collinear: each once told a gap that was a hundred to 1e19 times too small.
+@pytest.mark.parametrize("seed", [20029, 20048, 20078, 20119, 20403, 20615])
+def test_gaps_and_claims_are_honest_where_they_were_not(seed):
+    fits = reliability.judged(reliability.hostile(seed))
+    assert not [fit for fit in fits if reliability.too_small(fit) or reliability.claims_too_much(fit)]
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("number", [101, 145])
 def test_what_a_model_promises_is_no_claim(number):

@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_wine
 
 from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax.curvature import Inverse
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.lbfgs import MIN_SCALE, Memory
@@ -35,6 +36,9 @@ class Metric:
     follows: bool = True
     apart_price: float | None = None
     select: object = None
+
+    def __post_init__(self):
+        self.solve = Inverse(self.solve, ())
 
 
 @dataclass
@@ -67,14 +71,23 @@ class Quadratic:
         return lambda direction: direction @ self.A
 
     def inverse_hessian(self, theta):
-        return lambda vector: torch.linalg.solve(self.A, vector.mT).mT
+        return Inverse(lambda vector: torch.linalg.solve(self.A, vector.mT).mT, ())
 
     def centred(self, theta):
         return theta
 
+    def largest_change(self, direction):
+        return torch.zeros(self.n_models)
+
+    def first_order_gap(self, theta, point):
+        return torch.full((self.n_models,), inf)
+
     def metric(self, theta, growth=1):
         diagonal = self.A.diagonal(dim1=1, dim2=2)[:, None]
-        return Metric(lambda vector: vector / diagonal, select=lambda models: self.select(models).metric(theta[models]))
+        return Metric(
+            Inverse(lambda vector: vector / diagonal, ()),
+            select=lambda models: self.select(models).metric(theta[models]),
+        )
 
     def narrow(self):
         return self
@@ -109,10 +122,15 @@ class LogCosh(Quadratic):
         return lambda direction: direction / torch.cosh(theta - self.minimum).square()
 
     def inverse_hessian(self, theta):
-        return lambda vector: vector * torch.cosh(theta - self.minimum).square()
+        return Inverse(lambda vector: vector * torch.cosh(theta - self.minimum).square(), ())
+
+    def largest_change(self, direction):
+        return 2 * direction.abs().amax(dim=(1, 2))
 
     def metric(self, theta, growth=1):
-        return Metric(lambda vector: vector, select=lambda models: self.select(models).metric(theta[models]))
+        return Metric(
+            Inverse(lambda vector: vector, ()), select=lambda models: self.select(models).metric(theta[models])
+        )
 
     def smoothness(self, batch_size):
         return torch.ones(self.n_models)
@@ -235,7 +253,7 @@ def test_models_go_apart_when_that_pays(price, n_calls):
 def test_newton_on_a_quadratic_takes_one_step_and_two_evaluations():
     objective = make()
     result = newton(objective, start(objective), OPTIONS)
-    assert (result.n_iter[0], result.n_passes) == (1, 2)
+    assert (result.n_iter[0], result.n_passes) == (1, 2.5)  # half a pass tells that curvature described the step
 
 
 def test_newton_without_a_matrix_takes_conjugate_gradients():
@@ -309,7 +327,7 @@ def test_separable_is_a_status(name):
             return lambda direction: theta.exp() * direction
 
         def inverse_hessian(self, theta):
-            return lambda vector: vector / theta.exp()
+            return Inverse(lambda vector: vector / theta.exp(), ())
 
     objective = make(Exponential, size=1)
     result = SOLVERS[name].minimise(objective, start(objective), OPTIONS)
@@ -417,8 +435,8 @@ def test_lbfgs_memory_ignores_pairs_without_curvature():
 
 def test_lbfgs_ends_by_a_hessian_from_where_it_ends(monkeypatch):
     """One from a step before told a gap that was 25 times too small."""
-    made, make = [], Run.make_metric
-    monkeypatch.setattr(Run, "make_metric", lambda run: made.append(run.iteration) or make(run))
+    made, make = [], Run.newton_step
+    monkeypatch.setattr(Run, "newton_step", lambda run: made.append(run.iteration) or make(run))
     model = TorchSoftmaxClassifier(solver="lbfgs").fit(*load_wine(return_X_y=True))
     assert model.converged_
     assert made[-1] == model.n_iter_[0]

@@ -21,10 +21,18 @@ class Evaluation(Protocol):
     gradient: Tensor
 
 
+class Inverse(Protocol):
+    """An inverse Hessian, as a product with a stack of vectors."""
+
+    has_ridge: bool  # whether the Hessian was singular to rounding and has been made definite
+
+    def __call__(self, vector: Tensor) -> Tensor: ...
+
+
 class Metric(Protocol):
     """An approximate inverse Hessian."""
 
-    solve: Callable[[Tensor], Tensor]  # its product with a stack of vectors
+    solve: Inverse
     price: float  # what making it costs, in evaluations
     kind: str  # what it is, in a word
     exact: bool  # whether it is the inverse Hessian
@@ -43,12 +51,17 @@ class Objective(Protocol):
     dtype: torch.dtype  # in which its products are computed
     separable_below: Tensor
     prefers_newton: bool  # whether Newton's method needs less time than L-BFGS
+    holds_collinear: bool  # whether parameters that the rows do not fix are fixed by more than rounding
 
     def at(self, theta: Tensor) -> Evaluation: ...
 
     def metric(self, theta: Tensor, growth: int = 1) -> Metric: ...
 
-    def inverse_hessian(self, theta: Tensor) -> Callable[[Tensor], Tensor]: ...
+    def inverse_hessian(self, theta: Tensor) -> Inverse: ...
+
+    def largest_change(self, direction: Tensor) -> Tensor: ...
+
+    def first_order_gap(self, theta: Tensor, point: Evaluation) -> Tensor: ...
 
     def centred(self, theta: Tensor) -> Tensor: ...
 

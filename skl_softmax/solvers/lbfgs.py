@@ -29,7 +29,8 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
       best moment beforehand), if the fit is not expected to end sooner; from twice as many rows if steps were too long.
     - From zero, the way goes over samples of rows (`samples`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
-      a geometric series. The larger one counts. Where the Hessian of all rows costs little, it is that at the very end.
+      a geometric series. The larger one counts, in a long run only where curvature describes the step
+      (`Run.trusted_gap`). Where the Hessian of all rows costs little, Newton's step tells it at the very end.
 
     Cost: one pass over the rows an iteration, a few in all for the metrics, 2 MEMORY vectors.
     """
@@ -51,17 +52,18 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             if lost:
                 memory, metric = Memory(), run.make_metric()
             continue
-        if run.is_near_by_old(metric, gap):
-            metric, memory = run.make_metric(), Memory()
-            continue
-        stay = run.settle(gap)
+        is_rough = run.is_near_by_rough(metric, gap)
+        if is_rough:
+            direction, slope, _ = run.newton_step()
+            gap = [max(-0.5 * s, left) for s, left in zip(slope, run.extrapolated_gap(), strict=True)]
+        stay = run.settle(run.trusted_gap(gap, direction) if run.is_long else gap)
         if not run.active:
             break
         if stay is not None:
             memory.keep(stay)
             direction, slope = direction[stay], [slope[i] for i in stay.tolist()]
             metric = metric.select(stay)
-        elif (goes_apart := run.pays_apart(metric)) or run.metric_is_due(metric):
+        elif not is_rough and ((goes_apart := run.pays_apart(metric)) or run.metric_is_due(metric)):
             metric = run.make_metric_apart() if goes_apart else run.make_metric()
             if metric.exact:
                 memory = Memory()

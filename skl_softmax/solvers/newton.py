@@ -5,14 +5,9 @@ from math import inf
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner, numbers
-from skl_softmax.solvers.run import WINDOW, Run
+from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
+from skl_softmax.solvers.run import Run
 
-# Above this many parameters the Hessian (here 32 MB) is no longer formed and the step comes from
-# conjugate gradients.
-DIRECT_LIMIT = 2000
-# The part of a decrement that conjugate gradients may have missed (`conjugate_gradients.DECREMENT_ACCURACY`).
-UNEXPLAINED = 0.1
 # Convergence is faster than linear if a decrement is its predecessor times at most this power of the last such factor.
 SUPERLINEAR = 1.5
 
@@ -25,29 +20,29 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     of the parameters, and stops the iteration (Boyd & Vandenberghe 2004, section 9.5). After a step that gained what
     the decrement had promised, no more is left than the difference and the error of the decrement itself; and, in case
     the promise was kept by chance, than the next decrement will be, by how the last ones shrank: where classes of
-    little weight are told apart ever better, each is a third of the one before. A run that is long has a Hessian that
-    is singular to rounding, or rows that weigh next to nothing: there the largest of the last three decrements counts,
-    and the gains carried on.
+    little weight are told apart ever better, each is a third of the one before. In a run that is long only decrements
+    count, and the gains carried on. All this only where curvature describes the step (`Run.trusted_gap`).
     """
     run = Run(objective, start, options)
-    left, known = [inf] * objective.n_models, [(inf, inf)] * objective.n_models
-    unexplained = UNEXPLAINED if objective.n_parameters > DIRECT_LIMIT else 0.0
+    left, known, step = [inf] * objective.n_models, [(inf, inf)] * objective.n_models, torch.zeros_like(start)
     while run.active:
         before, going_on = run.point.value.tolist(), run.extrapolated_gap()
-        if all(map(run.is_near, before, map(max, left, going_on))):
-            run.settle(list(map(max, left, going_on)))
+        gap = list(map(max, left, going_on))
+        if all(map(run.is_near, before, gap)) and all(map(run.is_near, before, run.trusted_gap(gap, step))):
+            run.settle(gap)
             break
-        direction, slope = newton_step(run)
-        decrements, is_long = [-0.5 * s for s in slope], run.iteration >= 2 * WINDOW
-        told = [max(d, *last_two) for d, last_two in zip(decrements, known, strict=True)] if is_long else decrements
-        stay = run.settle(list(map(max, told, going_on)))
+        direction, slope, unexplained = run.newton_step()
+        decrements, is_long = [-0.5 * s for s in slope], run.is_long
+        stay = run.settle(run.trusted_gap(list(map(max, decrements, going_on)), direction))
         if not run.active:
             break
         if stay is not None:
             direction = direction[stay]
             kept = stay.tolist()
             before, slope, decrements, known = ([x[i] for i in kept] for x in (before, slope, decrements, known))
+        theta = run.theta
         run.descend(direction, slope, lengthens=True)
+        step = run.theta - theta
         after = run.point.value.tolist()
         left = [
             inf if is_long else max(unexplained * d + abs(d - (b - a)), _next_decrement(d, *last_two, abs(a)))
@@ -65,14 +60,6 @@ def _next_decrement(decrement: float, last: float, earlier: float, value: float)
     return decrement * (rate**2 if rate <= (last / earlier) ** SUPERLINEAR else rate)
 
 
-def newton_step(run: Run) -> tuple[Tensor, list[float]]:
-    """The Newton directions (M, ...) at the run's point and the slopes along them, minus twice the decrements."""
-    if run.objective.n_parameters > DIRECT_LIMIT:
-        return run.newton_by_products()
-    direction = -run.objective.inverse_hessian(run.theta)(run.point.gradient)
-    return direction, numbers(run.point.gradient, direction)
-
-
 def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     """F (M,) at a point and an estimate (M,) of F - F* by a Newton decrement, for solvers that make none.
 
@@ -83,5 +70,5 @@ def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     metric = run.make_metric()
     if metric.follows:
         return run.point.value, 0.5 * inner(run.point.gradient, metric.solve(run.point.gradient))
-    _, slope = run.newton_by_products()
+    slope = run.newton_by_products().slope
     return run.point.value, -0.5 * torch.tensor(slope, dtype=torch.float64)

@@ -2,14 +2,28 @@
 
 from math import inf, isnan, log
 from sys import float_info
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Evaluation, Iterate, Metric, Objective, SolveResult, SolverOptions, Status, numbers
-from skl_softmax.solvers.conjugate_gradients import conjugate_gradients
+from skl_softmax.solvers.base import (
+    Evaluation,
+    Inverse,
+    Iterate,
+    Metric,
+    Objective,
+    SolveResult,
+    SolverOptions,
+    Status,
+    numbers,
+)
+from skl_softmax.solvers.conjugate_gradients import DECREMENT_ACCURACY, conjugate_gradients
 from skl_softmax.solvers.line_search import backtrack, halve, lengthen
 
+# Above this many parameters the Hessian (here 32 MB) is no longer formed and Newton's step comes from conjugate
+# gradients.
+DIRECT_LIMIT = 2000
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
 # Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
@@ -26,6 +40,14 @@ POOR = 1.5
 CHECK = 3.0
 # A gap below this multiple of |F| that no step makes smaller is rounding.
 STUCK_ROUNDING = torch.finfo(torch.float64).eps ** 0.5
+
+
+class NewtonStep(NamedTuple):
+    """Newton's directions, the slopes along them, and the part of their decrements that may be missing."""
+
+    direction: Tensor  # (M, ...)
+    slope: list[float]  # minus twice the decrements
+    unexplained: float
 
 
 class Run:
@@ -68,24 +90,44 @@ class Run:
         self.n_passes += 1
         return self.objective.at(theta)
 
-    def newton_by_products(self) -> tuple[Tensor, list[float]]:
-        """Newton's directions (M, ...) and the slopes along them, by conjugate gradients."""
-        gradient = self.point.gradient
+    def newton_step(self) -> NewtonStep:
+        """Newton's, by the Cholesky factor of the Hessian where it is small enough to form, or by products with it.
+
+        Also by products where it is singular to rounding, as with collinear columns: the ridge that makes it definite
+        keeps steps short along what only the penalty resolves, and hides what is to be gained there. The product with
+        the rows and then with their transpose knows those directions to eps², the matrix to eps.
+        """
+        if self.objective.n_parameters > DIRECT_LIMIT:
+            return self.newton_by_products()
+        inverse = self.objective.inverse_hessian(self.theta)
+        direction = -inverse(self.point.gradient)
+        step = NewtonStep(direction, numbers(self.point.gradient, direction), unexplained=0.0)
+        if inverse.has_ridge and self.objective.holds_collinear:
+            better = self._conjugate_gradients(self.objective, inverse)
+            if all(a <= b for a, b in zip(better.slope, step.slope, strict=True)):  # else rounding is all there is
+                return better
+        return step
+
+    def newton_by_products(self) -> NewtonStep:
+        """Newton's, without the Hessian."""
         narrow = self.objective.narrow()  # a direction need not be exact, so float32 will do for it
         metric = narrow.metric(self.theta)
         self.options.say(f"conjugate gradients in {narrow.dtype}, preconditioned by a {metric.kind} metric")
-        multiply = narrow.hessian_product(self.theta)
+        return self._conjugate_gradients(narrow, metric.solve)
+
+    def _conjugate_gradients(self, objective: Objective, precondition: Inverse) -> NewtonStep:
+        gradient, multiply, centred = self.point.gradient, objective.hessian_product(self.theta), objective.centred
 
         def product(direction: Tensor) -> Tensor:
             self.n_passes += 1
             return multiply(direction)
 
         def solve(residual: Tensor) -> Tensor:
-            return narrow.centred(metric.solve(narrow.centred(residual)))  # rounding along 1 ⊗ v has no curvature
+            return centred(precondition(centred(residual)))  # what rounding leaves along 1 ⊗ v has no curvature
 
-        direction = conjugate_gradients(product, solve, gradient.to(narrow.dtype))[0]
+        direction = conjugate_gradients(product, solve, gradient.to(objective.dtype))[0]
         direction = direction.to(gradient.dtype)  # (M, ...)
-        return direction, numbers(gradient, direction)
+        return NewtonStep(direction, numbers(gradient, direction), unexplained=DECREMENT_ACCURACY)
 
     def is_lost_in_rounding(self) -> bool:
         """Whether the objective is too rough to lead any model further."""
@@ -193,11 +235,32 @@ class Run:
         """Whether one of the models with these gaps is."""
         return any(map(self.is_near, self.point.value.tolist(), gap))
 
-    def is_near_by_old(self, metric: Metric, gap: list[float]) -> bool:
-        """Whether a gap that would end the run is by a Hessian from elsewhere, and a new one costs little."""
-        if not metric.exact or self.passes_of_model == 0 or metric.price > CHECK:
+    def is_near_by_rough(self, metric: Metric, gap: list[float]) -> bool:
+        """Whether a gap that would end the run is not by the Hessian where it is, which would cost little."""
+        if not metric.exact or metric.price > CHECK or (self.passes_of_model == 0 and not metric.solve.has_ridge):
             return False
         return self.is_any_near(gap)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the problem takes more iterations than those that curvature describes well."""
+        return self.iteration >= 2 * WINDOW
+
+    def trusted_gap(self, gap: list[float], direction: Tensor) -> list[float]:
+        """Gaps told by curvature where a run may end, or by duality where the direction leaves what that describes.
+
+        Along a direction that moves no two logits of a row apart by more than S, curvature becomes e^S times as small
+        in a step at most, so that for S < 1 no more than twice the decrement is to be gained, and for S ≥ 1 any amount
+        may be (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1).
+        """
+        if self.iteration < self.options.max_iter and not self.is_any_near(gap):
+            return gap
+        self.n_passes += 0.5  # without a gradient
+        changes = self.objective.largest_change(direction).tolist()
+        if max(changes) < 1:
+            return gap
+        bounds = self.objective.first_order_gap(self.theta, self.point).tolist()
+        return [g if change < 1 else max(g, bound) for g, change, bound in zip(gap, changes, bounds, strict=True)]
 
     def settle(self, gap: list[float]) -> Tensor | None:
         """Record the finished models and drop them from the stack; return which stay, None if all do."""
