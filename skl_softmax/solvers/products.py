@@ -35,6 +35,7 @@ class HessianProducts(Model):
         self._share = len(columns) / run.theta.shape[2]
         self._hessian: Callable = objective.hessian_product(theta)
         self._columns, self._ridge = columns, 0.0
+        self._unseen = objective.unseen & self._inside.all(dim=0)  # (1, 1, columns)
         self._diagonal = objective.hessian_diagonal(theta).to(self._dtype)  # (1, K, columns)
 
     def damp(self, ridge: Tensor) -> None:
@@ -62,7 +63,11 @@ class HessianProducts(Model):
 
     def _precondition(self, vector: Tensor) -> Tensor:
         diagonal = self._diagonal + self._ridge
-        return torch.where(diagonal > 0, vector / diagonal, 0.0)
+        return self._centred(torch.where(diagonal > 0, self._centred(vector) / diagonal, 0.0))
+
+    def _centred(self, vector: Tensor) -> Tensor:
+        """Without what changes no probability and has no penalty: the Hessian has no curvature there."""
+        return torch.where(self._unseen, vector - vector.mean(dim=1, keepdim=True), vector)
 
     def _outer(self, vector: Tensor) -> Tensor:
         full = vector.new_zeros(self._inside.shape, dtype=self._dtype)  # (K, columns)
