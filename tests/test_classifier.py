@@ -348,7 +348,7 @@ class TestConvergence:
             "a dense metric at the price of ",
         ):
             assert words in said
-        TorchSoftmaxClassifier(verbose=1).fit(sp.random_array((300, 3000), rng=0), tall_table[1][:300])
+        TorchSoftmaxClassifier(verbose=1).fit(sp.random_array((300, 3000), random_state=0), tall_table[1][:300])
         assert "a diagonal metric" in capsys.readouterr().out
 
     def test_silent_by_default(self, raw_data, capsys):
@@ -740,7 +740,7 @@ class TestSparse:
 
     def test_a_fit_never_makes_it_dense(self):
         # Dense, X would take 720 GB.
-        X = sp.random_array((30_000, 3_000_000), density=3e-6, rng=np.random.default_rng(0), format="csr")
+        X = sp.random_array((30_000, 3_000_000), density=3e-6, random_state=np.random.default_rng(0), format="csr")
         y = np.asarray(X[:, :1_500_000].sum(axis=1) > X[:, 1_500_000:].sum(axis=1)).astype(int)
         clf = TorchSoftmaxClassifier(C=1e3).fit(X, y)
         assert clf.converged_
@@ -765,7 +765,7 @@ class TestSparse:
 
     def test_a_hundred_thousand_features(self):
         rng = np.random.default_rng(0)
-        X = sp.random_array((2_000, 120_000), density=2e-4, rng=rng, format="csr")
+        X = sp.random_array((2_000, 120_000), density=2e-4, random_state=rng, format="csr")
         y = np.asarray(X[:, :60_000].sum(axis=1) > X[:, 60_000:].sum(axis=1)).astype(int)
         clf = TorchSoftmaxClassifier(C=10.0).fit(X, y)
         assert clf.converged_

@@ -159,7 +159,7 @@ def test_sparse_rows_share_memory_with_scipy():
 def test_sparse_is_never_made_dense():
     # 30,000 x 3,000,000 would take 720 GB.
     rng = np.random.default_rng(0)
-    matrix = sp.random_array((30_000, 3_000_000), density=1e-6, rng=rng, format="csr")
+    matrix = sp.random_array((30_000, 3_000_000), density=1e-6, random_state=rng, format="csr")
     rows = standardised(csr_tensor(matrix), fit_intercept=True)
     theta = torch.zeros(1, rows.n_columns, dtype=torch.float64)
     (block,) = rows.blocks(1)
@@ -168,7 +168,9 @@ def test_sparse_is_never_made_dense():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_memory_beside_a_sparse_matrix_is_bounded(dtype):
-    matrix = sp.random_array((2_000, 3_000), density=0.01, rng=np.random.default_rng(0), format="csr", dtype=dtype)
+    matrix = sp.random_array(
+        (2_000, 3_000), density=0.01, random_state=np.random.default_rng(0), format="csr", dtype=dtype
+    )
     own = matrix.data.nbytes + matrix.indices.astype(np.int32).nbytes
     (block,) = standardised(csr_tensor(matrix), fit_intercept=True).blocks(1)
     shared = {csr_tensor(matrix).values().data_ptr()}

@@ -113,7 +113,7 @@ def test_weights_are_repeats(n_classes):
 
 
 def test_sparse_and_dense_agree():
-    X = random_array((300, 40), density=0.2, format="csr", rng=np.random.default_rng(0))
+    X = random_array((300, 40), density=0.2, format="csr", random_state=np.random.default_rng(0))
     y = (X @ np.random.default_rng(1).normal(size=(40, 3)) + np.random.default_rng(2).gumbel(size=(300, 3))).argmax(1)
     parameters = {"l1_ratio": 0.8, "tol": 1e-12}
     dense = TorchSoftmaxClassifier(**parameters).fit(X.toarray(), y)
@@ -186,7 +186,7 @@ def test_working_sets_grow_to_a_large_support(monkeypatch):
 
 def test_a_hundred_thousand_sparse_features():
     rng = np.random.default_rng(0)
-    X = random_array((500, 100_000), density=2e-4, format="csr", rng=rng)
+    X = random_array((500, 100_000), density=2e-4, format="csr", random_state=rng)
     y = np.asarray(X[:, :50_000].sum(axis=1) > X[:, 50_000:].sum(axis=1)).ravel()
     model = TorchSoftmaxClassifier(C=3.0, l1_ratio=0.9).fit(X, y)
     assert model.converged_
