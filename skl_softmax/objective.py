@@ -121,8 +121,8 @@ class Objective:
     def unseen(self) -> Tensor:
         """In which columns solvers of each model take no notice of one number added to all classes, (M, 1, p).
 
-        That leaves the probabilities of several outputs as they are. Where F is smooth, parameters that sum to zero over
-        the classes go on doing so.
+        That leaves the probabilities of several outputs as they are. Where F is smooth, parameters that sum to zero
+        over the classes go on doing so.
         """
         if self.n_outputs == 1:
             return torch.zeros_like(self.unpenalised)
