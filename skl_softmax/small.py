@@ -18,7 +18,7 @@ from torch import Tensor
 from skl_softmax.curvature import Inverse, inverse
 from skl_softmax.data import Data
 from skl_softmax.objective import Evaluation, Objective
-from skl_softmax.quadratic import DenseModel, HessianModels
+from skl_softmax.quadratic import RIDGE, DenseModel, HessianModels
 
 # Operations of a Hessian up to which it costs less than the calls around it, so that nothing beats Newton's method.
 SMALL_HESSIAN = 1e7
@@ -66,6 +66,7 @@ class SmallObjective(Objective):
 
     def hessian_models(self, theta: Tensor, working: Tensor, max_price: float) -> HessianModels:  # noqa: ARG002, cheap anyway
         matrices = torch.from_numpy(self._hessian(*self._proba_and_shares(theta)))  # (M, P, P)
+        matrices.diagonal(dim1=1, dim2=2).mul_(1 + RIDGE)
         return HessianModels([DenseModel(m, torch.arange(len(m))) for m in matrices], price=1.0, exact=True)
 
     def _proba_and_shares(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -435,8 +435,8 @@ def test_lbfgs_memory_ignores_pairs_without_curvature():
 
 def test_lbfgs_ends_by_a_hessian_from_where_it_ends(monkeypatch):
     """One from a step before told a gap that was 25 times too small."""
-    made, make = [], Run.newton_step
-    monkeypatch.setattr(Run, "newton_step", lambda run: made.append(run.iteration) or make(run))
+    made, make = [], Run.make_metric
+    monkeypatch.setattr(Run, "make_metric", lambda run: made.append(run.iteration) or make(run))
     model = TorchSoftmaxClassifier(solver="lbfgs").fit(*load_wine(return_X_y=True))
     assert model.converged_
     assert made[-1] == model.n_iter_[0]

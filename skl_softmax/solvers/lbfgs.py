@@ -54,7 +54,8 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             continue
         is_rough = run.is_near_by_rough(metric, gap)
         if is_rough:
-            direction, slope, _ = run.newton_step()
+            metric, memory = run.make_metric(), Memory()
+            direction, slope, _ = run.newton_by(metric.solve)
             gap = [max(-0.5 * s, left) for s, left in zip(slope, run.extrapolated_gap(), strict=True)]
         stay = run.settle(run.trusted_gap(gap, direction) if run.is_long else gap)
         if not run.active:

@@ -91,15 +91,18 @@ class Run:
         return self.objective.at(theta)
 
     def newton_step(self) -> NewtonStep:
-        """Newton's, by the Cholesky factor of the Hessian where it is small enough to form, or by products with it.
-
-        Also by products where it is singular to rounding, as with collinear columns: the ridge that makes it definite
-        keeps steps short along what only the penalty resolves, and hides what is to be gained there. The product with
-        the rows and then with their transpose knows those directions to eps², the matrix to eps.
-        """
+        """Newton's, by the Cholesky factor of the Hessian where it is small enough to form, or by products with it."""
         if self.objective.n_parameters > DIRECT_LIMIT:
             return self.newton_by_products()
-        inverse = self.objective.inverse_hessian(self.theta)
+        return self.newton_by(self.objective.inverse_hessian(self.theta))
+
+    def newton_by(self, inverse: Inverse) -> NewtonStep:
+        """Newton's, by the inverse Hessian at the point, and by products besides where that is singular to rounding.
+
+        There, as with collinear columns, the ridge that makes it definite keeps steps short along what only the penalty
+        resolves, and hides what is to be gained. The product with the rows and then with their transpose knows those
+        directions to eps², the matrix to eps.
+        """
         direction = -inverse(self.point.gradient)
         step = NewtonStep(direction, numbers(self.point.gradient, direction), unexplained=0.0)
         if inverse.has_ridge and self.objective.holds_collinear:
@@ -251,15 +254,17 @@ class Run:
 
         Along a direction that moves no two logits of a row apart by more than S, curvature becomes e^S times as small
         in a step at most, so that for S < 1 no more than twice the decrement is to be gained, and for S ≥ 1 any amount
-        may be (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1).
+        may be (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1), but F, which losses and
+        penalties add up to, and none is negative.
         """
-        if self.iteration < self.options.max_iter and not self.is_any_near(gap):
+        ends = self.is_long and self.iteration >= self.options.max_iter
+        if not ends and not self.is_any_near(gap):
             return gap
         self.n_passes += 0.5  # without a gradient
         changes = self.objective.largest_change(direction).tolist()
         if max(changes) < 1:
             return gap
-        bounds = self.objective.first_order_gap(self.theta, self.point).tolist()
+        bounds = torch.minimum(self.objective.first_order_gap(self.theta, self.point), self.point.value).tolist()
         return [g if change < 1 else max(g, bound) for g, change, bound in zip(gap, changes, bounds, strict=True)]
 
     def settle(self, gap: list[float]) -> Tensor | None:
