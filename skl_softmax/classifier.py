@@ -148,7 +148,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     n_iter_ : ndarray of shape (1,)
         Iterations or epochs.
     n_passes_ : float
-        Passes over X that the solver took: values with gradients, Hessian-vector products, and samples by their share.
+        Passes over X that the solver took: values with gradients, Hessian-vector products, logits alone by half, and
+        samples by their share.
     loss_curve_ : ndarray of shape (`n_iter_` + 1,)
         F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
     seconds_curve_ : list of float
@@ -161,8 +162,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Whether ``optimality_gap_`` is at most ``tol`` times F.
     optimality_gap_ : float
         The estimate of :math:`F - F^*` at the end, from the Newton decrement :math:`\frac12 g^\top H^{-1} g` (H the
-        Hessian or the model of it that the solver has) and from what the last steps gained. Of "proximal", unless it
-        was stopped, the duality gap: :math:`F - F^*` is not larger, but for rounding.
+        Hessian or the model of it that the solver has) and from what the last steps gained; a bound by duality, or F,
+        where that step would change logits by more than curvature describes. Of "proximal", unless it was stopped, the
+        duality gap: :math:`F - F^*` is not larger, but for rounding.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 
