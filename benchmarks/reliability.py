@@ -209,12 +209,23 @@ def memory(gigabytes=12.0):
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603
 
 
+def cgroup_limit():
+    """The memory that this process and the system's cache for it may take in its control group, in bytes, or None."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for folder, name in ((f"{controllers}{path}", "memory.limit_in_bytes"), (path[1:], "memory.max")):
+            file = Path("/sys/fs/cgroup") / folder / name
+            if file.exists() and (limit := file.read_text().strip()).isdigit():
+                return int(limit)
+    return None
+
+
 def fit_file(folder):
     """What it took to fit and predict a file under the limit."""
     y = np.load(folder / "y.npy")
     X = np.memmap(folder / "X", dtype=np.float32, mode="r", shape=(len(y), COLUMNS))
     resource.setrlimit(resource.RLIMIT_DATA, (int(LIMIT_GB * 1e9),) * 2)
-    figures = {"GB": X.nbytes / 1e9, "rows": len(y), "before": status("RssAnon")}
+    figures = {"GB": X.nbytes / 1e9, "rows": len(y), "before": status("RssAnon"), "cgroup": cgroup_limit()}
     clf = TorchSoftmaxClassifier()
     for name, call in (("fit", lambda: clf.fit(X, y)), ("predict_proba", lambda: clf.predict_proba(X))):
         with PeakAnonymous() as peak:
@@ -227,12 +238,15 @@ def report_memory(result):
     """What a file larger than the limit took."""
     fit, predict = result["fit"], result["predict_proba"]
     megabytes = [round((part["peak"] - result["before"]) / 1e6) for part in (fit, predict)]
+    cached = "it does not limit the system's cache of the file"
+    if (limit := result["cgroup"]) is not None and limit < result["GB"] * 1e9:
+        cached = f"with the system's cache of the file the process had {limit / 2**30:.1f} GiB, by its control group"
     yield "## A file larger than memory\n"
     yield (
         f"`np.memmap`, {result['rows']:,} × {COLUMNS} float32, {result['GB']:.1f} GB, {CLASSES} classes, with the "
         f"process's data limited to {LIMIT_GB} GB by `resource.setrlimit(RLIMIT_DATA)`. That limits private memory, "
-        "with what the libraries take; it does not limit the system's cache of the file. The peak is that of RssAnon "
-        "above what the process had after the imports.\n"
+        f"with what the libraries take; {cached}. The peak is that of RssAnon above what the process had after the "
+        "imports.\n"
     )
     yield "| | peak [MB] | |"
     yield "|:--|--:|:--|"
