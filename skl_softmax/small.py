@@ -86,7 +86,7 @@ class SmallObjective(Objective):
             others = self._off_diagonal @ proba  # (M, K, n), as `curvature.complement`
             curvature.reshape(n_models, -1, n_rows)[:, :: n_outputs + 1] = shares * others
         weighted = curvature.reshape(n_models, -1, 1, n_rows) * self.data.small_columns  # (M, K², p, n)
-        # By SciPy's BLAS, as `dposv` is: threads of NumPy's would stand in the way of its, for 4 ms at a time.
+        # By SciPy's BLAS, as `dpotrf` is: threads of NumPy's would stand in the way of its, for 4 ms at a time.
         products = dgemm(1.0, self.data.small_rows.T, weighted.reshape(-1, n_rows).T).T  # (M K² p, p)
         diagonals = products.reshape(n_models, n_outputs**2, -1)[:, :, :: n_columns + 1]  # (M, K², p), a view of them
         by_column = diagonals[:, :: n_outputs + 1]  # (M, K, p)

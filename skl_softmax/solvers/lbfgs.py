@@ -44,7 +44,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     is_narrow = run.objective is not objective
     while run.active:
         direction, slope = memory.direction(run.point.gradient, metric)
-        gap = [max(-0.5 * s, left) for s, left in zip(slope, run.extrapolated_gap(), strict=True)]
+        gap = _told(run, slope)
         lost = is_narrow and run.is_lost_in_rounding()
         if lost or (is_narrow and _is_any_near(gap, run.point.value.tolist())):
             run.widen(objective, knows_gap=metric.follows or not lost)
@@ -56,7 +56,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         if is_rough:
             metric, memory = run.make_metric(), Memory()
             direction, slope, _ = run.newton_by(metric.solve)
-            gap = [max(-0.5 * s, left) for s, left in zip(slope, run.extrapolated_gap(), strict=True)]
+            gap = _told(run, slope)
         stay = run.settle(run.trusted_gap(gap, direction) if run.is_long else gap)
         if not run.active:
             break
@@ -73,6 +73,11 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         run.descend(direction, slope)
         memory.add(run.theta - theta, run.point.gradient - gradient)
     return run.result()
+
+
+def _told(run: Run, slope: list[float]) -> list[float]:
+    """Of each model the decrement, or what its last gains lead on to if that is more."""
+    return [max(-0.5 * s, left) for s, left in zip(slope, run.extrapolated_gap(), strict=True)]
 
 
 def _is_any_near(gap: list[float], values: list[float]) -> bool:
