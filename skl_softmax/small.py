@@ -144,16 +144,16 @@ def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray)
     """
     if logits.shape[1] == 1:
         proba = expit(logits)
-        losses = np.maximum(logits, 0) * weights - logits * targets  # (M, 1, n)
-        losses += np.log1p(np.exp(-np.abs(logits))) * weights
-        return losses.sum(axis=(1, 2), dtype=np.float64), proba
-    logits -= logits.max(axis=1, keepdims=True)
-    proba = np.exp(logits)
-    sums = proba.sum(axis=1, keepdims=True)  # (M, 1, n)
-    proba /= sums
-    logits *= targets
-    gained = logits.sum(axis=(1, 2), dtype=np.float64)
-    return (np.log(sums) * weights).sum(axis=(1, 2), dtype=np.float64) - gained, proba
+        losses = np.log1p(np.exp(-np.abs(logits)))  # (M, 1, n)
+        gained = np.vecdot(logits, targets - (logits > 0) * weights, dtype=np.float64)  # (M, 1)
+    else:
+        logits -= logits.max(axis=1, keepdims=True)
+        proba = np.exp(logits)
+        sums = proba.sum(axis=1, keepdims=True)  # (M, 1, n)
+        proba /= sums
+        losses = np.log(sums)
+        gained = np.vecdot(logits, targets, dtype=np.float64)  # (M, K)
+    return np.vecdot(losses, weights, dtype=np.float64)[:, 0] - gained.sum(axis=1), proba
 
 
 def target_proba(targets: Tensor, n_outputs: int, label_proba: Tensor | None) -> np.ndarray:

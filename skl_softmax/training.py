@@ -210,7 +210,7 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
     solver, rate = find_solver(estimator.solver), _rate(estimator)
     make_optimizer = solver.optimizer
     if make_optimizer is torch.optim.SGD:
-        make_optimizer = partial(make_optimizer, momentum=estimator.momentum)
+        make_optimizer = partial(make_optimizer, momentum=estimator.momentum, foreach=False)  # there is one tensor
     elif rate == "auto":
         rate = ADAM_RATE if make_optimizer is torch.optim.Adam else None
     options = DescentOptions(

@@ -195,7 +195,7 @@ def test_small_batches_are_batches(n_outputs, dtype, standardised):
     objective = make_objective(n_outputs, standardised=standardised, dtype=dtype, kind=BatchedObjective)
     theta, rows, total = draw(objective).to(objective.dtype), slice(3, 12), torch.tensor([7.0], dtype=torch.float64)
     chunk = SmallChunk(objective, torch.arange(N), objective.data.row_memory(N))
-    found, expected = SmallBatch(chunk, rows, total).at(theta), Batch(objective, rows, total).at(theta)
+    found, expected = SmallBatch(chunk, rows, total.item()).at(theta), Batch(objective, rows, total).at(theta)
     tolerance = {"rtol": 1e-12, "atol": 1e-14} if objective.dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}
     torch.testing.assert_close(found.value, expected.value, **tolerance)
     torch.testing.assert_close(found.gradient, expected.gradient, **tolerance)

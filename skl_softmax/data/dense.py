@@ -159,18 +159,20 @@ class DenseData(Data):
         return replace(self, X=self.X.index_select(0, index.to(self.X.device)))  # half the time of X[index]
 
     def row_memory(self, n_rows: int) -> tuple[Tensor, Tensor]:
-        """What `fetch` takes for that many rows: memory for those of the design and for those of X, (n_rows, d)."""
-        design = torch.empty(n_rows, self.X.shape[1], dtype=self.dtype, device="cpu")
-        return design, design if self.X.dtype == self.dtype else torch.empty_like(design, dtype=self.X.dtype)
+        """What `fetch` takes for that many rows: memory for those of the design (n_rows, p) and of X (n_rows, d)."""
+        design = torch.ones(n_rows, self.n_columns, dtype=self.dtype, device="cpu")
+        x = design[:, : self.X.shape[1]]
+        return design, x if self.X.dtype == self.dtype else torch.empty_like(x, dtype=self.X.dtype)
 
     def fetch(self, index: Tensor, memory: tuple[Tensor, Tensor]) -> Tensor:
-        """Rows of the design without its column of ones, on the CPU, in a `row_memory` for as many or more."""
+        """Rows of the design (n, p), on the CPU, in a `row_memory` for as many or more."""
         design, x = (part[: len(index)] for part in memory)
         torch.index_select(self.X, 0, index, out=x)
+        scaled = design[:, : x.shape[1]]
         if x.dtype != design.dtype:
-            design.copy_(x)
+            scaled.copy_(x)
         if self.mean.any() or (self.scale != 1).any():
-            design.sub_(self.mean).div_(self.scale)
+            scaled.sub_(self.mean).div_(self.scale)
         return design
 
     def design(self, rows: slice, columns: Tensor | None = None) -> Tensor:

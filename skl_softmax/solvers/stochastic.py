@@ -150,7 +150,7 @@ class _Descent:
 
     def epoch(self, options: DescentOptions) -> float:
         """Visit every row once; return the mean of the batches' losses."""
-        values, theta = [], self.parameter.detach()  # which shares its memory
+        values, shares, theta = [], [], self.parameter.detach()  # which shares its memory
         for share, batch in self._objective.batches(options.batch_size, options.generator, options.shuffle):
 
             def closure(batch=batch):
@@ -158,13 +158,14 @@ class _Descent:
                 self.parameter.grad = point.gradient
                 return point.value
 
-            values.append(share * self._optimizer.step(closure))
+            values.append(self._optimizer.step(closure))
+            shares.append(share)
             self._n_updates += 1
             if self._averages:
                 self._mean += (theta - self._mean) / self._n_updates
             if self._schedule is not None:
                 self._schedule.step()
-        return torch.cat(values).sum().item()
+        return (torch.cat(values) @ values[0].new_tensor(shares)).item()
 
     def slow_down(self) -> bool:
         """Whether there is a smaller rate to go on with."""
