@@ -20,10 +20,14 @@ class SigmoidLoss:
     curvature_bound = 0.25
 
     @staticmethod
+    def value(logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each row (..., 1, rows)."""
+        return functional.softplus(logits) - targets * logits
+
+    @staticmethod
     def value_and_residual(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of each row (..., 1, rows) and its derivative by the logits (..., 1, rows), σ(z) - y."""
-        value = functional.softplus(logits) - targets * logits
-        return value, torch.sigmoid(logits).sub_(targets)
+        return SigmoidLoss.value(logits, targets), torch.sigmoid(logits).sub_(targets)
 
     @staticmethod
     def curvature_product(proba: Tensor, direction: Tensor) -> Tensor:
@@ -52,6 +56,16 @@ class SoftmaxLoss:
 
     # The second derivatives of ℓ are at most ½ (I - 11ᵀ/K) (Böhning 1992).
     curvature_bound = 0.5
+
+    @staticmethod
+    def value(logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each row (..., 1, rows), in half the time that its derivative takes besides."""
+        below = logits - logits.amax(dim=-2, keepdim=True)  # (..., K, rows)
+        if targets.is_floating_point():
+            chosen = (below * targets).sum(dim=-2, keepdim=True)
+        else:
+            chosen = below.gather(-2, targets.expand(*below.shape[:-2], 1, below.shape[-1]))
+        return below.exp_().sum(dim=-2, keepdim=True).log_().sub_(chosen)
 
     @staticmethod
     def value_and_residual(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,14 @@ from torch import Tensor
 from skl_softmax.data import linear, standardised, take_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
-from skl_softmax.solvers import Status
+from skl_softmax.objective import Evaluation, Objective
+from skl_softmax.solvers import SolveResult, Status, inner
 from skl_softmax.training import make_deterministic, make_stack
 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
+# Relative gap of the last minima up to which those for the next C, where they lead, are nearer than float32 leads.
+NEAR = 1e-5
 # Entries of held-out rows and of their logits that are made at a time.
 SCORE_ENTRIES = 2**22
 
@@ -49,12 +52,12 @@ def solve_sweep(
     for start in range(0, n_folds, size):
         folds = slice(start, min(start + size, n_folds))
         theta = torch.zeros(folds.stop - start, *shape[2:], data.n_columns, dtype=torch.float64, device=data.home)
-        path = 3 * [(0.0, theta)]  # the last three C and their minima
+        path, ended = 3 * [(0.0, theta)], None  # the last three C and their minima; what is known of the last
         for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
             objective = make_stack(rows, data, weights[folds], C, l1_ratio)
-            begin = _begin(path, C) if l1_ratio == 0 else path[-1][1]
-            result = make_deterministic(estimator, objective, begin).descend()
-            path = [*path[1:], (C, result.theta)]
+            begin, known = _start(objective, path, C, ended, estimator.tol)
+            result = make_deterministic(estimator, objective, begin, **known).descend()
+            path, ended = [*path[1:], (C, result.theta)], _ended(objective, result)
             weight[folds, j], bias[folds, j] = (part.cpu() for part in data.from_theta(result.theta))
             n_iter[folds, j] = result.n_iter
             converged[folds, j] = [status is Status.CONVERGED for status in result.status]
@@ -62,6 +65,30 @@ def solve_sweep(
             worst_gap = max(worst_gap, gaps.max().item())
             done()
     return Sweep(weight, bias, n_iter, converged, worst_gap)
+
+
+def _ended(objective: Objective, result: SolveResult) -> tuple[Objective, Evaluation, Tensor] | None:
+    """F, its value and gradient, and the minima of a stack that has converged, if F is smooth."""
+    if not objective.is_smooth or any(status is not Status.CONVERGED for status in result.status):
+        return None
+    values = [curve[-1] for curve in result.loss_curve]
+    point = Evaluation(torch.tensor(values, dtype=torch.float64).to(result.theta.device), torch.stack(result.gradient))
+    return objective, point, result.theta
+
+
+def _start(objective: Objective, path: list[tuple[float, Tensor]], C: float, ended, tol: float) -> tuple[Tensor, dict]:
+    """Where a stack is begun, and what is known of that.
+
+    The last minima, with what is known of them, where they are expected to do for this C too, which then costs no pass
+    over X. Where they nearly do, the start is so near that float32 would not lead nearer.
+    """
+    begin = _begin(path, C) if objective.is_smooth else path[-1][1]
+    if ended is None or not objective.is_smooth or path[-2][0] == 0:
+        return begin, {}
+    point = objective.from_other(*ended)
+    change = path[-1][1] - path[-2][1]  # as large as the next one, or larger
+    gap = (-0.5 * inner(point.gradient, change) / point.value).max().item()
+    return (path[-1][1], {"point": point, "is_near": True}) if gap <= tol else (begin, {"is_near": gap <= NEAR})
 
 
 def _begin(path: list[tuple[float, Tensor]], C: float) -> Tensor:
@@ -94,7 +121,7 @@ def held_out_scores(
         sums, total = 0.0, 0.0
         for index in torch.from_numpy(test).split(max(1, SCORE_ENTRIES // (X.shape[1] + bias.numel()))):
             logits = linear(take_rows(X, index), weight.flatten(0, 1), bias.flatten()).cpu()  # (rows, J K)
-            logits = logits.T.unflatten(0, bias.shape)  # (J, K, rows)
+            logits = logits.T.contiguous().unflatten(0, bias.shape)  # (J, K, rows)
             found = targets[index]
             found = found[None, None] if found.ndim == 1 else found.T[None]
             sums = sums + measure(logits, found) @ weights[index]  # (J,)
@@ -107,7 +134,7 @@ def negative_log_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Minus the loss (J, rows) of logits (J, K, rows)."""
     n_outputs = logits.shape[1]
     targets = targets.to(logits.dtype) if n_outputs == 1 else targets
-    return -loss_for(n_outputs).value_and_residual(logits, targets)[0][:, 0]
+    return -loss_for(n_outputs).value(logits, targets)[:, 0]
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -133,11 +133,14 @@ def make_placed_problem(estimator, placed, begin, observe) -> Problem:
     return make_deterministic(estimator, objective, _start(objective, begin), observe)
 
 
-def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=None) -> Problem:
-    """A stack of models, begun at θ (M, K, p), with the solver that the estimator asks for, which is no optimiser."""
+def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=None, **known) -> Problem:
+    """A stack of models, begun at θ (M, K, p), with the solver that the estimator asks for, which is no optimiser.
+
+    What is ``known`` of the start are further fields of `SolverOptions`.
+    """
     name = choose_solver(objective) if estimator.solver == "auto" else estimator.solver
     note = print if estimator.verbose else None
-    options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note)
+    options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note, **known)
     models = f"{objective.n_models} models of " if objective.n_models > 1 else ""
     options.say(f"{name}: {objective.n_rows:,} rows, {models}{objective.n_parameters:,} parameters")
     return Problem(objective, theta, find_solver(name), options)

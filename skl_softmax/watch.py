@@ -126,7 +126,7 @@ def log_loss(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
     if rows.label_proba is not None:
         targets = rows.label_proba[targets]  # (n, K)
     targets = targets[None, None] if targets.ndim == 1 else targets.T[None]
-    loss, _ = loss_for(rows.n_outputs).value_and_residual(logits, targets)  # (1, 1, n)
+    loss = loss_for(rows.n_outputs).value(logits, targets)  # (1, 1, n)
     return (loss[0, 0] @ rows.weights / rows.weights.sum()).item()
 
 

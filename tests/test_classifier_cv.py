@@ -9,7 +9,7 @@ import sklearn
 from reference import relative_error
 from scipy.sparse import csr_array
 from sklearn.callback import ScoringMonitor
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import get_scorer, log_loss
 from sklearn.model_selection import (
@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, sweep
+from skl_softmax.objective import Objective
 
 CS = (0.01, 1.0, 100.0)
 
@@ -276,6 +277,20 @@ def test_a_sweep_goes_on_from_where_the_line_leads():
     """Deterministic counts: from the last minima the three took 171, 197 and 183 iterations."""
     for load, most in ((load_iris, 126), (load_wine, 156), (load_breast_cancer, 171)):
         assert TorchSoftmaxClassifierCV().fit(*load(return_X_y=True)).n_iter_.sum() <= most
+
+
+def test_penalties_that_no_longer_matter_cost_no_pass(monkeypatch):
+    """Of a table with many rows for each parameter the minima are the same from some C on."""
+    X, y = make_classification(40_000, 5, n_informative=5, n_redundant=0, n_classes=3, random_state=0)
+    evaluate, passes = Objective.at, []
+    monkeypatch.setattr(Objective, "at", lambda *args: passes.append(None) or evaluate(*args))
+    counts = []
+    for end in (2, 6):
+        passes.clear()
+        model = TorchSoftmaxClassifierCV(Cs=np.logspace(-4, end, end + 5), refit=False).fit(X, y)
+        counts.append(len(passes))
+    assert (model.n_iter_[..., 7:] == 0).all()
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("Cs", [(1.0, 1.0, 0.1), (0.1, 1.0, 1.001, 100.0), (0.1, 1.0, 10.0, np.inf), (3.0,)])

@@ -26,7 +26,7 @@ ALLOWED = {
         "sweep",
         "training",
     },
-    "sweep": {"data", "inputs", "losses", "solvers", "training"},
+    "sweep": {"data", "inputs", "losses", "objective", "solvers", "training"},
     "leave_one_out": {"curvature", "data", "inputs", "objective", "sweep", "training"},
     "displays": {"displays"},
     "export": {"data", "inputs"},

@@ -11,6 +11,7 @@ from skl_softmax.batches import Batch, BatchedObjective, SmallBatch, SmallChunk
 from skl_softmax.curvature import dense_metric, diagonal_metric, hessian, kronecker_metric
 from skl_softmax.data import DenseData
 from skl_softmax.data import dense as data_module
+from skl_softmax.losses import loss_for
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
 
@@ -80,6 +81,30 @@ def test_value_and_derivatives_equal_autograd(n_outputs, fit_intercept, C, stand
     tangent = objective.centred(direction)
     by_matrix = (hessian(objective, theta)[0] @ tangent.flatten()).view_as(tangent)
     torch.testing.assert_close(by_matrix, objective.hessian_product(theta)(tangent), **close)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@KINDS
+def test_other_penalties_need_no_pass(n_outputs, kind):
+    before = make_objective(n_outputs, C=(1.0, 10.0), kind=kind)
+    after = replace(before, penalty=before.penalty * torch.tensor([0.1, 30.0]))
+    theta = draw(before)
+    found, expected = after.from_other(before, before.at(theta), theta), after.at(theta)
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-13, atol=0)
+    torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("are_proba", [True, False])
+def test_a_loss_alone_is_that_with_its_derivative(n_outputs, are_proba):
+    logits = 100 * torch.randn(2, n_outputs, N, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    if n_outputs == 1 or are_proba:
+        targets = torch.softmax(0.1 * logits[:1], dim=1) if n_outputs > 1 else torch.rand(1, 1, N, dtype=torch.float64)
+    else:
+        targets = torch.arange(N)[None, None] % n_outputs
+    before, loss = logits.clone(), loss_for(n_outputs)
+    torch.testing.assert_close(loss.value(logits, targets), loss.value_and_residual(logits, targets)[0])
+    torch.testing.assert_close(logits, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from skl_softmax.solvers.base import Iterate, Objective, SolveResult, SolverOptions, Status
+from skl_softmax.solvers.base import Iterate, Objective, SolveResult, SolverOptions, Status, inner
 from skl_softmax.solvers.lbfgs import lbfgs
 from skl_softmax.solvers.newton import newton, optimality
 from skl_softmax.solvers.proximal import proximal
@@ -28,6 +28,7 @@ __all__ = [
     "Status",
     "choose_solver",
     "find_solver",
+    "inner",
     "optimality",
 ]
 

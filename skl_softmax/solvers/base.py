@@ -129,6 +129,10 @@ class SolverOptions:
         Called with every `Iterate`; the fit ends if it returns true.
     note : callable or None
         Called with a line of text when a method has chosen how to go on.
+    point : Evaluation or None
+        F and its gradient at the start, if they are known.
+    is_near : bool
+        Whether float32 would lead no nearer to the minimum than the start is.
     """
 
     tol: float
@@ -136,6 +140,8 @@ class SolverOptions:
     accuracy: float = 0.0
     observe: Callable[[Iterate], bool] | None = None
     note: Callable[[str], None] | None = None
+    point: Evaluation | None = None
+    is_near: bool = False
 
     def say(self, text: str) -> None:
         """Pass a note on, if anybody listens."""
@@ -153,6 +159,7 @@ class SolveResult:
     status: list[Status]
     loss_curve: list[list[float]]  # F before each iteration and, last, where the solver stopped
     n_passes: float  # over the rows, for values with gradients and for Hessian-vector products
+    gradient: list[Tensor] | None = None  # of F at each θ, (...), if the solver ends with it
     memory: object = None  # what the solver may go on with in another call
 
 

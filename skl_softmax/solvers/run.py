@@ -71,10 +71,11 @@ class Run:
         self.stuck = [False] * objective.n_models
         self._trusted_from = 0  # the iteration from which on gains tell gaps
         self._slope = [0.0] * objective.n_models  # along the last direction
-        self.point = self.evaluate(start)
+        self.point = self.evaluate(start) if options.point is None else options.point
         if any(map(isnan, self.point.value.tolist())):
             raise FloatingPointError("F is not a number where the solver begins.")
         self._theta = start.clone()
+        self._gradient: list[Tensor] = list(start)
         self._n_iter = [0] * objective.n_models
         self._status = [Status.MAX_ITER] * objective.n_models
         self._curve: list[list[float]] = [[] for _ in range(objective.n_models)]
@@ -201,7 +202,7 @@ class Run:
         What a rough metric misses it misses at every θ: it is made again only when the passes have doubled.
         """
         wait = max(metric.price - 0.5, 0 if metric.follows else self._metric_pass)
-        if self.n_passes - self._metric_pass < wait:
+        if self.passes_of_model < max(wait, 0.5):  # none yet where it was made
             return False
         return self._passes_to_come() >= metric.price
 
@@ -283,7 +284,7 @@ class Run:
                 stay.append(i)
             else:
                 self._status[model], self._n_iter[model] = status, self.iteration
-                self._theta[model] = self.theta[i]
+                self._theta[model], self._gradient[model] = self.theta[i], self.point.gradient[i]
         if len(stay) == len(self.models):
             return None
         return self._keep(stay)
@@ -322,6 +323,7 @@ class Run:
             status=self._status,
             loss_curve=self._curve,
             n_passes=self.n_passes,
+            gradient=self._gradient,
         )
 
     def _status_of(self, model: int, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:

@@ -22,7 +22,8 @@ def through_samples(
     theta, n_passes = start, 0.0
     if not start.any():
         for sample, gap in objective.samples():
-            result = descend(sample, theta, replace(options, tol=0.0, accuracy=gap, observe=None))
+            rough = replace(options, tol=0.0, accuracy=gap, observe=None, point=None, is_near=False)
+            result = descend(sample, theta, rough)
             n_passes += result.n_passes * sample.n_rows / objective.n_rows
             if any(status is not Status.CONVERGED for status in result.status):
                 theta = start  # such as a sample that is separable, which all rows need not be
