@@ -165,6 +165,12 @@ class Objective:
         l1 = None if self.l1 is None else self.l1[models]
         return replace(self, weights=weights, penalty=self.penalty[models], total=self.total[models], l1=l1)
 
+    def alone(self, model: int) -> "Objective":
+        """F of one model, from its rows of positive weight."""
+        one = self.select(torch.tensor([model]))
+        index = one.weights[0].nonzero()[:, 0]
+        return one if len(index) == one.n_rows else replace(one.take(index), total=one.total)
+
     def pooled(self) -> "Objective":
         """The one objective that stands for all of a family: the mean of their weights and penalties."""
         weights, total = self.weights.mean(dim=0, keepdim=True), self.total.mean()[None]

@@ -119,8 +119,9 @@ class SmallObjective(Objective):
         return self.penalty.numpy()[:, None, None] * scale  # (M, 1, p)
 
     @cached_property
-    def _unseen_part(self) -> np.ndarray:
-        return self.unseen.numpy() / self.n_outputs  # (M, 1, p)
+    def _unseen_part(self) -> np.ndarray | float:
+        """`unseen`, which is everything where F is smooth, by the number of classes."""
+        return 1 / self.n_outputs if self.is_smooth else self.unseen.numpy() / self.n_outputs  # (M, 1, p)
 
 
 @dataclass(frozen=True)
