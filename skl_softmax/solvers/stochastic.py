@@ -165,7 +165,7 @@ class _Descent:
                 self._mean += (theta - self._mean) / self._n_updates
             if self._schedule is not None:
                 self._schedule.step()
-        return (torch.cat(values) @ values[0].new_tensor(shares)).item()
+        return (torch.cat(values) @ torch.tensor(shares, dtype=values[0].dtype, device=values[0].device)).item()
 
     def slow_down(self) -> bool:
         """Whether there is a smaller rate to go on with."""
