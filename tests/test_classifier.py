@@ -825,9 +825,10 @@ class TestPasses:
         y = (X @ rng.normal(size=(5000, 8)) + 3 * rng.gumbel(size=(3000, 8))).argmax(axis=1)
         assert TorchSoftmaxClassifier(C=C).fit(X, y).n_passes_ <= passes
 
-    @pytest.mark.parametrize(("C", "passes"), [(1.0, 20), (1e4, 130), (np.inf, 450)])  # 12, 84, 332
+    @pytest.mark.parametrize(("C", "passes"), [(1.0, 20), (1e4, 130), (np.inf, 90)])  # 12, 84, 60
     def test_rare_columns(self, C, passes):
         # Without much of a penalty, samples that miss them ask for endless steps: 5,800 passes with C=1e4, and no end.
+        # Without any, their minima are further from that of all rows than zero is: begun there, 332 to 490.
         rng = np.random.default_rng(0)
         rare = np.zeros((20_000, 20))
         for column in rare.T:

@@ -133,6 +133,8 @@ class SolverOptions:
         F and its gradient at the start, if they are known.
     is_near : bool
         Whether float32 would lead no nearer to the minimum than the start is.
+    fallback : (Tensor, list of float) or None
+        Where to begin instead, and about what F of each model is there, if F is not lower at the start.
     """
 
     tol: float
@@ -142,6 +144,7 @@ class SolverOptions:
     note: Callable[[str], None] | None = None
     point: Evaluation | None = None
     is_near: bool = False
+    fallback: tuple[Tensor, list[float]] | None = None
 
     def say(self, text: str) -> None:
         """Pass a note on, if anybody listens."""

@@ -63,7 +63,6 @@ class Run:
 
     def __init__(self, objective: Objective, start: Tensor, options: SolverOptions):
         self.objective, self.options = objective, options
-        self.theta = start
         self.n_passes = self.iteration = 0
         self._metric_pass = self._metric_iteration = 0
         self._growth = 1  # of the samples that metrics are taken from
@@ -71,15 +70,25 @@ class Run:
         self.stuck = [False] * objective.n_models
         self._trusted_from = 0  # the iteration from which on gains tell gaps
         self._slope = [0.0] * objective.n_models  # along the last direction
-        self.point = self.evaluate(start) if options.point is None else options.point
+        self.theta, self.point = self._begin(start)
         if any(map(isnan, self.point.value.tolist())):
             raise FloatingPointError("F is not a number where the solver begins.")
-        self._theta = start.clone()
-        self._gradient: list[Tensor] = list(start)
+        self._theta = self.theta.clone()
+        self._gradient: list[Tensor] = list(self.theta)
         self._n_iter = [0] * objective.n_models
         self._status = [Status.MAX_ITER] * objective.n_models
         self._curve: list[list[float]] = [[] for _ in range(objective.n_models)]
         self._gaps: list[list[float]] = [[] for _ in range(objective.n_models)]
+
+    def _begin(self, start: Tensor) -> tuple[Tensor, Evaluation]:
+        """The start, or the fallback if F is not lower at the start, and what is evaluated there."""
+        point = self.evaluate(start) if self.options.point is None else self.options.point
+        if self.options.fallback is None:
+            return start, point
+        theta, values = self.options.fallback
+        if all(here < there for here, there in zip(point.value.tolist(), values, strict=True)):
+            return start, point
+        return theta, self.evaluate(theta)
 
     @property
     def active(self) -> bool:

@@ -17,17 +17,19 @@ def through_samples(
     """Minimise F by ``descend``, from zero by way of the minima of samples.
 
     The minimum for a sample of rows is as near to that for all rows as the sample's size allows, at a small part of the
-    price. Byrd, Chin, Nocedal & Wu (2012), "Sample size selection in optimization methods for machine learning".
+    price. Byrd, Chin, Nocedal & Wu (2012), "Sample size selection in optimization methods for machine learning". If F
+    of all rows is not lower there than at the start, the start is better: of a rare column without a penalty, such as
+    one that tells the few rows of a sample that have it apart, the sample's parameters are far too large.
     """
-    theta, n_passes = start, 0.0
+    theta, n_passes, fallback = start, 0.0, None
     if not start.any():
         for sample, gap in objective.samples():
             rough = replace(options, tol=0.0, accuracy=gap, observe=None, point=None, is_near=False)
             result = descend(sample, theta, rough)
             n_passes += result.n_passes * sample.n_rows / objective.n_rows
             if any(status is not Status.CONVERGED for status in result.status):
-                theta = start  # such as a sample that is separable, which all rows need not be
+                theta, fallback = start, None  # such as a sample that is separable, which all rows need not be
                 break
-            theta = result.theta
-    result = descend(objective, theta, options)
+            theta, fallback = result.theta, fallback or (start, [curve[0] for curve in result.loss_curve])
+    result = descend(objective, theta, replace(options, fallback=fallback))
     return replace(result, n_passes=result.n_passes + n_passes)
