@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax import curvature
+from skl_softmax import costs, curvature
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.small import loss_and_proba, target_proba
 
@@ -50,7 +50,7 @@ class BatchedObjective(Objective):
         """
         bound, penalty = self.loss.curvature_bound, self.quadratic.amax(dim=(1, 2))
         norms = self.data.row_norms()  # (n,)
-        if self.n_parameters <= curvature.DENSE_LIMIT:
+        if self.n_parameters <= costs.DENSE_LIMIT:
             whole = bound * torch.linalg.eigvalsh(curvature.gram(self))[:, -1]  # (M,)
         else:  # the trace
             whole = bound * (self.weights.to(norms) @ norms) / self.total

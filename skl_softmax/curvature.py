@@ -1,15 +1,6 @@
-"""Models of the curvature of F: the metrics in which quasi-Newton steps are taken.
+"""The second derivatives of F: matrices, their factors, and what they are made of.
 
-A metric is an approximate inverse of the Hessian at some θ. What it costs and how good it is differ:
-
-- ``dense``: the Hessian of a sample of rows, factored. Newton's method if the sample is all rows. Byrd, Chin, Neveitt &
-  Nocedal (2011), "On the use of stochastic Hessian information in optimization methods for machine learning".
-- ``kronecker``: (class covariance of p) ⊗ (Gram matrix of x̃ weighted by 1 - Σ_k p_k²) + penalty, diagonalised. Exact at
-  θ = 0. In the manner of Martens & Grosse (2015), "Optimizing neural networks with Kronecker-factored approximate
-  curvature".
-- ``diagonal``: the diagonal of the Hessian. The only one that sparse X with many columns allows.
-
-`make_metric` chooses by counts of operations. Shapes as in `skl_softmax.objective`: θ is (M, K, p).
+Shapes as in `skl_softmax.objective`: θ is (M, K, p).
 """
 
 from collections.abc import Callable, Iterator
@@ -21,26 +12,12 @@ from torch import Tensor
 # Parts of the diagonal, in units of eps, that are added in turn to a matrix without a Cholesky factor until it has one.
 # Curvature that is a difference of numbers near 1 is wrong by many eps of them.
 RIDGES = (0.0, *(50 * 10.0**i for i in range(8)))
-# Rows for each parameter in a sample that the Hessian is taken from. From a sample's optimum,
-# letter took 20 iterations with 4 and 10 with 8, 200,000 x 50 x 5 took 9 and 6.
-ROWS_PER_PARAMETER = 8
-# Rows for each column in a sample that the Kronecker factors are taken from.
-ROWS_PER_COLUMN = 8
-# Above these sizes a matrix of that order is not formed: the Hessian has P² entries, the Gram matrix p².
-DENSE_LIMIT = 1200
-GRAM_LIMIT = 6000
 # Probabilities of all rows that may be kept.
 KEEP_PROBA_BYTES = 256 * 2**20
 # Entries of the weighted copy of a block of the design.
 WEIGHTED_ENTRIES = 3 * 2**19
 # Strips in which the upper triangle of a Hessian is computed: four save a quarter of the time of the whole square.
 TRIANGLE_STRIPS, SMALLEST_STRIP = 4, 64
-# What the choice is made with, measured on two cores in float64: matrix products, factorisations and
-# eigendecompositions in operations a second; what a pass does beyond its products, in seconds an element of x̃ and of
-# the logits; what any evaluation costs at least.
-PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
-# Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
-GATHER_SECONDS = 1e-8
 
 
 @dataclass(frozen=True)
@@ -57,89 +34,6 @@ class Inverse:
     def select(self, models: Tensor) -> "Inverse":
         """Those of some of the models."""
         return replace(self, factors=tuple(factor[models] for factor in self.factors))
-
-
-@dataclass(frozen=True)
-class Metric:
-    """An approximate inverse Hessian and what it took to make, in passes over the rows."""
-
-    solve: Inverse
-    price: float
-    kind: str
-    exact: bool  # whether it is the Hessian of all rows
-    follows: bool  # whether it becomes exact with more rows, so that it is worth making again wherever θ has moved
-    apart_price: float | None = None  # if it is one for all models: what one for each would cost
-
-    def select(self, models: Tensor) -> "Metric":
-        """That of some of the models."""
-        return replace(self, solve=self.solve.select(models)) if self.apart_price is None else self
-
-
-def make_metric(objective, theta: Tensor, growth: int = 1) -> Metric:
-    """The metric at θ that suits the sizes; for a family of models that of all of them together, if rows abound.
-
-    A sample for a dense one has ``growth`` times as many rows as usual.
-    """
-    n_models = objective.n_models
-    if objective.is_family and objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters:
-        one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), growth)
-        apart = n_models * _choice(objective, False)[1] / pass_seconds(objective)
-        return replace(one, price=one.price / n_models, exact=False, apart_price=apart)
-    kind, seconds = _choice(objective, not theta.any(), growth)
-    if kind == "dense":
-        solve = dense_metric(objective, theta, growth)
-    else:
-        solve = (kronecker_metric if kind == "kronecker" else diagonal_metric)(objective, theta)
-    exact = kind == "dense" and dense_rows(objective, growth) == objective.data.n_rows
-    return Metric(solve, n_models * seconds / pass_seconds(objective), kind, exact, kind == "dense")
-
-
-def _choice(objective, is_zero: bool, growth: int = 1) -> tuple[str, float]:
-    """The kind of metric that suits the sizes, at a θ that is zero or not, and its time for one model."""
-    n_parameters, n_columns = objective.n_parameters, objective.data.n_columns
-    dense_wins = not is_zero or dense_seconds(objective) <= 2 * kronecker_seconds(objective)
-    if n_parameters <= DENSE_LIMIT and dense_wins:
-        return "dense", dense_seconds(objective, growth)
-    if n_columns <= GRAM_LIMIT and objective.data.centres:
-        return "kronecker", kronecker_seconds(objective)
-    return "diagonal", pass_seconds(objective)
-
-
-def pass_seconds(objective) -> float:
-    """Estimated time of a value with its gradient."""
-    n_entries, n_logits = objective.data.row_entries, objective.n_outputs
-    work = 4 * n_logits * n_entries / PRODUCT_RATE + (n_entries + 6 * n_logits) * ELEMENT_SECONDS
-    return CALL_SECONDS + objective.n_models * objective.n_rows * work
-
-
-def dense_seconds(objective, growth: int = 1) -> float:
-    """Estimated time of a dense metric of one model."""
-    n_parameters = objective.n_parameters
-    products = 2 * dense_rows(objective, growth) * n_parameters**2 / PRODUCT_RATE
-    return CALL_SECONDS + products + n_parameters**3 / (3 * FACTOR_RATE)
-
-
-def dense_rows(objective, growth: int = 1) -> int:
-    """Rows that a dense metric is taken from: some for each parameter, or more if they cost less than half a pass.
-
-    Times ``growth``.
-    """
-    n_parameters = objective.n_parameters
-    row_seconds = 2 * n_parameters**2 / PRODUCT_RATE + objective.data.n_columns * GATHER_SECONDS
-    cheap = 0.5 * pass_seconds(objective) / row_seconds
-    return min(objective.data.n_rows, growth * max(ROWS_PER_PARAMETER * n_parameters, int(cheap)))
-
-
-def kronecker_seconds(objective) -> float:
-    """Estimated time of a Kronecker metric of one model."""
-    n_columns = objective.data.n_columns
-    n_rows = min(objective.data.n_rows, ROWS_PER_COLUMN * n_columns)
-    return CALL_SECONDS + 2 * n_rows * n_columns**2 / PRODUCT_RATE + 10 * n_columns**3 / FACTOR_RATE
-
-
-def dense_metric(objective, theta: Tensor, growth: int = 1) -> Inverse:
-    """The inverse of the Hessian of a sample of rows, through its Cholesky factor."""
-    return inverse(hessian(objective.sample(dense_rows(objective, growth)), theta))
 
 
 def _solve(vector: Tensor, factor: Tensor) -> Tensor:
@@ -175,7 +69,7 @@ def loss_hessian(objective, theta: Tensor) -> Tensor:
         return torch.cat([loss_hessian(objective.alone(m), theta[m : m + 1]) for m in each])
     matrix = theta.new_zeros(n_models, theta[0].numel(), theta[0].numel(), dtype=torch.float64)  # (M, P, P)
     block = theta.new_zeros(n_models, n_outputs, n_columns, n_columns, dtype=torch.float64)
-    for portion in _samples(objective, theta, theta.numel()):
+    for portion in samples(objective, theta, theta.numel()):
         _add_portion(matrix, block, *portion)
     matrix = mirrored(matrix)
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
@@ -256,49 +150,9 @@ def portions(n_rows: int, n_entries: int) -> list[slice]:
     return [slice(start, start + stride) for start in range(0, n_rows, stride)]
 
 
-def kronecker_metric(objective, theta: Tensor) -> Inverse:
-    """The inverse of M ⊗ G + I ⊗ D for a sample of rows: M class covariance, G weighted Gram matrix, D penalty.
-
-    With the eigenvalues e of M and the generalised ones μ of (G, D), the matrix is diagonal with entries e μ + 1.
-    """
-    sample = objective.sample(ROWS_PER_COLUMN * objective.data.n_columns)
-    n_models, n_outputs, n_columns = theta.shape
-    classes = theta.new_zeros(n_models, n_outputs, n_outputs)
-    grams = theta.new_zeros(n_models, n_columns, n_columns)
-    for design, proba, weights in _samples(sample, theta, n_columns + 3 * n_models * n_outputs):
-        weighted = proba * weights  # (M, K, rows)
-        classes += class_covariance(weighted, proba)
-        spread = (weighted * (1 - proba)).sum(dim=1).to(objective.dtype)  # (M, rows), traces of class covariances
-        narrow = design.to(objective.dtype)  # in float32 half the time, and near enough for a rough metric
-        grams += (spread[:, None] * narrow.T) @ narrow
-    mean_spread = classes.diagonal(dim1=1, dim2=2).sum(dim=1)  # (M,)
-    grams /= mean_spread[:, None, None]
-    values, vectors = torch.linalg.eigh(classes / sample.total[:, None, None])  # (M, K), (M, K, K)
-    # A column without a penalty gets a tiny one, so that D can be divided by.
-    penalty = objective.quadratic[:, 0] + 1e-9 * grams.diagonal(dim1=1, dim2=2)  # (M, p)
-    unit = torch.where(penalty > 0, penalty.rsqrt(), 0.0)  # a column of zeros, unpenalised, is left alone
-    mu, basis = torch.linalg.eigh(unit[:, :, None] * grams * unit[:, None])  # (M, p), (M, p, p)
-    basis = unit[:, :, None] * basis
-    inverse = 1 / (values[:, :, None].clamp_min(0) * mu[:, None].clamp_min(0) + 1)  # (M, K, p)
-    return Inverse(_rotate_and_scale, (vectors, basis, inverse))
-
-
-def _rotate_and_scale(vector: Tensor, vectors: Tensor, basis: Tensor, scale: Tensor) -> Tensor:
-    """U (Uᵀ v B ∘ scale) Bᵀ for U (M, K, K), B (M, p, p), scale (M, K, p)."""
-    return (vectors @ ((vectors.mT @ vector.double() @ basis) * scale) @ basis.mT).to(vector)
-
-
 def class_covariance(weighted: Tensor, proba: Tensor) -> Tensor:
     """Σ s (diag(p) - p pᵀ) of each model, (M, K, K), from s p and p, both (M, K, rows)."""
     return torch.diag_embed(weighted.sum(dim=2)) - weighted @ proba.mT
-
-
-def diagonal_metric(objective, theta: Tensor) -> Inverse:
-    """The inverse of the diagonal of the Hessian."""
-    curved = diagonal(objective, theta)  # (M, K, p)
-    # A column of zeros, unpenalised, is left alone.
-    inverse = torch.where(curved > 0, 1 / curved, 0.0).to(objective.dtype)
-    return Inverse(torch.mul, (inverse,))
 
 
 def diagonal(objective, theta: Tensor) -> Tensor:
@@ -333,7 +187,7 @@ def with_ridge(matrices: Tensor, ridge: float) -> Tensor:
     return matrices + torch.diag_embed(ridge * torch.finfo(matrices.dtype).eps * sizes)
 
 
-def _samples(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def samples(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The rows in portions: design (rows, p), probabilities (M, K, rows), weights (M or 1, 1, rows).
 
     ``n_entries`` is how many numbers a row becomes in what is made of it.

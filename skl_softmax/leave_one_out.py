@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax import curvature
+from skl_softmax.costs import DENSE_LIMIT
 from skl_softmax.data import making_on, standardised
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective
@@ -22,7 +23,7 @@ from skl_softmax.sweep import Sweep
 from skl_softmax.training import make_stack
 
 # Parameters of which the Hessian is formed.
-PARAMETER_LIMIT = curvature.DENSE_LIMIT
+PARAMETER_LIMIT = DENSE_LIMIT
 
 
 def left_out_scores(

@@ -25,7 +25,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from skl_softmax import curvature, duality, quadratic
+from skl_softmax import costs, curvature, duality, metrics, quadratic
 from skl_softmax.data import Affine, Block, Data
 from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
 
@@ -224,7 +224,7 @@ class Objective:
 
     def narrow(self) -> "Objective":
         """F with products in float32, for steps that are far from the minimum; F itself where that gains nothing."""
-        if self.data.dtype == torch.float32 or curvature.pass_seconds(self) < NARROW_SECONDS:
+        if self.data.dtype == torch.float32 or costs.pass_seconds(self) < NARROW_SECONDS:
             return self
         if not self.data.fits_float32:
             return self
@@ -363,9 +363,9 @@ class Objective:
         """What that bound is about to be, (M,), at no price."""
         return duality.first_order_gap(self, theta, point)
 
-    def metric(self, theta: Tensor, growth: int = 1) -> curvature.Metric:
+    def metric(self, theta: Tensor, growth: int = 1) -> metrics.Metric:
         """An approximate inverse of the Hessian, as good as it is worth, from ``growth`` times the usual rows."""
-        return curvature.make_metric(self, theta, growth)
+        return metrics.make_metric(self, theta, growth)
 
     @cached_property
     def separable_below(self) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
-from skl_softmax import curvature
+from skl_softmax import costs, curvature, metrics
 from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, standardised, take_rows
 from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows, has_columns
 from skl_softmax.objective import FIRST_SAMPLE, NARROW_SECONDS, SAMPLE_GROWTH, Evaluation, Objective
@@ -206,7 +206,7 @@ def merge_tallies(tallies: list[Tally | None]) -> Tally | None:
 
 def sample_share(n_rows: int, size: int, n_columns: int, n_outputs: int) -> float:
     """Which part of ``n_rows`` rows of ``size`` bytes is enough to know the curvature from, as far as memory allows."""
-    enough = max(curvature.ROWS_PER_COLUMN * n_columns, FIRST_SAMPLE * SAMPLE_GROWTH * n_columns * n_outputs)
+    enough = max(costs.ROWS_PER_COLUMN * n_columns, FIRST_SAMPLE * SAMPLE_GROWTH * n_columns * n_outputs)
     return min(1.0, enough / n_rows, SAMPLE_BYTES / size)
 
 
@@ -360,7 +360,7 @@ class PartsObjective:
         (matrix,) = self.sum_of(hessian, theta)
         return curvature.inverse(curvature.definite(self.sample, matrix.clone()))
 
-    def metric(self, theta: Tensor, growth: int = 1) -> curvature.Metric:
+    def metric(self, theta: Tensor, growth: int = 1) -> metrics.Metric:
         """The sample's, but for the diagonal one: a column may be zero in all rows of a sample."""
         metric = self.sample.metric(theta, growth)
         if metric.kind != "diagonal":
@@ -377,7 +377,7 @@ class PartsObjective:
 
     def narrow(self) -> "PartsObjective":
         """F with products in float32; each part decides whether they fit."""
-        is_short = curvature.pass_seconds(self) < NARROW_SECONDS
+        is_short = costs.pass_seconds(self) < NARROW_SECONDS
         return self if self.dtype == torch.float32 or is_short else replace(self, dtype=torch.float32)
 
     @cached_property

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from skl_softmax import curvature
+from skl_softmax import costs, curvature
 
 # Parameters of a working set for which a matrix is formed, and passes over its columns that it may cost: products with
 # the Hessian take as many. Digits at C=1 took up to 3,573 without a matrix.
@@ -89,11 +89,11 @@ def make_hessian_models(objective, theta: Tensor, working: Tensor, max_price: fl
     sample would do.
     """
     largest = int(working.sum(dim=(1, 2)).max())
-    unit = curvature.pass_seconds(objective)
+    unit = costs.pass_seconds(objective)
     exact = _exact_seconds(objective, largest) / unit
-    sampled = objective.n_models * curvature.dense_seconds(objective) / unit
-    rows = curvature.dense_rows(objective)
-    if objective.n_parameters <= curvature.DENSE_LIMIT and sampled < WORTH * exact and exact > max_price:
+    sampled = objective.n_models * costs.dense_seconds(objective) / unit
+    rows = costs.dense_rows(objective)
+    if objective.n_parameters <= costs.DENSE_LIMIT and sampled < WORTH * exact and exact > max_price:
         return HessianModels(_sampled(objective, theta, rows), sampled, exact=False)
     share = int(working.any(dim=1).sum(dim=1).max()) / objective.data.n_columns  # of the columns
     if largest > WORKING_LIMIT or exact > 1 + PRICE_LIMIT * share:
@@ -105,8 +105,8 @@ def make_hessian_models(objective, theta: Tensor, working: Tensor, max_price: fl
 
 
 def _exact_seconds(objective, size: int) -> float:
-    work = 2 * objective.n_rows * size**2 / curvature.PRODUCT_RATE + objective.n_rows * size * curvature.GATHER_SECONDS
-    return curvature.CALL_SECONDS + objective.n_models * work
+    work = 2 * objective.n_rows * size**2 / costs.PRODUCT_RATE + objective.n_rows * size * costs.GATHER_SECONDS
+    return costs.CALL_SECONDS + objective.n_models * work
 
 
 def _sampled(objective, theta: Tensor, n_rows: int) -> list[DenseModel]:

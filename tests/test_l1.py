@@ -17,7 +17,7 @@ from sklearn.svm import l1_min_c
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_objective import make_objective
 
-from skl_softmax import TorchSoftmaxClassifier, curvature, quadratic
+from skl_softmax import TorchSoftmaxClassifier, costs, quadratic
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 
 
@@ -161,7 +161,7 @@ def test_every_kind_of_model_leads_to_the_minimum(kind, n_classes, monkeypatch, 
     if limits.pop("no_small", False):
         no_small(monkeypatch)
     if kind == "sample":
-        monkeypatch.setattr(curvature, "dense_rows", lambda *_: 60)
+        monkeypatch.setattr(costs, "dense_rows", lambda *_: 60)
     for name, value in limits.items():
         monkeypatch.setattr(quadratic, name, value)
     X, y = table(n_classes, n_rows=300)

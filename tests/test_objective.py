@@ -8,10 +8,11 @@ import torch
 from torch.nn import functional
 
 from skl_softmax.batches import Batch, BatchedObjective, SmallBatch, SmallChunk
-from skl_softmax.curvature import dense_metric, diagonal_metric, hessian, kronecker_metric
+from skl_softmax.curvature import hessian
 from skl_softmax.data import DenseData
 from skl_softmax.data import dense as data_module
 from skl_softmax.losses import loss_for
+from skl_softmax.metrics import dense_metric, diagonal_metric, kronecker_metric
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
 

@@ -1,0 +1,51 @@
+"""What evaluations and models of the curvature take, in seconds, by counts of operations and measured rates.
+
+By them is chosen what to do; only their ratios matter.
+"""
+
+# Rows for each parameter in a sample that the Hessian is taken from. From a sample's optimum,
+# letter took 20 iterations with 4 and 10 with 8, 200,000 x 50 x 5 took 9 and 6.
+ROWS_PER_PARAMETER = 8
+# Rows for each column in a sample that the Kronecker factors are taken from.
+ROWS_PER_COLUMN = 8
+# Above these sizes a matrix of that order is not formed: the Hessian has P² entries, the Gram matrix p².
+DENSE_LIMIT = 1200
+GRAM_LIMIT = 6000
+# What the choice is made with, measured on two cores in float64: matrix products, factorisations and
+# eigendecompositions in operations a second; what a pass does beyond its products, in seconds an element of x̃ and of
+# the logits; what any evaluation costs at least.
+PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
+# Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
+GATHER_SECONDS = 1e-8
+
+
+def pass_seconds(objective) -> float:
+    """Estimated time of a value with its gradient."""
+    n_entries, n_logits = objective.data.row_entries, objective.n_outputs
+    work = 4 * n_logits * n_entries / PRODUCT_RATE + (n_entries + 6 * n_logits) * ELEMENT_SECONDS
+    return CALL_SECONDS + objective.n_models * objective.n_rows * work
+
+
+def dense_seconds(objective, growth: int = 1) -> float:
+    """Estimated time of a dense metric of one model."""
+    n_parameters = objective.n_parameters
+    products = 2 * dense_rows(objective, growth) * n_parameters**2 / PRODUCT_RATE
+    return CALL_SECONDS + products + n_parameters**3 / (3 * FACTOR_RATE)
+
+
+def dense_rows(objective, growth: int = 1) -> int:
+    """Rows that a dense metric is taken from: some for each parameter, or more if they cost less than half a pass.
+
+    Times ``growth``.
+    """
+    n_parameters = objective.n_parameters
+    row_seconds = 2 * n_parameters**2 / PRODUCT_RATE + objective.data.n_columns * GATHER_SECONDS
+    cheap = 0.5 * pass_seconds(objective) / row_seconds
+    return min(objective.data.n_rows, growth * max(ROWS_PER_PARAMETER * n_parameters, int(cheap)))
+
+
+def kronecker_seconds(objective) -> float:
+    """Estimated time of a Kronecker metric of one model."""
+    n_columns = objective.data.n_columns
+    n_rows = min(objective.data.n_rows, ROWS_PER_COLUMN * n_columns)
+    return CALL_SECONDS + 2 * n_rows * n_columns**2 / PRODUCT_RATE + 10 * n_columns**3 / FACTOR_RATE

@@ -1,0 +1,91 @@
+"""The metrics against the Hessian that they stand for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_objective import draw, make_objective
+
+from skl_softmax import metrics
+from skl_softmax.curvature import hessian, loss_hessian
+from skl_softmax.metrics import dense_metric, diagonal_metric, kronecker_metric, make_metric
+
+
+def applied(objective, theta, solve, vector):
+    """H M v, v again if M is the inverse of H."""
+    return (hessian(objective, theta)[0] @ solve(vector).flatten()).view_as(vector)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3, 6])
+@pytest.mark.parametrize("C", [1.0, float("inf")])
+def test_dense_metric_of_all_rows_is_the_inverse(n_outputs, C):
+    objective = make_objective(n_outputs, C=(C,))
+    theta, vector = draw(objective), draw(objective, seed=1)
+    torch.testing.assert_close(applied(objective, theta, dense_metric(objective, theta), vector), vector)
+
+
+@pytest.mark.parametrize("n_outputs", [3, 6])
+def test_kronecker_metric_is_exact_at_zero(n_outputs):
+    objective = make_objective(n_outputs, C=(0.5,))
+    theta = torch.zeros_like(draw(objective))
+    vector = objective.centred(draw(objective, seed=1))
+    solve = kronecker_metric(objective, theta)
+    torch.testing.assert_close(applied(objective, theta, solve, vector), vector, rtol=1e-6, atol=1e-6)
+
+
+def test_kronecker_metric_is_exact_for_one_output():
+    objective = make_objective(1, C=(0.5,))
+    theta, vector = draw(objective), draw(objective, seed=1)
+    solve = kronecker_metric(objective, theta)
+    torch.testing.assert_close(applied(objective, theta, solve, vector), vector, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 4])
+def test_diagonal_metric_is_the_diagonal(n_outputs):
+    objective = make_objective(n_outputs)
+    theta = draw(objective)
+    diagonal = 1 / diagonal_metric(objective, theta)(torch.ones_like(theta))
+    exact = loss_hessian(objective, theta)[0].diagonal().view_as(diagonal) + objective.quadratic
+    torch.testing.assert_close(diagonal, exact)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 4])
+@pytest.mark.parametrize("make", [dense_metric, kronecker_metric, diagonal_metric])
+@pytest.mark.parametrize("C", [1e-6, 1.0, float("inf")])
+def test_every_metric_is_positive_definite(n_outputs, make, C):
+    objective = make_objective(n_outputs, C=(C,))
+    for seed in range(3):
+        theta, vector = draw(objective, seed), draw(objective, seed + 10)
+        assert (vector * make(objective, 5 * theta)(vector)).sum() > 0
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("make", [dense_metric, kronecker_metric, diagonal_metric])
+def test_metrics_of_a_stack_are_those_of_its_models(n_outputs, make):
+    objective, some = make_objective(n_outputs, C=(0.1, 1.0, 10.0)), torch.tensor([2, 0])
+    theta, vector = draw(objective), draw(objective, seed=1)
+    selected = make(objective, theta).select(some)(vector[some])
+    torch.testing.assert_close(selected, make(objective.select(some), theta[some])(vector[some]))
+
+
+@pytest.mark.parametrize("growth", [1, 2])
+def test_a_metric_for_all_models_tells_the_price_of_one_for_each(growth):
+    family = replace(make_objective(1, C=(0.1, 1.0, 10.0)), is_family=True)
+    theta = draw(family)
+    shared, apart = make_metric(family, theta, growth), make_metric(family.apart(), theta)
+    assert apart.apart_price is None
+    assert shared.apart_price == apart.price
+    assert shared.price < apart.price
+    assert shared.select(torch.tensor([1])) is shared
+
+
+def test_the_choice_of_metric(monkeypatch):
+    objective = make_objective(3)
+    zero = torch.zeros_like(draw(objective))
+    assert make_metric(objective, zero + 1).kind == "dense"
+    assert make_metric(objective, zero + 1).exact
+    monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
+    assert make_metric(objective, zero + 1).kind == "kronecker"
+    monkeypatch.setattr(metrics, "GRAM_LIMIT", 1)
+    assert make_metric(objective, zero + 1).kind == "diagonal"
+    assert not make_metric(objective, zero + 1).follows
