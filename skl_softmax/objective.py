@@ -36,8 +36,6 @@ FIRST_SAMPLE, SAMPLE_GROWTH = 8, 8
 # part of it.
 SAMPLE_ACCURACY = 0.05
 
-# Passes longer than this are worth taking in float32.
-NARROW_SECONDS = 2e-3
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
 # The least penalty, as part of a column's curvature, with which what collinear columns gain is not rounding.
@@ -224,7 +222,7 @@ class Objective:
 
     def narrow(self) -> "Objective":
         """F with products in float32, for steps that are far from the minimum; F itself where that gains nothing."""
-        if self.data.dtype == torch.float32 or costs.pass_seconds(self) < NARROW_SECONDS:
+        if self.data.dtype == torch.float32 or not costs.narrow_pays(self, self.data.converts):
             return self
         if not self.data.fits_float32:
             return self

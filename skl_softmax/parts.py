@@ -27,7 +27,7 @@ from torch import Tensor
 from skl_softmax import costs, curvature, metrics
 from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, standardised, take_rows
 from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows, has_columns
-from skl_softmax.objective import FIRST_SAMPLE, NARROW_SECONDS, SAMPLE_GROWTH, Evaluation, Objective
+from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH, Evaluation, Objective
 from skl_softmax.training import make_stack
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.
@@ -377,8 +377,9 @@ class PartsObjective:
 
     def narrow(self) -> "PartsObjective":
         """F with products in float32; each part decides whether they fit."""
-        is_short = costs.pass_seconds(self) < NARROW_SECONDS
-        return self if self.dtype == torch.float32 or is_short else replace(self, dtype=torch.float32)
+        if self.dtype == torch.float32 or not costs.narrow_pays(self, self.data.X.dtype == torch.float64):
+            return self
+        return replace(self, dtype=torch.float32)
 
     @cached_property
     def separable_below(self) -> Tensor:

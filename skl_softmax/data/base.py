@@ -152,6 +152,11 @@ class Data:
         raise NotImplementedError
 
     @property
+    def converts(self) -> bool:
+        """Whether products in float32 convert the rows each time anew, where those in float64 take them as they are."""
+        raise NotImplementedError
+
+    @property
     def fits_float32(self) -> bool:
         """Whether products in float32 neither overflow nor vanish, nor take more memory than is allowed."""
         raise NotImplementedError

@@ -110,7 +110,10 @@ class DenseData(Data):
 
     @cached_property
     def keeps(self) -> bool:
-        size = self.n_rows * self.n_columns * self.dtype.itemsize
+        return self._is_kept(self.dtype)
+
+    def _is_kept(self, dtype: torch.dtype) -> bool:
+        size = self.n_rows * self.n_columns * dtype.itemsize
         return self.is_copy or (self.may_keep and size <= KEEP_BYTES)
 
     def blocks(self, n_logits: int) -> Iterator[DenseBlock]:
@@ -129,6 +132,10 @@ class DenseData(Data):
 
     def block(self, rows: slice) -> DenseBlock:
         return DenseBlock(rows, self._rows(rows)[None], self.wide)
+
+    @property
+    def converts(self) -> bool:
+        return self.X.dtype == torch.float64 and not self._is_kept(torch.float32)
 
     @property
     def fits_float32(self) -> bool:

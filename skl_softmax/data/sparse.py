@@ -81,6 +81,10 @@ class SparseData(Data):
             return total.weight.contiguous()
         return torch.cat([total.weight, total.bias[:, None]], dim=1)  # (q, p)
 
+    @property
+    def converts(self) -> bool:
+        return False
+
     @cached_property
     def fits_float32(self) -> bool:
         if self.X.dtype == torch.float32:  # its values in both types would take more than 2.5 times X

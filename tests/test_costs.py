@@ -1,0 +1,35 @@
+"""What is chosen by counts of operations."""
+
+import pytest
+import torch
+
+from skl_softmax import costs
+from skl_softmax.data import standardised
+from skl_softmax.objective import Objective
+
+
+def tall_objective(n_rows, n_features, n_outputs, dtype=torch.float64):
+    X = torch.zeros(1, n_features, dtype=dtype).expand(n_rows, -1)
+    targets, weights = torch.zeros(n_rows, dtype=torch.int64), torch.ones(1, n_rows)
+    total = weights.sum(dim=1).double()
+    return Objective(standardised(X, True), targets, weights, torch.ones_like(total), n_outputs, total)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pays"),
+    [((200_000, 50, 5), False), ((10_000, 784, 10), False), ((20_000, 512, 100), True), ((20_000, 16, 26), True)],
+)
+def test_float32_pays_where_products_are_more_than_conversions(shape, pays):
+    objective = tall_objective(*shape)
+    assert costs.narrow_pays(objective, objective.data.converts) == pays
+    assert (objective.narrow() is objective) == (not pays)
+
+
+def test_float32_pays_for_rows_that_have_it():
+    objective = tall_objective(200_000, 50, 5, torch.float32)
+    assert not objective.data.converts
+    assert costs.narrow_pays(objective, converts=False)
+
+
+def test_float32_does_not_pay_for_small_tables():
+    assert not costs.narrow_pays(tall_objective(100, 50, 5), converts=False)
