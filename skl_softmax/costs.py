@@ -65,3 +65,10 @@ def kronecker_seconds(objective) -> float:
     n_columns = objective.data.n_columns
     n_rows = min(objective.data.n_rows, ROWS_PER_COLUMN * n_columns)
     return CALL_SECONDS + 2 * n_rows * n_columns**2 / PRODUCT_RATE + 10 * n_columns**3 / FACTOR_RATE
+
+
+def class_seconds(objective) -> float:
+    """Estimated time of a metric by classes."""
+    n_outputs, n_columns = objective.n_outputs, objective.data.n_columns
+    work = 2 * n_columns**3 / PRODUCT_RATE + n_columns**3 / (3 * FACTOR_RATE)
+    return CALL_SECONDS + n_outputs * work

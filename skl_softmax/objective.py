@@ -258,7 +258,8 @@ class Objective:
         """The penalty and the sum over some of the rows, divided by ``total``, with their gradient."""
         affine = self.data.affine(theta.flatten(0, 1))
         value, sums = reduce(_add_pairs, (self._loss_and_sums(affine, theta.shape[:2], *p) for p in portions))
-        gradient = self.data.gradient(sums).view_as(theta) / total[:, None, None]  # (M, K, p)
+        # Residuals sum to zero over the classes, and so does this, but for rounding, which metrics make much of.
+        gradient = self.centred(self.data.gradient(sums).view_as(theta) / total[:, None, None])  # (M, K, p)
         return self.penalised(self.gathered(value) / total, gradient, theta)
 
     def _loss_and_sums(self, affine: Affine, stack: tuple[int, int], block: Block, targets: Tensor, weights: Tensor):
@@ -361,9 +362,12 @@ class Objective:
         """What that bound is about to be, (M,), at no price."""
         return duality.first_order_gap(self, theta, point)
 
-    def metric(self, theta: Tensor, growth: int = 1) -> metrics.Metric:
-        """An approximate inverse of the Hessian, as good as it is worth, from ``growth`` times the usual rows."""
-        return metrics.make_metric(self, theta, growth)
+    def metric(self, theta: Tensor, growth: int = 1, is_near: bool = False) -> metrics.Metric:
+        """An approximate inverse of the Hessian, as good as it is worth, from ``growth`` times the usual rows.
+
+        ``is_near`` says that θ is near the minimum.
+        """
+        return metrics.make_metric(self, theta, growth, is_near)
 
     @cached_property
     def separable_below(self) -> Tensor:

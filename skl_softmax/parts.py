@@ -360,12 +360,13 @@ class PartsObjective:
         (matrix,) = self.sum_of(hessian, theta)
         return curvature.inverse(curvature.definite(self.sample, matrix.clone()))
 
-    def metric(self, theta: Tensor, growth: int = 1) -> metrics.Metric:
+    def metric(self, theta: Tensor, growth: int = 1, is_near: bool = False) -> metrics.Metric:
         """The sample's, but for the diagonal one: a column may be zero in all rows of a sample."""
-        metric = self.sample.metric(theta, growth)
+        metric = self.sample.metric(theta, growth, is_near)
         if metric.kind != "diagonal":
-            is_all = self.sample.n_rows == self.n_rows
-            return replace(metric, price=metric.price * self.sample.n_rows / self.n_rows, exact=metric.exact and is_all)
+            share = self.sample.n_rows / self.n_rows
+            near_price = None if metric.near_price is None else share * metric.near_price
+            return replace(metric, price=share * metric.price, near_price=near_price, exact=metric.exact and share == 1)
         (curved,) = self.sum_of(hessian_diagonal, theta)
         curved = curved + self.sample.quadratic  # (1, K, p)
         inverse = torch.where(curved > 0, 1 / curved, 0.0)

@@ -41,6 +41,15 @@ def tall_table():
 
 
 @pytest.fixture
+def many_classes():
+    """4,000 rows around 40 centres, 60 features of different spread."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(40, size=4000)
+    centres, noise = 0.5 * rng.normal(size=(40, 60)), rng.normal(size=(4000, 60)) * np.geomspace(2, 0.1, 60)
+    return centres[y] + noise, y
+
+
+@pytest.fixture
 def data_dir():
     """The folder of covtype_10k.csv.gz and letter.csv.gz, where there is one."""
     folder = Path(os.environ.get("SKL_SOFTMAX_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -827,6 +827,12 @@ class TestPasses:
         y = (X @ rng.normal(size=(5000, 8)) + 3 * rng.gumbel(size=(3000, 8))).argmax(axis=1)
         assert TorchSoftmaxClassifier(C=C).fit(X, y).n_passes_ <= passes
 
+    @pytest.mark.parametrize("C", [1.0, 100.0])
+    def test_many_classes(self, C, many_classes):
+        # Without a metric by classes they take 109 and 130.
+        clf = TorchSoftmaxClassifier(C=C).fit(*many_classes)
+        assert clf.n_passes_ <= 95  # 79 and 71 when this was written
+
     @pytest.mark.parametrize(("C", "passes"), [(1.0, 20), (1e4, 130), (np.inf, 90)])  # 12, 84, 60
     def test_rare_columns(self, C, passes):
         # Without much of a penalty, samples that miss them ask for endless steps: 5,800 passes with C=1e4, and no end.

@@ -1,6 +1,7 @@
 """The metrics against the Hessian that they stand for."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from test_objective import draw, make_objective
 
 from skl_softmax import metrics
 from skl_softmax.curvature import hessian, loss_hessian
-from skl_softmax.metrics import dense_metric, diagonal_metric, kronecker_metric, make_metric
+from skl_softmax.metrics import class_metric, dense_metric, diagonal_metric, draw_columns, kronecker_metric, make_metric
 
 
 def applied(objective, theta, solve, vector):
@@ -49,13 +50,15 @@ def test_diagonal_metric_is_the_diagonal(n_outputs):
     torch.testing.assert_close(diagonal, exact)
 
 
-@pytest.mark.parametrize("n_outputs", [1, 4])
-@pytest.mark.parametrize("make", [dense_metric, kronecker_metric, diagonal_metric])
+@pytest.mark.parametrize(
+    ("n_outputs", "make"),
+    [*product((1, 4), (dense_metric, kronecker_metric, diagonal_metric)), (4, class_metric)],
+)
 @pytest.mark.parametrize("C", [1e-6, 1.0, float("inf")])
 def test_every_metric_is_positive_definite(n_outputs, make, C):
     objective = make_objective(n_outputs, C=(C,))
     for seed in range(3):
-        theta, vector = draw(objective, seed), draw(objective, seed + 10)
+        theta, vector = draw(objective, seed), objective.centred(draw(objective, seed + 10))
         assert (vector * make(objective, 5 * theta)(vector)).sum() > 0
 
 
@@ -89,3 +92,48 @@ def test_the_choice_of_metric(monkeypatch):
     monkeypatch.setattr(metrics, "GRAM_LIMIT", 1)
     assert make_metric(objective, zero + 1).kind == "diagonal"
     assert not make_metric(objective, zero + 1).follows
+
+
+def test_the_choice_of_a_metric_by_classes(monkeypatch):
+    monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
+    objective = make_objective(6, C=(0.1, 1.0))
+    theta = draw(objective)
+    assert make_metric(objective, 0 * theta).near_price > 0  # that classes will differ is to be expected
+    assert make_metric(objective, 1e-3 * theta).near_price is None  # all classes are still in play
+    far, near = (make_metric(objective, 9 * theta, is_near=is_near) for is_near in (False, True))
+    assert (far.kind, far.is_near, near.kind, near.is_near) == ("kronecker", False, "class by class", True)
+    assert near.price == far.near_price
+    assert near.select(torch.tensor([1])) is near
+    monkeypatch.setattr(metrics, "CLASS_BYTES", 1)
+    assert make_metric(objective, 9 * theta, is_near=True).kind == "kronecker"
+
+
+def test_metric_by_classes_is_that_of_the_blocks_on_the_diagonal():
+    whole = make_objective(4)
+    objective = whole.take(torch.arange(whole.data.n_columns))  # no more rows than are drawn
+    theta, vector = draw(objective), draw(objective, seed=1)
+    n_columns = objective.data.n_columns
+    blocks = loss_hessian(objective, theta)[0].view(4, n_columns, 4, n_columns).diagonal(dim1=0, dim2=2)
+    blocks = blocks.permute(2, 0, 1) + torch.diag(objective.quadratic[0, 0])  # (K, p, p)
+    solved = torch.linalg.solve(blocks, objective.centred(vector)[0][..., None])[..., 0][None]
+    found = class_metric(objective, theta)(vector)
+    torch.testing.assert_close(found, objective.centred(solved), rtol=1e-3, atol=1e-3 * solved.abs().max().item())
+
+
+@pytest.mark.parametrize("size", [1, 5, 30])
+def test_drawn_rows_stand_for_all(size):
+    mass = torch.rand(7, 40, generator=torch.Generator().manual_seed(0)) ** 8
+    mass[1, 3:] = 0
+    drawn, weights = draw_columns(mass, size)
+    counts = (mass > 0).sum(dim=1).clamp_max(size)
+    assert ((drawn.sum(dim=1) - counts).abs() <= 1).all()
+    assert not drawn[mass == 0].any()
+    missing = (weights * drawn).sum(dim=1) - mass.sum(dim=1)
+    assert (missing.abs() <= weights.amin(dim=1) + 1e-6).all()
+    assert drawn[mass > weights.amin(dim=1, keepdim=True)].all()
+
+
+def test_all_rows_are_drawn_if_they_are_few():
+    mass = torch.tensor([[0.0, 3.0, 1e-3, 2.0], [1.0, 1.0, 1.0, 0.0]])
+    drawn, weights = draw_columns(mass, 4)
+    torch.testing.assert_close(weights * drawn, mass)

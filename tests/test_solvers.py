@@ -35,6 +35,8 @@ class Metric:
     exact: bool = False
     follows: bool = True
     apart_price: float | None = None
+    near_price: float | None = None
+    is_near: bool = False
     select: object = None
 
     def __post_init__(self):
@@ -82,7 +84,7 @@ class Quadratic:
     def first_order_gap(self, theta, point):
         return torch.full((self.n_models,), inf)
 
-    def metric(self, theta, growth=1):
+    def metric(self, theta, growth=1, is_near=False):
         diagonal = self.A.diagonal(dim1=1, dim2=2)[:, None]
         return Metric(
             Inverse(lambda vector: vector / diagonal, ()),
@@ -127,7 +129,7 @@ class LogCosh(Quadratic):
     def largest_change(self, direction):
         return 2 * direction.abs().amax(dim=(1, 2))
 
-    def metric(self, theta, growth=1):
+    def metric(self, theta, growth=1, is_near=False):
         return Metric(
             Inverse(lambda vector: vector, ()), select=lambda models: self.select(models).metric(theta[models])
         )
@@ -151,7 +153,7 @@ class Rough(Quadratic):
         self.wide_values.append(point.value.item())
         return point
 
-    def metric(self, theta, growth=1):
+    def metric(self, theta, growth=1, is_near=False):
         return replace(super().metric(theta), follows=False)
 
     def narrow(self):
@@ -239,7 +241,7 @@ def test_models_go_apart_when_that_pays(price, n_calls):
     family, calls = make(n_models=3), []
     shared = Metric(lambda vector: vector, price=inf, apart_price=price)
     shared.select = lambda models: shared
-    family.metric = lambda theta, growth: shared
+    family.metric = lambda theta, growth, is_near: shared
 
     def apart():
         calls.append(0)
@@ -266,7 +268,7 @@ def test_newton_without_a_matrix_takes_conjugate_gradients():
 
 def test_lbfgs_in_the_exact_metric_takes_one_step():
     objective = make()
-    objective.metric = lambda theta, growth: Metric(objective.inverse_hessian(theta))
+    objective.metric = lambda theta, growth, is_near: Metric(objective.inverse_hessian(theta))
     result = lbfgs(objective, start(objective), OPTIONS)
     assert (result.n_iter[0], result.n_passes) == (1, 2)
 

@@ -38,6 +38,8 @@ class Metric(Protocol):
     exact: bool  # whether it is the inverse Hessian
     follows: bool  # whether another one at a new θ is sure to be better there
     apart_price: float | None  # if it is one for all models: what one for each would cost
+    near_price: float | None  # if there is a better one near the minimum: what that would cost
+    is_near: bool  # whether it is that one
 
     def select(self, models: Tensor) -> "Metric": ...
 
@@ -55,7 +57,7 @@ class Objective(Protocol):
 
     def at(self, theta: Tensor) -> Evaluation: ...
 
-    def metric(self, theta: Tensor, growth: int = 1) -> Metric: ...
+    def metric(self, theta: Tensor, growth: int = 1, is_near: bool = False) -> Metric: ...
 
     def inverse_hessian(self, theta: Tensor) -> Inverse: ...
 
@@ -134,7 +136,7 @@ class SolverOptions:
     is_near : bool
         Whether float32 would lead no nearer to the minimum than the start is.
     fallback : (Tensor, list of float) or None
-        Where to begin instead, and about what F of each model is there, if F is not lower at the start.
+        Where to begin instead, and what F of each model has to be below at the start for that not to be better.
     """
 
     tol: float

@@ -47,7 +47,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         gap = _told(run, slope)
         lost = is_narrow and run.is_lost_in_rounding()
         if lost or (is_narrow and _is_any_near(gap, run.point.value.tolist())):
-            run.widen(objective, knows_gap=metric.follows or not lost)
+            run.widen(objective, knows_gap=metric.follows or metric.is_near or not lost)
             is_narrow = False
             if lost:
                 memory, metric = Memory(), run.make_metric()

@@ -18,10 +18,10 @@ def through_samples(
 
     The minimum for a sample of rows is as near to that for all rows as the sample's size allows, at a small part of the
     price. Byrd, Chin, Nocedal & Wu (2012), "Sample size selection in optimization methods for machine learning". If F
-    of all rows is not lower there than at the start, the start is better: of a rare column without a penalty, such as
-    one that tells the few rows of a sample that have it apart, the sample's parameters are far too large.
+    of all rows gains less than half of what the sample gained, the start is better: of a rare column without a penalty,
+    such as one that tells the few rows of a sample that have it apart, the sample's parameters are far too large.
     """
-    theta, n_passes, fallback = start, 0.0, None
+    theta, n_passes, at_start, fallback = start, 0.0, None, None
     if not start.any():
         for sample, gap in objective.samples():
             rough = replace(options, tol=0.0, accuracy=gap, observe=None, point=None, is_near=False)
@@ -30,6 +30,8 @@ def through_samples(
             if any(status is not Status.CONVERGED for status in result.status):
                 theta, fallback = start, None  # such as a sample that is separable, which all rows need not be
                 break
-            theta, fallback = result.theta, fallback or (start, [curve[0] for curve in result.loss_curve])
+            at_start = at_start or [curve[0] for curve in result.loss_curve]
+            halfway = [(first + curve[-1]) / 2 for first, curve in zip(at_start, result.loss_curve, strict=True)]
+            theta, fallback = result.theta, (start, halfway)
     result = descend(objective, theta, replace(options, fallback=fallback))
     return replace(result, n_passes=result.n_passes + n_passes)
