@@ -11,8 +11,9 @@ from torch import Tensor
 from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, widened
 from skl_softmax.data.devices import has_float64, home_of
 
-# A block this large, with its logits, stays in cache (on 200,000 x 50 x 5: 3 and 7 MB take 16 ms, 13 MB 17, 2 MB 23).
-BLOCK_BYTES = 4 * 2**20
+# A block this large, with its logits, stays in a large cache, and takes longer than the calls for it: on 200,000 x 50 x
+# 5 blocks of 4 MB take 11.7 ms, 8 MB 10.1, 16 MB 8.2, 40 MB 8.1, and with a smaller cache 2 MB 23, 7 MB 16, 13 MB 17.
+BLOCK_BYTES = 16 * 2**20
 PART_ROWS = 1024
 # A design smaller than this is kept.
 KEEP_BYTES = 16 * 2**20
