@@ -154,9 +154,9 @@ def class_metric(objective, theta: Tensor) -> Inverse:
     is, by max(q_ik, τ_k) in all: where classes are told apart, few rows have any curvature, and these are all drawn.
     In float32. What would be added to all classes alike, which F does not see, is left out on both sides.
 
-    Takes 2 K p³ operations for the blocks and K p³ / 3 for the factors, and the memory of these. Each block is that of
-    a binary problem, one class against the others, weighted by its own rows, as in the IRLS of Krishnapuram, Carin,
-    Figueiredo & Hartemink (2005), "Sparse multinomial logistic regression", where a bound stands in its place.
+    Takes 2 K p³ operations for the blocks and K p³ / 3 for the factors, and the memory of these. Rows that are drawn
+    by what they add to a Hessian: Xu, Yang, Roosta-Khorasani, Ré & Mahoney (2016), "Sub-sampled Newton methods with
+    non-uniform sampling".
     """
     n_columns = objective.data.n_columns
     candidates = objective.sample(max(1, CANDIDATE_BYTES // (4 * (n_columns + 3 * objective.n_outputs))))
@@ -178,8 +178,9 @@ def class_metric(objective, theta: Tensor) -> Inverse:
 def draw_columns(mass: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """About ``size`` of the columns of each row (K, n) of masses >= 0, and the weights that make up for the others.
 
-    Which (bool) and weights, both (K, n): the largest masses surely, the others as systematic sampling has it. The
-    drawn weights of a row add up to its masses, but for one of them at most.
+    Which (bool) and weights, both (K, n): the largest masses surely, the others as systematic sampling has it (Madow
+    1949, "On the theory of systematic sampling, II"). The drawn weights of a row add up to its masses, but for one of
+    them at most.
     """
     top = mass.topk(min(size, mass.shape[1]), dim=1).values.double()
     left = mass.sum(dim=1, keepdim=True, dtype=torch.float64) - top.cumsum(dim=1) + top  # without the largest 0, 1, ...
