@@ -21,7 +21,7 @@ GATHER_SECONDS = 1e-8
 # Passes longer than this may be worth taking in float32.
 NARROW_SECONDS = 2e-3
 # The part of a pass that float32 has to save, as to leave it takes another: of 200,000 x 50 x 5, 1,000,000 x 20 x 3 and
-# 10,000 x 784 x 10 in float64 the fits take 0.9, 0.8 and 0.8 of the time without, 20,000 x 512 x 100 takes 1.3.
+# 10,000 x 784 x 10 in float64 the fits take 0.9, 0.8 and 0.8 of the time without, 20,000 x 512 x 100 takes 1.2.
 NARROW_GAIN = 0.25
 
 

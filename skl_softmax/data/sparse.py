@@ -58,7 +58,7 @@ class SparseData(Data):
 
     The transposed product has its own storage, as large as X and in compressed rows as well: the product with a
     transposed view is 12 times slower. Products of float64 X in float32 have values of their own; those of float32 X in
-    float64 have theirs made some at a time, which takes a tenth longer.
+    float64 have theirs made some at a time.
     """
 
     centres: ClassVar[bool] = False

@@ -213,7 +213,8 @@ class Run:
         """Whether the passes since the metric was made have cost as much as it did, and as many are to come.
 
         What a rough metric misses it misses at every θ: it is made again only when the passes have doubled. One that
-        holds near the minimum takes the place of another as soon as the run is there.
+        holds near the minimum takes the place of another as soon as the run is there, if twice as many passes as it
+        costs are to come: it saves half of them or more.
         """
         if metric.near_price is not None and self._is_close():
             return self._passes_to_come() >= 2 * metric.near_price
