@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from skl_softmax.data.base import Affine, Block, Data, as_tensor, widened
-from skl_softmax.data.dense import BLOCK_BYTES, DenseData
+from skl_softmax.data.dense import PORTION_BYTES, DenseData
 from skl_softmax.data.devices import find_device, has_float64, home_of, making_on
 from skl_softmax.data.row_blocks import RowBlocks
 from skl_softmax.data.sparse import SparseData, csr_tensor, product_with_sparse, scipy_matrix, take_compressed
@@ -76,7 +76,7 @@ def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
     """X centred and divided by the standard deviation, both weighted, in which descent goes well; sparse X as it is."""
     if X.layout != torch.strided:
         return raw(X, fit_intercept)
-    home, stride = home_of(X.device), max(1, BLOCK_BYTES // (8 * X.shape[1]))
+    home, stride = home_of(X.device), max(1, PORTION_BYTES // (8 * X.shape[1]))
     shares, chunks = (weights / weights.sum()).to(home), [slice(i, i + stride) for i in range(0, len(X), stride)]
     rows_of = lambda chunk: X[chunk].to(home).double()  # noqa: E731, (rows, d)
     mean = _sum_of(shares[chunk] @ rows_of(chunk) for chunk in chunks) * fit_intercept
