@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 # Dense X of more bytes is not read for NaN and infinity alone: F and logits show them.
-LARGE_BYTES = 2**26
+LARGE_BYTES = 2**24
 # Bytes that are then searched for them at a time.
 SEARCHED_BYTES = 2**24
 

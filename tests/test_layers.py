@@ -64,8 +64,9 @@ ALLOWED = {
     "metrics": {"costs", "curvature"},
     "curvature": set(),
     "costs": set(),
-    "losses": set(),
-    "data": {"data"},
+    "losses": {"threads"},
+    "data": {"data", "threads"},
+    "threads": set(),
     "solvers": {"solvers"},
 }
 

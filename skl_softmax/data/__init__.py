@@ -27,6 +27,7 @@ from scipy.sparse import vstack
 from torch import Tensor
 from torch.nn import functional
 
+from skl_softmax import threads
 from skl_softmax.data.base import Affine, Block, Data, as_tensor, widened
 from skl_softmax.data.dense import PORTION_BYTES, DenseData
 from skl_softmax.data.devices import find_device, has_float64, home_of, making_on
@@ -61,7 +62,7 @@ __all__ = [
 
 # Outputs from which on logits, and what becomes of them, are made while they are in cache, and the bytes of them and of
 # their rows: probabilities of 20,000 x 512 x 100 then take 0.8 of the time in float32, in float64 about as long.
-MANY_OUTPUTS, PREDICTED_BYTES = 64, 2**21
+MANY_OUTPUTS, PREDICTED_BYTES = 64, 2**23
 # Rows that are widened at a time for predictions on an accelerator.
 WIDENED_ROWS = 2**14
 
@@ -144,6 +145,8 @@ def linear(X: Tensor, weight: Tensor, bias: Tensor, then: Callable[[Tensor], Ten
     dtype = torch.promote_types(widened(X.dtype), weight.dtype) if has_float64(X.device) else torch.float32
     weight, bias, is_dense = weight.to(dtype).to(X.device), bias.to(dtype).to(X.device), X.layout == torch.strided
     on_cpu = X.device.type == "cpu"
+    if is_dense and weight.layout == torch.strided and threads.is_small_product(X, len(weight)):
+        return then(threads.linear(X.to(dtype), weight, bias))
     if not is_dense or (X.dtype == dtype and not (on_cpu and len(weight) >= MANY_OUTPUTS)):
         return then(_logits(X.to(dtype), weight, bias))
     stride = max(1, PREDICTED_BYTES // (dtype.itemsize * (X.shape[1] + len(weight)))) if on_cpu else WIDENED_ROWS

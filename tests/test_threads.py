@@ -1,0 +1,57 @@
+"""Small products and powers, which NumPy makes in one thread, are those of torch."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from skl_softmax import TorchSoftmaxClassifier, data, threads
+from skl_softmax.losses import SoftmaxLoss
+
+
+def awake(*_):
+    """Stands for what wakes threads."""
+    raise AssertionError("a product of torch's, for few rows")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 3, 5), (1797, 64, 10), (300, 2000, 100), (20_000, 2, 3)])
+def test_linear_is_torchs(shape, dtype):
+    n_rows, n_features, n_outputs = shape
+    draw = torch.Generator().manual_seed(0)
+    sizes = (n_rows, n_features), (n_outputs, n_features), (n_outputs,)
+    rows, weight, bias = (torch.randn(size, generator=draw, dtype=dtype) for size in sizes)
+    expected = torch.nn.functional.linear(rows.double(), weight.double(), bias.double())
+    found = data.linear(rows, weight, bias)
+    assert found.dtype == dtype
+    tolerance = 100 * torch.finfo(dtype).eps
+    np.testing.assert_allclose(found.double(), expected, rtol=tolerance, atol=tolerance * n_features**0.5)
+
+
+@pytest.mark.parametrize("n_rows", [3, 20_000])
+@pytest.mark.parametrize("n_classes", [3, 100])
+def test_probabilities_are_softmax(n_rows, n_classes):
+    logits = 50 * torch.randn(n_rows, n_classes, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = logits.clone()
+    proba, log_proba = SoftmaxLoss.proba(logits), SoftmaxLoss.log_proba(logits)
+    torch.testing.assert_close(proba, torch.softmax(logits, dim=1), rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(log_proba, torch.log_softmax(logits, dim=1), rtol=1e-12, atol=1e-13)
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("size", [5, threads.ONE_THREAD + 1])
+def test_exponentials_are_in_place(size):
+    values = torch.linspace(-800, 0, size, dtype=torch.float64)
+    expected, memory = values.exp(), values.data_ptr()
+    assert threads.exp_(values).data_ptr() == memory
+    torch.testing.assert_close(values, expected, rtol=1e-14, atol=0.0)
+
+
+def test_few_rows_wake_no_threads(monkeypatch):
+    X, y = load_digits(return_X_y=True)
+    clf = TorchSoftmaxClassifier(max_iter=3, tol=1.0).fit(X, y)
+    expected = clf.predict_proba(np.tile(X, (20, 1)))[: len(X)]
+    monkeypatch.setattr(data.functional, "linear", awake)
+    np.testing.assert_allclose(clf.predict_proba(X), expected, rtol=1e-9, atol=1e-12)
+    with pytest.raises(AssertionError, match="torch's"):
+        clf.predict_proba(np.tile(X, (20, 1)))
