@@ -26,6 +26,7 @@ from skl_softmax.inputs import (
     refuse_bad_rows,
     torch_generator,
     unchanged_on_error,
+    with_signature,
 )
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
@@ -209,6 +210,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         "verbose": ["verbose"],
     }
 
+    @with_signature
     def __init__(
         self,
         *,

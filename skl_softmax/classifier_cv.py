@@ -27,6 +27,7 @@ from skl_softmax.inputs import (
     part_of,
     routed_parameters,
     unchanged_on_error,
+    with_signature,
 )
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
@@ -142,6 +143,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         "verbose": ["verbose"],
     }
 
+    @with_signature
     def __init__(
         self,
         *,

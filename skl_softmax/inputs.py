@@ -6,6 +6,7 @@ The only file that touches scikit-learn's less public helpers.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from math import isnan
 
 import numpy as np
@@ -35,6 +36,12 @@ from skl_softmax.memory import explained
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
 # How far from 1 the probabilities in a row of y may sum up to; they are then divided by the sum.
 SUM_TOLERANCE = 1e-4
+
+
+def with_signature(function: Callable) -> Callable:
+    """The function with its signature at hand (PEP 362), which scikit-learn reads in every `fit` and `get_params`."""
+    function.__signature__ = signature(function)
+    return function
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def check_training_rows(
     else:
         targets, classes = _encode(estimator, y, classes)
         label_proba, of_row = None, 1.0
-        if estimator.class_weight is not None or estimator.label_smoothing or len(classes) == 2:
+        if estimator.class_weight is not None or estimator.label_smoothing:
             label_proba, of_class = _weighted(
                 *_settings(estimator, classes, y, weights, for_folds), np.eye(len(classes))
             )
@@ -409,7 +416,8 @@ def _with_label_proba(rows: TrainingRows, label_proba: np.ndarray | None, label_
     if rows.targets.ndim == 2:
         return replace(rows, targets=rows.targets[:, 1].contiguous()) if rows.n_outputs == 1 else rows
     if rows.n_outputs == 1:
-        return replace(rows, targets=torch.from_numpy(label_proba[rows.targets.numpy(), 1]))
+        proba = rows.targets.double() if label_proba is None else torch.from_numpy(label_proba[rows.targets.numpy(), 1])
+        return replace(rows, targets=proba)
     return replace(rows, label_proba=torch.from_numpy(label_proba)) if label_smoothing else rows
 
 

@@ -148,12 +148,12 @@ def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray)
         losses = np.log1p(np.exp(-np.abs(logits)))  # (M, 1, n)
         gained = np.vecdot(logits, targets - (logits > 0) * weights, dtype=np.float64)  # (M, 1)
     else:
-        logits -= logits.max(axis=1, keepdims=True)
-        proba = np.exp(logits)
-        sums = proba.sum(axis=1, keepdims=True)  # (M, 1, n)
+        logits -= np.maximum.reduce(logits, axis=1, keepdims=True)
+        gained = np.vecdot(logits, targets, dtype=np.float64)  # (M, K)
+        proba = np.exp(logits, out=logits)
+        sums = np.add.reduce(proba, axis=1, keepdims=True)  # (M, 1, n)
         proba /= sums
         losses = np.log(sums)
-        gained = np.vecdot(logits, targets, dtype=np.float64)  # (M, K)
     return np.vecdot(losses, weights, dtype=np.float64)[:, 0] - gained.sum(axis=1), proba
 
 

@@ -24,13 +24,15 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     count, and the gains carried on. All this only where curvature describes the step (`Run.trusted_gap`).
     """
     run = Run(objective, start, options)
-    left, known, step = [inf] * objective.n_models, [(inf, inf)] * objective.n_models, torch.zeros_like(start)
+    left, known, theta = [inf] * objective.n_models, [(inf, inf)] * objective.n_models, start
     while run.active:
         before, going_on = run.point.value.tolist(), run.extrapolated_gap()
         gap = list(map(max, left, going_on))
-        if all(map(run.is_near, before, gap)) and all(map(run.is_near, before, run.trusted_gap(gap, step))):
-            run.settle(gap)
-            break
+        if all(map(run.is_near, before, gap)):
+            gap = run.trusted_gap(gap, run.theta - theta)
+            if all(map(run.is_near, before, gap)):
+                run.settle(gap)
+                break
         direction, slope, unexplained = run.newton_step()
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
         stay = run.settle(run.trusted_gap(list(map(max, decrements, going_on)), direction))
@@ -42,7 +44,6 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             before, slope, decrements, known = ([x[i] for i in kept] for x in (before, slope, decrements, known))
         theta = run.theta
         run.descend(direction, slope, lengthens=True)
-        step = run.theta - theta
         after = run.point.value.tolist()
         left = [
             inf if is_long else max(unexplained * d + abs(d - (b - a)), _next_decrement(d, *last_two, abs(a)))
