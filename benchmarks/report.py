@@ -116,9 +116,10 @@ def note(record):
         f"Measured on {machine['date']} on {machine['cores']} cores, Python {machine['python']}, {versions}. Ours is "
         "the constructor with nothing but C. F is recomputed in float64 NumPy; F* is the lowest F that any contestant "
         "or our solver newton at tol=1e-11 reached. Of every peer the quickest setting (tolerance, threads) that "
-        "reaches the target counts, medians of up to nine fits in turn, after a pause each; one that does not within "
-        "the limit counts with that time (≥). Peers that did not take part in the last run of a problem, "
-        "torch.optim.LBFGS, skorch and saga among them, keep their figures of an earlier one. Passes: over X, for "
+        "reaches the target counts, medians of up to nine turns after a pause each (a turn is one fit, or as many as "
+        "take 50 ms, without the first); one that does not within the limit counts with that time (≥). Peers that did "
+        "not take part in the last run of a problem, torch.optim.LBFGS, skorch and saga among them, keep their figures "
+        "of an earlier one. Passes: over X, for "
         "values with gradients and Hessian-vector products, samples by their share. fit / read: time of a fit over "
         "that of reading X once. Memory: the most held beyond what was held before the fit."
     )
