@@ -132,7 +132,7 @@ def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> Train
         if classes is not None and not np.array_equal(np.unique(classes), estimator.classes_):
             raise ValueError(f"classes is {classes!r}, but partial_fit began with {estimator.classes_!r}.")
         classes = estimator.classes_
-    return check_training_rows(estimator, X, y, sample_weight, classes, reset=is_first)
+    return check_training_rows(estimator, X, y, sample_weight, classes, reset=is_first, is_lazy=True)
 
 
 def check_prediction_rows(estimator: BaseEstimator, X) -> Tensor:

@@ -119,6 +119,22 @@ class TestLargeX:
                 call()
         assert model.coef_ is before
 
+    @pytest.mark.parametrize(("bad", "row"), [(np.nan, 0), (np.inf, 77), (-np.inf, 999)])
+    @pytest.mark.parametrize("is_first", [True, False])
+    @pytest.mark.parametrize("options", [{}, {"learning_rate": 0.1}, {"batch_size": 100}, {"solver": "adam"}])
+    def test_a_bad_row_of_a_stream_is_named(self, bad, row, is_first, options):
+        rng = np.random.default_rng(0)
+        X, y = rng.normal(size=(1000, 4)), rng.integers(3, size=1000)
+        model = TorchSoftmaxClassifier(**{"solver": "sgd", "random_state": 0} | options)
+        if not is_first:
+            model.partial_fit(X, y, classes=[0, 1, 2])
+        before = dict(vars(model))
+        X[row, 1] = bad
+        with pytest.raises(ValueError, match=f"X holds NaN or infinity in row {row}[.]"):
+            model.partial_fit(X, y, classes=[0, 1, 2])
+        assert vars(model).keys() == before.keys()
+        assert all(vars(model)[name] is value for name, value in before.items())
+
     def test_good_rows_are_not_searched(self, monkeypatch):
         searched = []
         for module in (inputs, predictor):
