@@ -35,6 +35,7 @@ bench: $(STAMP)  ## measure time to equal accuracy beside the peers (hours); DAT
 	$(BIN)/python -m benchmarks descent
 	$(BIN)/python -m benchmarks l1 $(if $(DATA),--data-dir $(DATA))
 	$(BIN)/python -m benchmarks sweep $(if $(DATA),--data-dir $(DATA))
+	$(BIN)/python -m benchmarks predict $(if $(DATA),--data-dir $(DATA))
 	$(BIN)/python -m benchmarks probe
 	$(BIN)/python -m benchmarks dask
 

@@ -48,6 +48,7 @@ def parse():
     command("descent", study("descent"), "time mini-batch descent and write results/descent.*")
     l1 = command("l1", study("l1", "data_dir", "limit", "problems"), "L1 penalties, to results/l1.*")
     sweep = command("sweep", study("sweep", "data_dir", "limit", "problems"), "sweeps over C, to results/sweep.*")
+    predict = command("predict", study("predict", "data_dir", "problems"), "predictions, to results/predict.*")
     probe = command(
         "probe", study("probe", "limit", "rows", "classes"), "a probe with many classes, to results/probe.*"
     )
@@ -59,7 +60,7 @@ def parse():
     run.add_argument("--target", type=float, default=1e-6, help="relative gap to reach")
     for some in (run, reported):
         some.add_argument("--results", type=Path, default=RESULTS / "speed.json", help="the file of measurements")
-    for some in (run, l1, sweep):
+    for some in (run, l1, sweep, predict):
         some.add_argument("--problems", nargs="+", help="names; all that need no internet if not given")
         some.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
     for some in (run, l1, sweep, probe):

@@ -49,6 +49,17 @@ def test_l1_beside_saga(tmp_path, monkeypatch, capsys):
     assert "Geometric mean" in capsys.readouterr().out
 
 
+def test_predictions(tmp_path, capsys):
+    from benchmarks import predict
+
+    predict.main(tmp_path, None, ["iris", "breast_cancer"])
+    results = json.loads((tmp_path / "predict.json").read_text())["results"]
+    assert [r["problem"] for r in results] == ["iris", "breast_cancer"]
+    assert all(0 < s < 1 for r in results for seconds in r["seconds"].values() for s in seconds)
+    assert "| iris" in (tmp_path / "predict.md").read_text()
+    assert "Geometric mean" in capsys.readouterr().out
+
+
 def test_sweep_beside_the_loops(tmp_path, monkeypatch, capsys):
     from benchmarks import sweep
 
