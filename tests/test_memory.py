@@ -14,7 +14,7 @@ from skl_softmax.objective import SAMPLE_BYTES, Objective
 # What fits and predictions may need beside X, which is 120 MB in float32.
 LIMIT = 100 * 2**20
 ROWS, COLUMNS = 300_000, 100
-# Run apart, with memory of its own (not of files) limited to what it has after a small fit, and LIMIT.
+# Run apart, with memory of its own (not of files) limited to what it has after a small fit and prediction, and LIMIT.
 SCRIPT = f"""
 import resource, sys
 from pathlib import Path
@@ -26,7 +26,7 @@ X = np.memmap(path, dtype=dtype, mode="r", shape=({ROWS}, {COLUMNS}))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > X[:, 2])
 y[::7] = 0
 clf = TorchSoftmaxClassifier(solver=solver, batch_size=1000, tol=1e-3, n_iter_no_change=1)
-clf.fit(X[:5000].copy(), y[:5000])
+clf.fit(X[:5000].copy(), y[:5000]).predict(X[:1000])  # for which NumPy's library takes memory once
 status = Path("/proc/self/status").read_text().split("VmData:")[1]
 limit = 1024 * int(status.split()[0]) + {LIMIT}
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
