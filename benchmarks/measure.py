@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 
 # Before each fit, in which the threads that the last one has left spinning go to sleep.
 PAUSE = 0.1
-# Fits that take less than this are made again until so much time has gone, and the first of them is dropped: after a
-# pause one of 2 ms tells, half of it, how long a machine takes to wake up.
+# What takes less than this is done again until so much time has gone, and the first time is dropped: after a pause half
+# of what a fit of 2 ms takes is that the machine wakes up.
 TURN = 0.05
 ROWS = 100_000  # at a time, so that the arithmetic does not decide the peak of memory
 
@@ -52,15 +52,21 @@ def fit(setting, X, y, C, seconds):
 
 def timed_fit(model, X, y):
     """Seconds that a fit took, after a pause and, if it is short, after others of the same; and whether it warned."""
-    time.sleep(PAUSE)
-    seconds = []
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        while sum(seconds) < TURN:
-            start = time.perf_counter()
-            model.fit(X, y)
-            seconds.append(time.perf_counter() - start)
+        seconds = turn(lambda: model.fit(X, y))
     return float(np.median(seconds[1:] or seconds)), bool(said)
+
+
+def turn(call, at_least=1):
+    """Seconds of each of the calls that fit in a `TURN`, the first after a pause."""
+    time.sleep(PAUSE)
+    seconds = []
+    while len(seconds) < at_least or sum(seconds) < TURN:
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def objective(model, X, y, C):

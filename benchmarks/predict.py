@@ -4,7 +4,6 @@ Each with two threads and, `LogisticRegression`, with one, the quicker of which 
 """
 
 import json
-import time
 from contextlib import nullcontext
 from math import exp, log
 from pathlib import Path
@@ -32,18 +31,13 @@ NAMES = (
     "sparse_text",
     "sparse_one_hot",
 )
-TURNS, SECONDS = 9, 0.05
+TURNS = 9
 
 
 def turn(model, X, n_threads):
     """Seconds of the first call after a rest and, the median, of those that follow it for a while."""
     with nullcontext() if n_threads is None else threadpool_limits(limits=n_threads):
-        time.sleep(measure.PAUSE)
-        seconds = []
-        while len(seconds) < 2 or sum(seconds) < SECONDS:
-            start = time.perf_counter()
-            model.predict_proba(X)
-            seconds.append(time.perf_counter() - start)
+        seconds = measure.turn(lambda: model.predict_proba(X), at_least=2)
     return seconds[0], float(np.median(seconds[1:]))
 
 
@@ -89,7 +83,7 @@ def write(results: Path):
         f"# Predictions\n\n{pd.DataFrame([r for r, _ in rows]).to_markdown(index=False, disable_numparse=True)}\n\n"
         f"Geometric mean {mean:.1f}×, worst {min(q for _, q in rows):.1f}×.\n\n{__doc__.strip()} Medians of {TURNS} "
         f'turns of each, a turn being the first call after a pause of {measure.PAUSE:g} s ("after a rest") and those '
-        f"that follow it for {1e3 * SECONDS:.0f} ms.\n\nMeasured on {about['date']} on {about['cores']} cores, "
+        f"that follow it for {1e3 * measure.TURN:.0f} ms.\n\nMeasured on {about['date']} on {about['cores']} cores, "
         f"scikit-learn {about['scikit-learn']}, torch {about['torch']}.\n"
     )
     (results / "predict.md").write_text(text, encoding="utf-8")

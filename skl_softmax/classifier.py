@@ -1,6 +1,5 @@
 """The estimator."""
 
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -24,7 +23,6 @@ from skl_softmax.inputs import (
     check_training_rows,
     dense_array,
     follow,
-    refuse_bad_rows,
     torch_generator,
     unchanged_on_error,
     with_signature,
@@ -41,6 +39,7 @@ from skl_softmax.training import (
     make_batch_problem,
     make_placed_problem,
     make_problem,
+    solved,
     warn_unless_converged,
 )
 from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
@@ -354,7 +353,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             so_far = (dense_array(self.coef_), self.intercept_) if "coef_" in known else (None, None)
             begin = start.begin(self, rows, so_far, generator, known)
             problem = make_batch_problem(self, rows, begin, generator, stream)
-            result = _solved(problem.descend, rows)
+            result = solved(problem.descend, rows)
             curve = np.append(as_arrays(known.get("loss_curve_", [])), result.loss_curve[0])
             self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
             self.loss_curve_, self.n_iter_ = curve, self.n_iter_ + as_arrays(known.get("n_iter_", 0))
@@ -399,7 +398,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         """Minimise, and store where that ends or, interrupted, has come to."""
         watch.problem = problem
         try:
-            result = _solved(problem.solve, rows)
+            result = solved(problem.solve, rows)
         except KeyboardInterrupt:
             self._store_interrupted(rows, watch)
             keep()
@@ -444,15 +443,3 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         self._store_records(watch)
         vars(self).pop("_stream", None)
         vars(self).update(watch.stream())
-
-
-def _solved(solve: Callable[[], SolveResult], rows: TrainingRows) -> SolveResult:
-    """What ``solve`` gives, or an error that names the row where NaN or infinity in X is why F is no number."""
-    try:
-        result = solve()
-    except (ArithmeticError, torch.linalg.LinAlgError):
-        refuse_bad_rows(rows)
-        raise
-    if not np.isfinite(result.loss_curve[0][-1]):
-        refuse_bad_rows(rows)
-    return result

@@ -1,6 +1,7 @@
 """From checked rows to coefficients: coordinates, objective, solver."""
 
 import warnings
+from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from skl_softmax.batches import BatchedObjective
 from skl_softmax.data import Data, home_of, in_coordinates, making_on, normalised, raw, standardised
-from skl_softmax.inputs import TrainingRows
+from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
 from skl_softmax.solvers import (
@@ -158,6 +159,18 @@ def _zeros(objective: Objective) -> Tensor:
     """θ (1, K, p) of equal probabilities for all classes."""
     shape = 1, objective.n_outputs, objective.data.n_columns
     return torch.zeros(shape, dtype=torch.float64, device=objective.data.home)
+
+
+def solved(solve: Callable[[], SolveResult], rows: TrainingRows) -> SolveResult:
+    """What ``solve`` gives, or an error that names the row where NaN or infinity in X is why F is no number."""
+    try:
+        result = solve()
+    except (ArithmeticError, torch.linalg.LinAlgError):
+        refuse_bad_rows(rows)
+        raise
+    if not np.isfinite(result.loss_curve[0][-1]):
+        refuse_bad_rows(rows)
+    return result
 
 
 def warn_unless_converged(estimator, result: SolveResult) -> None:
