@@ -160,7 +160,7 @@ def diagonal(objective, theta: Tensor) -> Tensor:
     proba = objective.probabilities(theta)  # (M, K, n)
     variances = proba * (1 - proba) * objective.weights[:, None].to(proba)
     curved = objective.data.column_norms(variances.flatten(0, 1)).view_as(theta)  # (M, K, p)
-    return curved / objective.total[:, None, None] + objective.quadratic
+    return curved.div_(objective.total[:, None, None]).add_(objective.quadratic)
 
 
 def factorise(matrices: Tensor) -> Tensor:

@@ -53,6 +53,36 @@ class _Rows:
 
 def certificate(objective, theta: Tensor) -> Certificate:
     """Put the intercepts where they are best for the weights, and bound the gap there: a pass over X in all."""
+    theta, rows, loss, gradient = _with_best_intercepts(objective, theta)
+    point = objective.penalised(loss, gradient.clone(), theta)
+    scales = torch.stack([torch.ones_like(loss), _feasible_scale(objective, gradient)])
+    duals = [_dual_value(objective, rows, gradient, theta, scale) for scale in scales]
+    return Certificate(theta, point, (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0))
+
+
+def convex_certificate(objective, theta: Tensor) -> Certificate:
+    """The same by `convex_gap`, in less time, of smooth F whose weights all have a penalty."""
+    theta, _, loss, gradient = _with_best_intercepts(objective, theta)
+    point = objective.penalised(loss, gradient, theta)
+    return Certificate(theta, point, convex_gap(objective, point))
+
+
+def convex_gap(objective, point) -> Tensor:
+    """‖g‖² / 2λ₂, (M,), g by the weights: a bound of F - F* where the intercepts are at their minimum.
+
+    F is then, as a function of the weights, strongly convex with λ₂: Boyd & Vandenberghe (2004), eq. 9.9. It is what
+    the bound by duality with α = 1 comes to without λ₁. Infinity where weights have no penalty.
+    """
+    n_features = objective.data.X.shape[1]
+    penalty = objective.quadratic[..., :n_features]  # (M, 1, d)
+    if not (objective.is_smooth and penalty.all()):
+        return torch.full_like(point.value, torch.inf)
+    squares = point.gradient[..., :n_features].square()  # (M, K, d)
+    return (squares @ (0.5 / penalty).mT).sum(dim=(1, 2))
+
+
+def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows], Tensor, Tensor]:
+    """θ (M, K, p) so, and there what became of the rows, the mean loss (M,) and its gradient (M, K, p)."""
     affine, n_logits = objective.data.affine(theta.flatten(0, 1)), theta.shape[0] * theta.shape[1]
     rows = [
         _Rows(targets, weights, block.logits(affine).view(-1, *theta.shape[:2], block.parts[1]))
@@ -74,11 +104,7 @@ def certificate(objective, theta: Tensor) -> Certificate:
     gradient = objective.data.gradient(reduce(add, pulled)).view_as(theta)  # (M, K, p), of the loss
     gradient /= total[:, None, None]
     losses = [(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=objective.data.wide) for r in rows]
-    value = objective.gathered(reduce(add, losses)) / total  # (M,)
-    point = objective.penalised(value, gradient, theta)
-    scales = torch.stack([torch.ones_like(value), _feasible_scale(objective, gradient)])
-    duals = [_dual_value(objective, rows, gradient, theta, scale) for scale in scales]
-    return Certificate(theta, point, (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0))
+    return theta, rows, objective.gathered(reduce(add, losses)) / total, gradient
 
 
 def first_order_gap(objective, theta: Tensor, point) -> Tensor:

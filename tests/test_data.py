@@ -58,6 +58,8 @@ def block_rows(request, monkeypatch):
 @pytest.fixture(params=[True, False], ids=["kept", "not kept"])
 def keep(request, monkeypatch):
     monkeypatch.setattr(data.dense, "KEEP_BYTES", 2**24 if request.param else 0)
+    monkeypatch.setattr(data.sparse, "BLOCK_ROWS", 5 if request.param else 2**16)
+    monkeypatch.setattr(data.sparse, "BLOCK_ROWS_PER_COLUMN", 0)
 
 
 @pytest.mark.usefixtures("block_rows", "keep")
@@ -81,6 +83,15 @@ def test_products_equal_those_of_the_explicit_design(rows, design, tolerance):
     for term in sums[1:]:
         total = total + term
     torch.testing.assert_close(rows.gradient(total).double(), residual @ design, **close)
+
+
+@CASES
+def test_without_weights_logits_are_the_intercepts(rows, design, tolerance):
+    theta = torch.zeros(3, rows.n_columns, dtype=torch.float64)
+    theta[:, rows.X.shape[1] :] = torch.tensor([[1.0], [-2.0], [0.5]])
+    logits = [block.logits(rows.affine(theta)).transpose(0, 1).flatten(1) for block in rows.blocks(3)]
+    expected = theta[:, rows.X.shape[1] :].sum(dim=1, keepdim=True).expand(3, 37)
+    torch.testing.assert_close(torch.cat(logits, dim=1).double(), expected)
 
 
 @pytest.mark.usefixtures("keep")

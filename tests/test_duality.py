@@ -1,11 +1,14 @@
 """The duality gap: a bound, and zero at the minimum."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
 from test_objective import make_objective
 
+from skl_softmax.duality import convex_gap
 from skl_softmax.objective import Objective
 from skl_softmax.solvers import SolverOptions
 from skl_softmax.solvers.proximal import proximal
@@ -40,6 +43,30 @@ def test_it_bounds_the_gap_and_vanishes_with_it(n_outputs, l1_ratio, fit_interce
         theta = best + distance * torch.randn(best.shape, dtype=torch.float64, generator=generator)
         found = problem.certificate(theta)
         assert found.gap.item() >= found.point.value.item() - lowest - 1e-14
+
+
+@pytest.mark.parametrize(("n_outputs", "fit_intercept"), [(1, True), (3, True), (4, False)])
+@pytest.mark.parametrize("distance", [1e-6, 1e-2, 1.0])
+def test_the_curvature_of_the_penalty_bounds_the_gap_as_duality_does(n_outputs, fit_intercept, distance):
+    problem = replace(objective(n_outputs, 0.0, fit_intercept), l1=None)
+    best = minimum(problem)
+    lowest = problem.at(best).value.item()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        theta = best + distance * torch.randn(best.shape, dtype=torch.float64, generator=generator)
+        found, by_duality = problem.convex_certificate(theta), problem.certificate(theta)
+        assert found.gap.item() >= found.point.value.item() - lowest - 1e-14
+        torch.testing.assert_close(found.theta, by_duality.theta)
+        torch.testing.assert_close(found.point.gradient, by_duality.point.gradient)
+        assert found.gap.item() == pytest.approx(by_duality.gap.item(), rel=1e-6, abs=1e-13)
+        assert convex_gap(problem, problem.at(found.theta)).item() == pytest.approx(found.gap.item(), rel=1e-6)
+
+
+def test_without_a_penalty_of_its_own_curvature_no_bound_is_told():
+    for problem in (replace(objective(3, 0.0, True, C=np.inf), l1=None), objective(3, 0.5, True)):
+        point = problem.at(torch.ones(1, 3, problem.data.n_columns, dtype=torch.float64))
+        assert convex_gap(problem, point).item() == np.inf
+        assert problem.convex_gap(point).item() == np.inf
 
 
 @CASES

@@ -84,6 +84,9 @@ class Quadratic:
     def first_order_gap(self, theta, point):
         return torch.full((self.n_models,), inf)
 
+    def convex_gap(self, point):
+        return torch.full((self.n_models,), inf)
+
     def metric(self, theta, growth=1, is_near=False):
         diagonal = self.A.diagonal(dim1=1, dim2=2)[:, None]
         return Metric(
@@ -393,6 +396,34 @@ def test_conjugate_gradients_solve_the_system():
     # In the norm of A, in which the error and the missing part of the decrement are the same.
     missing = 0.5 * (error * (error @ objective.A)).sum(dim=(1, 2))
     torch.testing.assert_close(missing, expected - decrement, rtol=1e-6, atol=1e-9)
+
+
+def test_conjugate_gradients_end_early_where_the_decrement_is_negligible():
+    objective = make(n_models=2, size=DELAY + 12, condition=100)
+    gradient, calls = objective.at(start(objective)).gradient, []
+    product = objective.hessian_product(None)
+
+    def counted(direction):
+        calls.append(direction)
+        return product(direction)
+
+    precondition = objective.metric(None).solve
+    _, decrement = conjugate_gradients(counted, precondition, gradient, negligible=torch.full((2,), inf))
+    assert len(calls) == DELAY
+    assert (decrement > 0).all()
+
+
+def test_a_metric_for_conjugate_gradients_is_kept_near_the_minimum():
+    made, say = [], []
+    objective = make(size=12, condition=100, direct=False)
+    metric = objective.metric
+    objective.metric = lambda *args: (made.append(args), metric(*args))[1]
+    options = SolverOptions(tol=1e-14, max_iter=100, note=say.append)
+    result = newton(objective, start(objective), options)
+    assert result.status == [Status.CONVERGED]
+    assert result.n_iter[0] >= 3
+    assert len(made) < result.n_iter[0]
+    assert len(say) == len(made)
 
 
 def test_lbfgs_memory_is_the_dense_bfgs_matrix():

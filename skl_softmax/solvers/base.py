@@ -44,6 +44,14 @@ class Metric(Protocol):
     def select(self, models: Tensor) -> "Metric": ...
 
 
+class Certificate(Protocol):
+    """A point of each model, what is evaluated there, and a bound (M,) of F - F*."""
+
+    theta: Tensor
+    point: Evaluation
+    gap: Tensor
+
+
 class Objective(Protocol):
     """A stack of M smooth convex functions, each a sum over rows, and what solvers may ask of it."""
 
@@ -64,6 +72,10 @@ class Objective(Protocol):
     def largest_change(self, direction: Tensor) -> Tensor: ...
 
     def first_order_gap(self, theta: Tensor, point: Evaluation) -> Tensor: ...
+
+    def convex_gap(self, point: Evaluation) -> Tensor: ...
+
+    def convex_certificate(self, theta: Tensor) -> Certificate: ...
 
     def centred(self, theta: Tensor) -> Tensor: ...
 

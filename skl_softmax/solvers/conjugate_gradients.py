@@ -15,13 +15,16 @@ MAX_ITER = 250
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], gradient: Tensor
+    product: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    gradient: Tensor,
+    negligible: Tensor | float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Solve H d = -g by preconditioned conjugate gradients, Nocedal & Wright (2006), algorithm 5.3.
 
     Iteration j raises ½ gᵀ H⁻¹ g, as far as it is known, by ½ α_j ρ_j. What the last few iterations added estimates
     what is still missing (Strakoš & Tichý 2002, "On error estimation in the conjugate gradient method"); the iteration
-    stops when that is a small part of the sum in each model.
+    stops when that is a small part of the sum in each model, or the sum is ``negligible`` (M,).
 
     Returns
     -------
@@ -44,8 +47,10 @@ def conjugate_gradients(
         residual.addcmul_(per_model(alpha, gradient), curved, value=-1)
         gains.append(0.5 * alpha * rho)
         decrement = decrement + gains[-1]
-        if len(gains) == DELAY and (sum(gains) <= DECREMENT_ACCURACY * decrement).all():
-            break
+        if len(gains) == DELAY:
+            known = sum(gains) <= DECREMENT_ACCURACY * decrement  # (M,)
+            if (known | (decrement <= negligible)).all():
+                break
         preconditioned = precondition(residual)
         rho, previous = inner(residual, preconditioned), rho
         beta = torch.where(previous > 0, rho / previous, 0.0)  # (M,)

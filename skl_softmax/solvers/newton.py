@@ -21,18 +21,22 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     the decrement had promised, no more is left than the difference and the error of the decrement itself; and, in case
     the promise was kept by chance, than the next decrement will be, by how the last ones shrank: where classes of
     little weight are told apart ever better, each is a third of the one before. In a run that is long only decrements
-    count, and the gains carried on. All this only where curvature describes the step (`Run.trusted_gap`).
+    count, and the gains carried on. All this only where curvature describes the step (`Run.trusted_gap`). Where the
+    penalty is all that curves F, a bound by duality ends the run before a step is solved for (`Run.certify_if_near`).
     """
     run = Run(objective, start, options)
     left, known, theta = [inf] * objective.n_models, [(inf, inf)] * objective.n_models, start
     while run.active:
-        before, going_on = run.point.value.tolist(), run.extrapolated_gap()
+        going_on = run.extrapolated_gap()
         gap = list(map(max, left, going_on))
-        if all(map(run.is_near, before, gap)):
+        if run.are_near(gap):
             gap = run.trusted_gap(gap, run.theta - theta)
-            if all(map(run.is_near, before, gap)):
-                run.settle(gap)
-                break
+        if not run.are_near(gap):
+            gap = run.certify_if_near()
+        if run.are_near(gap):
+            run.settle(gap)
+            break
+        before = run.point.value.tolist()
         direction, slope, unexplained = run.newton_step()
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
         stay = run.settle(run.trusted_gap(list(map(max, decrements, going_on)), direction))
