@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax.data import linear, standardised, take_rows
+from skl_softmax.data import Data, linear, n_bytes, standardised, take_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
 from skl_softmax.objective import Evaluation, Objective
@@ -40,31 +40,55 @@ def solve_sweep(
     """Solve for each fold, a row of ``weights`` (F, n), and each penalty (l1_ratio, C).
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
-    X is not copied, and one model of the curvature serves all. From the last C the next, weaker penalty is begun.
-    ``done`` is called after each stack.
+    X is not copied, and one model of the curvature serves all; or several stacks, where larger ones would gain nothing.
+    From the last C the next, weaker penalty is begun.
+    ``done`` is called after each penalty.
     """
     data = standardised(rows.X, estimator.fit_intercept)
-    n_folds, size = len(weights), max(1, WEIGHT_BYTES // (8 * weights.shape[1]))
+    n_folds, most = len(weights), min(WEIGHT_BYTES // (8 * weights.shape[1]), data.most_outputs // rows.n_outputs)
+    stacks = [_Stack(rows, data, part) for part in weights.split(int(max(1, most)))]
     shape = n_folds, len(penalties), rows.n_outputs
     weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64, device="cpu")  # (F, J, K, d)
     bias = torch.empty(shape, dtype=torch.float64, device="cpu")  # (F, J, K)
     n_iter, converged, worst_gap = np.zeros(shape[:2], np.int32), np.zeros(shape[:2], bool), 0.0
-    for start in range(0, n_folds, size):
-        folds = slice(start, min(start + size, n_folds))
-        theta = torch.zeros(folds.stop - start, *shape[2:], data.n_columns, dtype=torch.float64, device=data.home)
-        path, ended = 3 * [(0.0, theta)], None  # the last three C and their minima; what is known of the last
-        for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
-            objective = make_stack(rows, data, weights[folds], C, l1_ratio)
-            begin, known = _start(objective, path, C, ended, estimator.tol)
-            result = make_deterministic(estimator, objective, begin, **known).descend()
-            path, ended = [*path[1:], (C, result.theta)], _ended(objective, result)
-            weight[folds, j], bias[folds, j] = (part.cpu() for part in data.from_theta(result.theta))
-            n_iter[folds, j] = result.n_iter
-            converged[folds, j] = [status is Status.CONVERGED for status in result.status]
-            gaps = result.gap.cpu() / torch.tensor([curve[-1] for curve in result.loss_curve], device="cpu").abs()
-            worst_gap = max(worst_gap, gaps.max().item())
-            done()
+    for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
+        results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
+        found = zip(*(stack.coefficients for stack in stacks), strict=True)
+        weight[:, j], bias[:, j] = (torch.cat(part).cpu() for part in found)
+        n_iter[:, j] = [n for result in results for n in result.n_iter]
+        converged[:, j] = [status is Status.CONVERGED for result in results for status in result.status]
+        worst_gap = max(worst_gap, *map(_relative_gap, results))
+        done()
     return Sweep(weight, bias, n_iter, converged, worst_gap)
+
+
+class _Stack:
+    """Folds (M, n) that are solved together, by what has been found of them."""
+
+    def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
+        self._rows, self._data, self._weights = rows, data, weights
+        theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
+        # The last three C and their minima, and what is known of the last.
+        self._path, self._ended = 3 * [(0.0, theta)], None
+
+    def solve(self, estimator, C: float, l1_ratio: float) -> SolveResult:
+        """The minima for a penalty, begun from those for the last ones."""
+        objective = make_stack(self._rows, self._data, self._weights, C, l1_ratio)
+        begin, known = _start(objective, self._path, C, self._ended, estimator.tol)
+        result = make_deterministic(estimator, objective, begin, **known).descend()
+        self._path, self._ended = [*self._path[1:], (C, result.theta)], _ended(objective, result)
+        return result
+
+    @property
+    def coefficients(self) -> tuple[Tensor, Tensor]:
+        """Weight (M, K, d) and bias (M, K) of the last minima."""
+        return self._data.from_theta(self._path[-1][1])
+
+
+def _relative_gap(result: SolveResult) -> float:
+    """The largest of the models' (F - F*) / F."""
+    values = torch.tensor([curve[-1] for curve in result.loss_curve], device="cpu")
+    return (result.gap.cpu() / values.abs()).max().item()
 
 
 def _ended(objective: Objective, result: SolveResult) -> tuple[Objective, Evaluation, Tensor] | None:
@@ -115,11 +139,11 @@ def held_out_scores(
     ``targets`` are class indices (n,) or probabilities (n, K), ``weights`` (n,) what the rows count in the mean;
     ``measure`` takes logits (J, K, rows) and targets (1, 1 or K, rows) and gives (J, rows).
     """
-    scores = np.empty(sweep.n_iter.shape)
+    scores, entries = np.empty(sweep.n_iter.shape), n_bytes(X) // (8 * len(X))
     for fold, test in enumerate(tests):
         weight, bias = sweep.weight[fold], sweep.bias[fold]  # (J, K, d), (J, K)
         sums, total = 0.0, 0.0
-        for index in torch.from_numpy(test).split(max(1, SCORE_ENTRIES // (X.shape[1] + bias.numel()))):
+        for index in torch.from_numpy(test).split(max(1, SCORE_ENTRIES // (entries + bias.numel()))):
             logits = linear(take_rows(X, index), weight.flatten(0, 1), bias.flatten()).cpu()  # (rows, J K)
             logits = logits.T.contiguous().unflatten(0, bias.shape)  # (J, K, rows)
             found = targets[index]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import sklearn
 from reference import relative_error
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, random_array
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
 from sklearn.linear_model import LogisticRegressionCV
@@ -94,6 +94,21 @@ def test_it_is_exact_on_data_of_every_solver(monkeypatch):
     monkeypatch.setattr(sweep, "WEIGHT_BYTES", 8 * len(y))
     single = TorchSoftmaxClassifierCV(solver="lbfgs", **parameters).fit(X, y)
     assert relative_error(single.coefs_paths_, model.coefs_paths_) < 1e-4
+
+
+@pytest.mark.parametrize(("n_outputs", "n_stacks"), [(2, 1), (12, 3), (40, 5)])
+def test_stacks_of_sparse_rows_are_as_wide_as_pays(monkeypatch, n_outputs, n_stacks):
+    made = []
+    make_stack = sweep.make_stack
+    monkeypatch.setattr(sweep, "make_stack", lambda *args: (made.append(args[2]), make_stack(*args))[1])
+    rng = np.random.default_rng(0)
+    X, y = random_array((400, 30), density=0.2, rng=rng, format="csr"), np.arange(400) % n_outputs
+    TorchSoftmaxClassifierCV(Cs=[0.1], cv=5, refit=False).fit(X, y)
+    assert len(made) == n_stacks
+    assert sum(map(len, made)) == 5
+    made.clear()
+    TorchSoftmaxClassifierCV(Cs=[0.1], cv=5, refit=False).fit(X.toarray(), y)
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("scoring", ["neg_log_loss", "accuracy", "f1_macro", "roc_auc_ovr"])
@@ -235,7 +250,10 @@ def test_approximate_leave_one_out_says_where_it_ends():
         TorchSoftmaxClassifierCV(cv="alo").fit(np.random.default_rng(0).normal(size=(150, 1000)), y)
 
 
-def test_callbacks_are_told_of_every_penalty():
+@pytest.mark.parametrize("budget", [2**29, 1], ids=["one stack", "a stack for each fold"])
+def test_callbacks_are_told_of_every_penalty(monkeypatch, budget):
+    monkeypatch.setattr(sweep, "WEIGHT_BYTES", budget)
+
     class Counter(ScoringMonitor):
         ended = 0
 

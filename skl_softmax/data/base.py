@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -72,6 +73,8 @@ class Data:
 
     # Whether blocks are parts of a design that is kept.
     keeps: ClassVar[bool] = False
+    # Outputs up to which more of them in a product take less time each.
+    most_outputs: ClassVar[float] = inf
     # Whether products with the columns' covariance come cheap: not where most entries are zero.
     centres: ClassVar[bool] = True
 

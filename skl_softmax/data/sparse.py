@@ -73,6 +73,8 @@ class SparseData(Data):
     """
 
     centres: ClassVar[bool] = False
+    # Of 20,000 x 50,000 in float32 16 take 1.3 ms, 32 take 2.4, and 100 take 13.
+    most_outputs: ClassVar[float] = 32
 
     @classmethod
     def raw(cls, X: Tensor, fit_intercept: bool, dtype: torch.dtype) -> "SparseData":

@@ -13,6 +13,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+# Entries of vectors up to which a call for each model takes longer than one for all. `torch.bmm` takes for five models
+# of 2,000 parameters 3 times as long in float32 as a call for each, of 1,000,000 36 times.
+FEW = 4096
+
 
 class Evaluation(Protocol):
     """Value (M,) in float64 and gradient (M, ...) at a point of each model."""
@@ -182,7 +186,10 @@ class SolveResult:
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each model's vectors, in float64."""
-    return torch.bmm(a.reshape(len(a), 1, -1), b.reshape(len(a), -1, 1)).view(-1).double()  # (M,)
+    a, b = a.flatten(1), b.flatten(1)  # (M, P)
+    if a.shape[1] <= FEW:
+        return (a * b).sum(dim=1).double()  # (M,)
+    return torch.stack([torch.dot(x, y) for x, y in zip(a, b, strict=True)]).double()  # (M,)
 
 
 def numbers(a: Tensor, b: Tensor) -> list[float]:
