@@ -31,7 +31,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         gap = list(map(max, left, going_on))
         if run.are_near(gap):
             gap = run.trusted_gap(gap, run.theta - theta)
-        if not run.are_near(gap):
+        elif run.takes_products:
             gap = run.certify_if_near()
         if run.are_near(gap):
             run.settle(gap)

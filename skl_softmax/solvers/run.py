@@ -106,6 +106,11 @@ class Run:
         """Whether any model is left."""
         return bool(self.models)
 
+    @property
+    def takes_products(self) -> bool:
+        """Whether the Hessian is too large to form."""
+        return self.objective.n_parameters > DIRECT_LIMIT
+
     def evaluate(self, theta: Tensor) -> Evaluation:
         """Value and gradient, counted."""
         self.n_passes += 1
@@ -113,7 +118,7 @@ class Run:
 
     def newton_step(self) -> NewtonStep:
         """Newton's, by the Cholesky factor of the Hessian where it is small enough to form, or by products with it."""
-        if self.objective.n_parameters > DIRECT_LIMIT:
+        if self.takes_products:
             return self.newton_by_products()
         return self.newton_by(self.objective.inverse_hessian(self.theta))
 
@@ -213,9 +218,8 @@ class Run:
         return self._certified(self.objective.certificate(self.theta))
 
     def certify_if_near(self) -> list[float]:
-        """The same by the penalty's curvature, if that is to end a run whose steps take products; else infinity."""
-        takes_products = self.objective.n_parameters > DIRECT_LIMIT
-        if takes_products and self._is_close() and self.are_near(self.objective.convex_gap(self.point).tolist()):
+        """The same by the penalty's curvature, if that is to end the run; else infinity."""
+        if self._is_close() and self.are_near(self.objective.convex_gap(self.point).tolist()):
             return self._certified(self.objective.convex_certificate(self.theta))
         return [inf] * len(self.models)
 
