@@ -165,8 +165,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     optimality_gap_ : float
         The estimate of :math:`F - F^*` at the end, from the Newton decrement :math:`\frac12 g^\top H^{-1} g` (H the
         Hessian or the model of it that the solver has) and from what the last steps gained; a bound by duality, or F,
-        where that step would change logits by more than curvature describes. Of "proximal", unless it was stopped, the
-        duality gap: :math:`F - F^*` is not larger, but for rounding.
+        where that step would change logits by more than curvature describes; or a bound by the curvature of the penalty
+        where that will do. Of "proximal", unless it was stopped, the duality gap: :math:`F - F^*` is not larger, but
+        for rounding.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 

@@ -42,6 +42,11 @@ def narrow_pays(objective, converts: bool) -> bool:
     return not converts or 0.5 * of_logits - of_rows >= NARROW_GAIN * (of_logits + of_rows)
 
 
+def balancing_pays(objective) -> bool:
+    """Whether the best intercepts, a few times n K² operations, cost less than a pass, 4 K for each entry."""
+    return 2 * objective.n_outputs <= objective.data.row_entries
+
+
 def dense_seconds(objective, growth: int = 1) -> float:
     """Estimated time of a dense metric of one model."""
     n_parameters = objective.n_parameters

@@ -260,9 +260,7 @@ class Objective:
         value, sums = reduce(_add_pairs, (self._loss_and_sums(affine, theta.shape[:2], *p) for p in portions))
         # Residuals sum to zero over the classes, and so does this, but for rounding, which metrics make much of.
         gradient = self.gathered(self.data.gradient(sums)).view_as(theta).div_(total[:, None, None])  # (M, K, p)
-        if self.n_outputs > 1:
-            gradient -= gradient.mean(dim=1, keepdim=True)
-        return self.penalised(self.gathered(value) / total, gradient, theta)
+        return self.penalised(self.gathered(value) / total, self.centred(gradient), theta)
 
     def _loss_and_sums(self, affine: Affine, stack: tuple[int, int], block: Block, targets: Tensor, weights: Tensor):
         """A block's sum of losses (M,) and its derivatives by the parameters."""
@@ -272,7 +270,7 @@ class Objective:
         return value, block.pullback((residual * weights).flatten(1, 2), affine.bias is not None)
 
     def penalised(self, loss: Tensor, gradient: Tensor, theta: Tensor) -> Evaluation:
-        """F from the mean loss (M,) and its gradient (M, K, p) at θ, which is overwritten."""
+        """F at θ from the mean loss (M,) and its gradient (M, K, p); the latter's memory is taken over."""
         penalty = self.quadratic * theta  # (M, K, p)
         gradient += penalty
         value = loss + 0.5 * penalty.mul_(theta).sum(dim=(1, 2))
@@ -369,13 +367,8 @@ class Objective:
         return duality.convex_certificate(self, theta)
 
     def convex_gap(self, point: Evaluation) -> Tensor:
-        """What that bound is about to be, (M,), at no price; infinity where it would cost more than it tells.
-
-        To find the best intercepts takes n K² operations a few times, a pass 4 K for each entry.
-        """
-        if 2 * self.n_outputs > self.data.row_entries:
-            return torch.full_like(point.value, inf)
-        return duality.convex_gap(self, point)
+        """What that bound is about to be, (M,), at no price; infinity where to know it costs too much."""
+        return duality.convex_gap(self, point) if costs.balancing_pays(self) else torch.full_like(point.value, inf)
 
     def metric(self, theta: Tensor, growth: int = 1, is_near: bool = False) -> metrics.Metric:
         """An approximate inverse of the Hessian, as good as it is worth, from ``growth`` times the usual rows.

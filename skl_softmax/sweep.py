@@ -41,11 +41,10 @@ def solve_sweep(
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
     X is not copied, and one model of the curvature serves all; or several stacks, where larger ones would gain nothing.
-    From the last C the next, weaker penalty is begun.
-    ``done`` is called after each penalty.
+    From the last C the next, weaker penalty is begun. ``done`` is called after each penalty.
     """
     data = standardised(rows.X, estimator.fit_intercept)
-    n_folds, most = len(weights), min(WEIGHT_BYTES // (8 * weights.shape[1]), data.most_outputs // rows.n_outputs)
+    n_folds, most = len(weights), min(WEIGHT_BYTES / (8 * weights.shape[1]), data.most_outputs / rows.n_outputs)
     stacks = [_Stack(rows, data, part) for part in weights.split(int(max(1, most)))]
     shape = n_folds, len(penalties), rows.n_outputs
     weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64, device="cpu")  # (F, J, K, d)
