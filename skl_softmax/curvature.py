@@ -63,19 +63,33 @@ def loss_hessian(objective, theta: Tensor) -> Tensor:
     One model after the other, each over its own rows, as portions of fewer rows for many at once take 1.2 to 1.6 times
     as long; for one output they take less.
     """
-    n_models, n_outputs, n_columns = theta.shape
-    if n_models > 1 and n_outputs > 1:
-        each = range(n_models)
-        return torch.cat([loss_hessian(objective.alone(m), theta[m : m + 1]) for m in each])
-    matrix = theta.new_zeros(n_models, theta[0].numel(), theta[0].numel(), dtype=torch.float64)  # (M, P, P)
-    block = theta.new_zeros(n_models, n_outputs, n_columns, n_columns, dtype=torch.float64)
-    for portion in samples(objective, theta, theta.numel()):
-        _add_portion(matrix, block, *portion)
-    matrix = mirrored(matrix)
-    by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
-    by_class.diagonal(dim1=1, dim2=3).copy_(block.permute(0, 2, 3, 1))  # (M, p, p, K)
+    (n_models, n_outputs, _), n_parameters = theta.shape, theta[0].numel()
+    matrix = theta.new_zeros(n_models, n_parameters, n_parameters, dtype=torch.float64)  # (M, P, P)
+    if n_outputs == 1:
+        for design, proba, weights in samples(objective, theta, n_models * n_parameters):
+            matrix += (proba * weights * complement(proba) * design.T) @ design
+    else:
+        for m in range(n_models):
+            _fill(matrix[m], objective.alone(m) if n_models > 1 else objective, theta[m : m + 1])
     matrix /= objective.total[:, None, None]
     return matrix
+
+
+def _fill(matrix: Tensor, objective, theta: Tensor) -> None:
+    """Make of zeros (P, P) the Hessian of one model with several outputs.
+
+    The blocks of classes k and l are - Σ s p_k p_l x̃ x̃ᵀ, in one product of the matrix √s p ⊗ x̃ with itself. Those on
+    the diagonal, Σ s p_k (1 - p_k) x̃ x̃ᵀ, are minus the sum of the others beside them, as 1 - p_k = Σ p_l.
+    """
+    _, n_outputs, n_columns = theta.shape
+    for design, proba, weights in samples(objective, theta, theta.numel()):
+        by_class = (proba * weights.sqrt())[0]  # (K, rows)
+        subtract_gram(matrix, (by_class[:, None] * design.T.contiguous()).flatten(0, 1))
+    mirror(matrix)
+    blocks = matrix.view(n_outputs, n_columns, n_outputs, n_columns)
+    diagonal = blocks.diagonal(dim1=0, dim2=2)  # (p, p, K)
+    diagonal.zero_()
+    diagonal.copy_(-blocks.sum(dim=2).permute(1, 2, 0))
 
 
 def definite(objective, matrix: Tensor) -> Tensor:
@@ -96,20 +110,6 @@ def inverse(matrix: Tensor) -> Inverse:
     return Inverse(_solve, (factor,), has_ridge=ridges[0] > 0)
 
 
-def _add_portion(matrix: Tensor, block: Tensor, design: Tensor, proba: Tensor, weights: Tensor) -> None:
-    """Add - Σ s p pᵀ ⊗ x̃ x̃ᵀ to the upper triangle of a matrix (M, P, P), and Σ s p (1 - p) x̃ x̃ᵀ by class.
-
-    The latter, to (M, K, p, p), are the blocks on the diagonal.
-    """
-    columns = design.T.contiguous()  # (p, rows)
-    weighted = (proba * weights)[:, :, None] * columns  # (M, K, p, rows)
-    if proba.shape[1] > 1:
-        products = proba[:, :, None] * columns  # (M, K, p, rows)
-        for one, left, right in zip(matrix, weighted.flatten(1, 2), products.flatten(1, 2), strict=True):
-            subtract_product(one, left, right)
-    block += weighted.mul_(complement(proba)[:, :, None]) @ design
-
-
 def complement(proba: Tensor) -> Tensor:
     """1 - p (M, K, rows), as the sum of the others' probabilities, which is exact to eps also where p is almost 1.
 
@@ -122,17 +122,23 @@ def complement(proba: Tensor) -> Tensor:
     return (1 - torch.eye(n_outputs, dtype=proba.dtype, device=proba.device)) @ proba
 
 
-def subtract_product(matrix: Tensor, left: Tensor, right: Tensor) -> None:
-    """Subtract left @ right.T, which is symmetric, from the upper triangle of a matrix and from little below it."""
-    stride = max(SMALLEST_STRIP, -(-len(left) // TRIANGLE_STRIPS))
-    for start in range(0, len(left), stride):
-        rows = slice(start, start + stride)
-        matrix[rows, start:].addmm_(left[rows], right[start:].T, alpha=-1)
+def subtract_gram(matrix: Tensor, rows: Tensor) -> None:
+    """Subtract rows @ rows.T from the upper triangle of a matrix, and from little below it."""
+    for strip in _strips(len(rows)):
+        matrix[strip, strip.start :].addmm_(rows[strip], rows[strip.start :].T, alpha=-1)
 
 
-def mirrored(matrix: Tensor) -> Tensor:
-    """Symmetric matrices (..., p, p) that have these upper triangles."""
-    return matrix.triu() + matrix.triu(1).mT
+def mirror(matrix: Tensor) -> None:
+    """Make a matrix symmetric whose upper triangle is right."""
+    for strip in _strips(len(matrix)):
+        square = matrix[strip, strip]
+        square.copy_(square.triu() + square.triu(1).T)
+        matrix[strip.stop :, strip] = matrix[strip, strip.stop :].T
+
+
+def _strips(size: int) -> list[slice]:
+    stride = max(SMALLEST_STRIP, -(-size // TRIANGLE_STRIPS))
+    return [slice(start, start + stride) for start in range(0, size, stride)]
 
 
 def gram(objective) -> Tensor:

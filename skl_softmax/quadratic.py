@@ -131,9 +131,8 @@ def _restricted(objective, proba: Tensor, model: int, working: Tensor) -> DenseM
         for k, of_output in enumerate(x.split(counts)):
             blocks[k].addmm_(of_output * spread[k], of_output.T)
         if len(p) > 1:
-            products = x.mul_(p[outputs])  # (q, rows)
-            curvature.subtract_product(matrix, products * share, products)
-    matrix = curvature.mirrored(matrix)
+            curvature.subtract_gram(matrix, x.mul_(p[outputs]).mul_(share.sqrt()))
+    curvature.mirror(matrix)
     return DenseModel(_definite(objective, model, matrix, columns), outputs * working.shape[1] + columns)
 
 
