@@ -213,6 +213,12 @@ class DenseData(Data):
         """The transpose of `small_rows`, (p, n), in memory of its own."""
         return np.ascontiguousarray(self.small_rows.T)
 
+    @cached_property
+    def small_pairs(self) -> np.ndarray:
+        """The products of pairs of its columns, (pairs, n), in the order of `numpy.triu_indices`."""
+        one, other = np.triu_indices(self.n_columns)
+        return self.small_columns[one] * self.small_columns[other]
+
     def column_norms(self, weights: Tensor) -> Tensor:
         weights = weights.to(self.home).double()
         return sum(weights[:, rows] @ self.design(rows).square() for rows in self._portions())  # (q, p)
