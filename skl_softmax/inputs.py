@@ -5,7 +5,7 @@ The only file that touches scikit-learn's less public helpers.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from math import isnan
 
@@ -107,8 +107,8 @@ def check_training_rows(
         X, targets, weights = _some_rows(X, counts), targets[counts], weights[counts]
     X = as_matrix(X)
     X = on_device(X, find_device(estimator.device, X.device))
-    rows = TrainingRows(X, torch.from_numpy(targets), torch.from_numpy(weights), classes, is_checked=is_checked)
-    return _with_label_proba(rows, label_proba, estimator.label_smoothing)
+    targets, label_proba = _for_outputs(torch.from_numpy(targets), len(classes), label_proba, estimator.label_smoothing)
+    return TrainingRows(X, targets, torch.from_numpy(weights), classes, label_proba, is_checked)
 
 
 def _check_weights(sample_weight, X) -> np.ndarray:
@@ -411,14 +411,15 @@ def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tupl
     return proba / np.where(of_row > 0, of_row, 1)[:, None], of_row
 
 
-def _with_label_proba(rows: TrainingRows, label_proba: np.ndarray | None, label_smoothing: float) -> TrainingRows:
-    """Targets in the form that the number of outputs wants."""
-    if rows.targets.ndim == 2:
-        return replace(rows, targets=rows.targets[:, 1].contiguous()) if rows.n_outputs == 1 else rows
-    if rows.n_outputs == 1:
-        proba = rows.targets.double() if label_proba is None else torch.from_numpy(label_proba[rows.targets.numpy(), 1])
-        return replace(rows, targets=proba)
-    return replace(rows, label_proba=torch.from_numpy(label_proba)) if label_smoothing else rows
+def _for_outputs(
+    targets: Tensor, n_classes: int, label_proba: np.ndarray | None, label_smoothing: float
+) -> tuple[Tensor, Tensor | None]:
+    """Targets in the form that the number of outputs wants, and what class indices stand for."""
+    if n_classes > 2:
+        return targets, torch.from_numpy(label_proba) if label_smoothing and targets.ndim == 1 else None
+    if targets.ndim == 2:
+        return targets[:, 1].contiguous(), None
+    return targets.double() if label_proba is None else torch.from_numpy(label_proba[targets.numpy(), 1]), None
 
 
 def _class_weight(class_weight, classes, y, weights) -> np.ndarray:

@@ -47,8 +47,8 @@ class SmallObjective(Objective):
         penalised = self._penalty * parameters  # (M, K, p)
         gradient = (shares - self._target_shares) @ self.data.small_rows  # (M, K, p)
         gradient += penalised
-        penalised *= parameters
-        value += 0.5 * penalised.sum(axis=(1, 2))
+        by_model = len(value), self.n_parameters
+        value += 0.5 * np.vecdot(penalised.reshape(by_model), parameters.reshape(by_model))
         if self.l1 is not None:
             value += (self.absolute.numpy() * np.abs(parameters)).sum(axis=(1, 2))
         return Evaluation(torch.from_numpy(value), torch.from_numpy(gradient))

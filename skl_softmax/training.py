@@ -58,8 +58,9 @@ def _make(
 ) -> Objective:
     device, dtype = data.X.device, data.dtype
     total = weights.sum(dim=1).to(data.home)  # (M,)
-    total_seen = total + seen  # (M,)
-    strength = 1 / (C * total_seen) if C < 1 else (1 / C) / total_seen  # (M,), whatever C is without overflow
+    total_seen = total + seen if seen else total  # (M,)
+    # Whatever C is without overflow, (M,)
+    strength = (total_seen * C).reciprocal() if C < 1 else total_seen.reciprocal() * (1 / C)
     return kind(
         data=data,
         targets=(rows.targets.to(dtype) if rows.targets.is_floating_point() else rows.targets).to(device),

@@ -104,7 +104,7 @@ def raw(X: Tensor, fit_intercept: bool) -> Data:
 
 def on_device(X: Tensor, device: torch.device) -> Tensor:
     """X on a device, in float32 where there is no float64; sparse X stays on the CPU."""
-    if X.layout != torch.strided:
+    if X.layout != torch.strided or X.device == device:
         return X
     return (X if has_float64(device) or X.dtype != torch.float64 else X.float()).to(device)
 

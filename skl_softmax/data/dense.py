@@ -201,17 +201,19 @@ class DenseData(Data):
         return design
 
     @cached_property
-    def small_rows(self) -> np.ndarray:
-        """The design (n, p) of a tiny table in float64, by NumPy, whose calls take a third of the time of torch's."""
-        rows, n_features = np.ones((self.n_rows, self.n_columns)), self.X.shape[1]  # (n, p)
-        np.subtract(self.X.to(widened(self.X.dtype)).numpy(), self.mean.numpy(), out=rows[:, :n_features])
-        rows[:, :n_features] /= self.scale.numpy()
-        return rows
+    def small_columns(self) -> np.ndarray:
+        """The design of a tiny table by columns, (p, n), in NumPy, whose calls take a third of the time of torch's."""
+        columns, n_features = np.empty((self.n_columns, self.n_rows)), self.X.shape[1]  # (p, n)
+        columns[:n_features] = self.X.to(widened(self.X.dtype)).numpy().T
+        columns[:n_features] -= self.mean.numpy()[:, None]
+        columns[:n_features] /= self.scale.numpy()[:, None]
+        columns[n_features:] = 1.0
+        return columns
 
     @cached_property
-    def small_columns(self) -> np.ndarray:
-        """The transpose of `small_rows`, (p, n), in memory of its own."""
-        return np.ascontiguousarray(self.small_rows.T)
+    def small_rows(self) -> np.ndarray:
+        """The transpose of `small_columns`, (n, p), in memory of its own."""
+        return np.ascontiguousarray(self.small_columns.T)
 
     @cached_property
     def small_pairs(self) -> np.ndarray:
@@ -264,6 +266,6 @@ def _centre_and_spread(rows: Tensor, fit_intercept: bool) -> tuple[np.ndarray, n
         return np.zeros(x.shape[1]), np.abs(x).max(axis=0).astype(np.float64)
     # Measured from the first row, so that the mean of a constant column is exactly its value.
     first = x[0].astype(np.float64)
-    deviation = x - first  # (n, d)
-    shift = deviation.mean(axis=0)
-    return first + shift, np.maximum(deviation.max(axis=0) - shift, shift - deviation.min(axis=0))
+    deviation = np.subtract(x.T, first[:, None], order="C")  # (d, n)
+    shift = deviation.mean(axis=1)
+    return first + shift, np.maximum(deviation.max(axis=1) - shift, shift - deviation.min(axis=1))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -193,9 +194,13 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def numbers(a: Tensor, b: Tensor) -> list[float]:
-    """The inner product of each model's vectors, as numbers, with which tiny tables are solved sooner."""
-    if len(a) == 1 and a.dtype == torch.float64:
-        return [torch.dot(a.view(-1), b.view(-1)).item()]
+    """The inner product of each model's vectors, as numbers, with which tiny tables are solved sooner.
+
+    Small ones in NumPy, whose calls there take less than half the time of torch's.
+    """
+    if a.is_cpu and a.dtype == torch.float64 and a.numel() <= FEW:
+        shape = len(a), -1
+        return np.vecdot(a.numpy().reshape(shape), b.numpy().reshape(shape)).tolist()
     return inner(a, b).tolist()
 
 

@@ -68,7 +68,7 @@ def lengthen(
     part = numbers(point.gradient, direction)[0] / slope if slope else 0.0
     if not part > STEEP:
         return theta, point
-    further = theta + (REACH * part - 1) * direction
+    further = torch.add(theta, direction, alpha=REACH * part - 1)
     trial = evaluate(further)
     return (further, trial) if trial.value.item() < point.value.item() else (theta, point)
 

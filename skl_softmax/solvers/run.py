@@ -85,8 +85,8 @@ class Run:
         self.theta, self.point = self._begin(start)
         if any(map(isnan, self.point.value.tolist())):
             raise FloatingPointError("F is not a number where the solver begins.")
-        self._theta = self.theta.clone()
-        self._gradient: list[Tensor] = list(self.theta)
+        self._theta = torch.empty_like(self.theta)
+        self._gradient: list[Tensor | None] = [None] * objective.n_models
         self._n_iter = [0] * objective.n_models
         self._status = [Status.MAX_ITER] * objective.n_models
         self._curve: list[list[float]] = [[] for _ in range(objective.n_models)]
