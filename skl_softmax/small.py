@@ -193,7 +193,8 @@ def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray)
     """
     if logits.shape[1] == 1:
         proba = expit(logits)
-        losses = np.log1p(np.exp(-np.abs(logits)))  # (M, 1, n)
+        losses = np.abs(logits)  # (M, 1, n)
+        np.log1p(np.exp(np.negative(losses, out=losses), out=losses), out=losses)
         gained = np.vecdot(logits, targets - (logits > 0) * weights, dtype=np.float64)  # (M, 1)
     else:
         logits -= np.maximum.reduce(logits, axis=1, keepdims=True)
