@@ -153,7 +153,7 @@ class SmallObjective(Objective):
         return 1 / self.n_outputs if self.is_smooth else self.unseen.numpy() / self.n_outputs  # (M, 1, p)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1)
 def _pairs_and_places(n_outputs: int, n_columns: int) -> tuple[np.ndarray, ...]:
     """The pairs of classes (one, other), which of them are one and the same, and where in blocks all pairs belong.
 
