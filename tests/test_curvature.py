@@ -1,5 +1,7 @@
 """The Hessian and its factors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,21 @@ def test_the_curvature_of_rows_that_are_almost_certain(kind):
     solved = objective.inverse_hessian(theta)
     assert not solved.has_ridge
     torch.testing.assert_close(solved(objective.hessian_product(theta)(direction)), direction, rtol=1e-3, atol=0.0)
+
+
+@pytest.mark.parametrize("l1", [None, 0.1])
+@pytest.mark.parametrize("n_outputs", [1, 3, 5])
+def test_hessians_of_folds_of_a_small_table_are_those_of_any_other(n_outputs, l1):
+    # Those of several classes come from products of pairs of columns, others and single models from weighted rows.
+    common, Cs = {"is_family": True, "l1": None if l1 is None else torch.full((3,), l1)}, (0.1, 1.0, 10.0)
+    kinds = SmallObjective, Objective
+    small, other = (replace(make_objective(n_outputs, C=Cs, kind=kind), **common) for kind in kinds)
+    theta, vector = draw(small), small.centred(draw(small, seed=1))
+    torch.testing.assert_close(small.inverse_hessian(theta)(vector), other.inverse_hessian(theta)(vector))
+    for m in range(3):
+        alone = replace(small.select(torch.tensor([m])), is_family=False)
+        one = alone.inverse_hessian(theta[m : m + 1])(vector[m : m + 1])
+        torch.testing.assert_close(one, other.inverse_hessian(theta)(vector)[m : m + 1])
 
 
 def test_gram():
