@@ -4,7 +4,7 @@ Each contestant runs in a process of its own, so that one that is over the limit
 after a fit of iris, with its scores on C from 1e-4 to 1e4 and the refit. Scores are right if the mean log loss of
 every C is that of our solver at tol=1e-12 to 1e-4, for the peers by scikit-learn's scorer, which clips probabilities.
 The quickest setting with right scores counts, of ours and of each peer; where none of the peers' is right within the
-limit (300 s for embeddings and text, else 60), the limit.
+limit, the limit.
 """
 
 import json

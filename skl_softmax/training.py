@@ -58,7 +58,7 @@ def _make(
 ) -> Objective:
     device, dtype = data.X.device, data.dtype
     total = weights.sum(dim=1).to(data.home)  # (M,)
-    total_seen = total + seen if seen else total  # (M,)
+    total_seen = total + seen  # (M,)
     # Whatever C is without overflow, (M,)
     strength = (total_seen * C).reciprocal() if C < 1 else total_seen.reciprocal() * (1 / C)
     return kind(

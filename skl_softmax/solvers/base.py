@@ -196,7 +196,7 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 def numbers(a: Tensor, b: Tensor) -> list[float]:
     """The inner product of each model's vectors, as numbers, with which tiny tables are solved sooner.
 
-    Small ones in NumPy, whose calls there take less than half the time of torch's.
+    Small ones in NumPy, whose calls there take about half the time of torch's.
     """
     if a.is_cpu and a.dtype == torch.float64 and a.numel() <= FEW:
         shape = len(a), -1
