@@ -267,7 +267,7 @@ class Objective:
         logits = block.logits(affine).view(-1, *stack, block.parts[1])  # (parts, M, K, part)
         loss, residual = self.loss.value_and_residual(logits, targets)
         value = (loss * weights).sum(dim=(0, 2, 3), dtype=self.data.wide)  # (M,)
-        return value, block.pullback((residual * weights).flatten(1, 2), affine.bias is not None)
+        return value, block.pullback(residual.mul_(weights).flatten(1, 2), affine.bias is not None)
 
     def penalised(self, loss: Tensor, gradient: Tensor, theta: Tensor) -> Evaluation:
         """F at θ from the mean loss (M,) and its gradient (M, K, p); the latter's memory is taken over."""

@@ -799,7 +799,7 @@ class TestPasses:
         # Its collinear columns of different scales let coefficients cancel that float32 cannot tell apart.
         monkeypatch.setattr(costs, "narrow_pays", lambda objective, converts: objective.n_rows == len(tall_table[0]))
         clf = TorchSoftmaxClassifier(C=100).fit(*tall_table)
-        assert clf.n_passes_ <= 7  # 6.4 when this was written
+        assert clf.n_passes_ <= 6  # 5.4 when this was written; 6.4 where float32 is left by another pass at a point
         exact = TorchSoftmaxClassifier(C=100, solver="newton", tol=1e-10).fit(*tall_table)
         assert objective(clf, *tall_table, C=100) <= exact.loss_curve_[-1] * (1 + 1e-7)
 

@@ -28,6 +28,9 @@ SPREAD_ROWS = 4096
 # |mean| / scale up to which the mean may be folded into the parameters: products then lose as many of the digits that
 # the dtype has, and F and its gradient need half of them.
 FOLD_LIMIT = 1e3
+# |mean| / scale up to which float64 rows are rounded to float32 before their mean is subtracted and not after it, which
+# takes twice as long. An entry loses a bit by that.
+ROUNDED_MEAN = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class DenseData(Data):
         """X in the coordinates of a mean and of the largest deviation from it, both (d,)."""
         is_small = largest < SMALLEST_SPREAD[widened(X.dtype)]
         scale = np.where(largest == 0, 1.0, np.where(is_small, NEGLIGIBLE, largest))
-        folds = X.dtype == torch.float64 and (np.abs(mean) <= FOLD_LIMIT * scale).all()
+        folds = (np.abs(mean) <= FOLD_LIMIT * scale).all()
         mean, scale = torch.from_numpy(mean).to(home_of(X.device)), torch.from_numpy(scale).to(home_of(X.device))
         return cls._in(X, mean, scale, fit_intercept, not folds)
 
@@ -98,12 +101,7 @@ class DenseData(Data):
     @classmethod
     def _in(cls, X: Tensor, mean: Tensor, scale: Tensor, fit_intercept: bool, shifts: bool) -> "DenseData":
         wide = torch.float64 if has_float64(X.device) else torch.float32
-        return cls(X, mean, scale, None, fit_intercept, wide)._shifted(wide, shifts)
-
-    def _shifted(self, dtype: torch.dtype, shifts: bool) -> "DenseData":
-        """The same with products in a type, of rows from which something like the mean is subtracted or not."""
-        own = torch.float64 if self.X.dtype == torch.float64 else dtype
-        return replace(self, shift=self.mean.to(own).to(self.X.device) if shifts else None, dtype=dtype)
+        return cls(X, mean, scale, mean.to(wide).to(X.device) if shifts else None, fit_intercept, wide)
 
     @classmethod
     def raw(cls, X: Tensor, fit_intercept: bool, dtype: torch.dtype) -> "DenseData":
@@ -123,8 +121,7 @@ class DenseData(Data):
         fits = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(self.n_columns, 2 * n_logits)))
         part = min(PART_ROWS, fits)
         stride = fits // part * part
-        # One for all blocks: memory of its own for each would be zeroed by the system if it is given back between.
-        buffer = None if self.keeps else self.X.new_empty(min(stride, self.n_rows), self.X.shape[1], dtype=self.dtype)
+        buffer = None if self.keeps else self._buffer(min(stride, self.n_rows))
         for start in range(0, self.n_rows, stride):
             stop = min(start + stride, self.n_rows)
             middle = stop - (stop - start) % part
@@ -132,6 +129,17 @@ class DenseData(Data):
                 if rows.stop > rows.start:
                     x = self._rows(rows, buffer)
                     yield DenseBlock(rows, x.view(-1, size, x.shape[1]), self.wide)
+
+    def _buffer(self, n_rows: int) -> Tensor:
+        """The memory for blocks of that many rows, (n_rows or more, d), the same for all of them.
+
+        What is given back to the system between them it zeroes anew, which took up to a quarter of a sweep.
+        """
+        buffer = self.__dict__.get("_kept_buffer")
+        if buffer is None or len(buffer) < n_rows:
+            buffer = self.X.new_empty(n_rows, self.X.shape[1], dtype=self.dtype)
+            self.__dict__["_kept_buffer"] = buffer
+        return buffer
 
     def block(self, rows: slice) -> DenseBlock:
         return DenseBlock(rows, self._rows(rows)[None], self.wide)
@@ -145,8 +153,15 @@ class DenseData(Data):
         return bool(((self.scale > 1 / FLOAT32_RANGE) & (self.scale < FLOAT32_RANGE)).all())
 
     def narrow(self) -> "DenseData":
-        # Folded means would cost digits that float32 does not have.
-        return self._shifted(torch.float32, self.fit_intercept)
+        return self._narrow
+
+    @cached_property
+    def _narrow(self) -> "DenseData":
+        shift = None  # folded means would cost digits that float32 does not have
+        if self.fit_intercept:
+            is_exact = self.X.dtype == torch.float64 and (self.mean.abs() > ROUNDED_MEAN * self.scale).any()
+            shift = self.mean.to(torch.float64 if is_exact else torch.float32).to(self.X.device)
+        return replace(self, shift=shift, dtype=torch.float32)
 
     def restrict(self, features: Tensor) -> "DenseData":
         if len(features) == self.X.shape[1]:
@@ -243,7 +258,7 @@ class DenseData(Data):
             return out.copy_(x)
         if x.dtype == self.dtype:
             return torch.sub(x, self.shift, out=out)  # (rows, d)
-        return out.copy_(x - self.shift) if x.dtype == torch.float64 else out.copy_(x).sub_(self.shift)
+        return out.copy_(x).sub_(self.shift) if self.shift.dtype == self.dtype else out.copy_(x - self.shift)
 
 
 def _of_columns(X: Tensor, columns: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -47,7 +47,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         gap = _told(run, slope)
         lost = is_narrow and run.is_lost_in_rounding()
         if lost or (is_narrow and _is_any_near(gap, run.point.value.tolist())):
-            run.widen(objective, knows_gap=metric.follows or metric.is_near or not lost)
+            run.widen_here(objective, knows_gap=metric.follows or metric.is_near or not lost)
             is_narrow = False
             if lost:
                 memory, metric = Memory(), run.make_metric()
@@ -69,6 +69,9 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             if metric.exact:
                 memory = Memory()
             direction, slope = memory.direction(run.point.gradient, metric)
+        if is_narrow and metric.follows and run.is_next_near(NARROW_ACCURACY):  # to leave float32 there takes a pass
+            run.widen(objective)
+            is_narrow = False
         theta, gradient = run.theta, run.point.gradient
         run.descend(direction, slope)
         memory.add(run.theta - theta, run.point.gradient - gradient)

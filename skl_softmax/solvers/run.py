@@ -172,13 +172,17 @@ class Run:
         gain = self._curve[model][-1] - value
         return gain <= NOISE * abs(value) and gain <= LOST * abs(slope)
 
-    def widen(self, objective: Objective, knows_gap: bool) -> None:
-        """Go on with a more precise version of the objective, at the same point, whose gap may not be known."""
+    def widen(self, objective: Objective) -> None:
+        """Take the next step with a more precise version of the objective."""
         self.options.say(f"products in {objective.dtype}")
-        if not knows_gap:
-            self._trusted_from = self.iteration + 2 * WINDOW
         is_part = len(self.models) < objective.n_models
         self.objective = objective.select(torch.tensor(self.models)) if is_part else objective
+
+    def widen_here(self, objective: Objective, knows_gap: bool) -> None:
+        """Go on with a more precise version of the objective, at the same point, whose gap may not be known."""
+        self.widen(objective)
+        if not knows_gap:
+            self._trusted_from = self.iteration + 2 * WINDOW
         self.point = self.evaluate(self.theta)
         self.stuck = [False] * len(self.models)
 
@@ -288,6 +292,11 @@ class Run:
     def is_any_near(self, gap: list[float]) -> bool:
         """Whether one of the models with these gaps is."""
         return any(map(self.is_near, self.point.value.tolist(), gap))
+
+    def is_next_near(self, part: float) -> bool:
+        """Whether the next step is to bring one of the gaps below this part of F, if it shrinks as in the last one."""
+        known = [(self._gaps[m], self._curve[m]) for m in self.models]
+        return any(len(g) > 1 and g[-1] ** 2 <= part * abs(curve[-1]) * g[-2] < inf for g, curve in known)
 
     def is_near_by_rough(self, metric: Metric, gap: list[float]) -> bool:
         """Whether a gap that would end the run is not by the Hessian where it is, which would cost little."""
