@@ -5,7 +5,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner, numbers
+from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner, numbers, per_model
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
@@ -116,18 +116,24 @@ class Memory:
             alpha = inner(s, q)[:, None] * rho  # (M, 1)
             alphas.append(alpha)
             q = torch.addcmul(q, alpha, y, value=-1)
-        r = metric.solve(q.view_as(gradient)).flatten(1) * self._scale(gradient, metric)
+        r = self._scaled(q.view_as(gradient), metric).flatten(1)
         for (s, y, rho), alpha in zip(self._pairs, reversed(alphas), strict=True):
             r.addcmul_(alpha - inner(y, r)[:, None] * rho, s)
         return r.view_as(gradient)
 
-    def _scale(self, gradient: Tensor, metric: Metric) -> Tensor | float:
-        """Of a rough metric, the multiple (M, 1) that fits the last pair, Nocedal & Wright (2006), eq. 7.20.
+    def _scaled(self, q: Tensor, metric: Metric) -> Tensor:
+        """H₀ q (M, ...), of a rough metric the multiple that fits the last pair, Nocedal & Wright (2006), eq. 7.20.
 
         Not one below `MIN_SCALE`: the pair is then along what the metric knows nothing of, and tells nothing else.
         """
         if metric.follows or not self._pairs:
-            return 1.0
+            return metric.solve(q)
         _, y, rho = self._pairs[-1]
-        product = inner(y, metric.solve(y.view_as(gradient)))[:, None]  # (M, 1), yᵀ H₀ y
-        return torch.where(rho > 0, 1 / (rho * product), 1.0).clamp_min(MIN_SCALE)
+        y = y.view_as(q)
+        if metric.apart_price is None:
+            solved, product = metric.solve(q), metric.solve(y)
+        else:  # one for all models takes both in two thirds of the time
+            solved, product = metric.solve(torch.cat([q, y])).chunk(2)
+        fitting = 1 / (rho * inner(y, product)[:, None])  # (M, 1), sᵀy / yᵀH₀y
+        scale = torch.where(rho > 0, fitting, 1.0).clamp_min(MIN_SCALE)  # (M, 1)
+        return solved * per_model(scale, q)
