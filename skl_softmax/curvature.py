@@ -27,13 +27,20 @@ class Inverse:
     product: Callable[..., Tensor]  # of a vector and the factors
     factors: tuple[Tensor, ...]  # (M, ...) each
     has_ridge: bool = False  # whether one of the Hessians was singular to rounding and has been made definite
+    multiple: Tensor | None = None  # (M,), of the product, if that is not 1
 
     def __call__(self, vector: Tensor) -> Tensor:
-        return self.product(vector, *self.factors)
+        solution = self.product(vector, *self.factors)
+        return solution if self.multiple is None else solution * self.multiple[:, None, None].to(solution)
 
     def select(self, models: Tensor) -> "Inverse":
         """Those of some of the models."""
-        return replace(self, factors=tuple(factor[models] for factor in self.factors))
+        multiple = None if self.multiple is None else self.multiple[models]
+        return replace(self, factors=tuple(factor[models] for factor in self.factors), multiple=multiple)
+
+    def times(self, numbers: Tensor) -> "Inverse":
+        """These, as they were made, times a number (M,) each."""
+        return replace(self, multiple=numbers)
 
 
 def _solve(vector: Tensor, factor: Tensor) -> Tensor:

@@ -51,6 +51,11 @@ class Metric:
     apart_price: float | None = None  # if it is one for all models: what one for each would cost
     near_price: float | None = None  # if there is a better one near the minimum: what that would cost
     is_near: bool = False  # whether it is that one
+    is_kept: bool = False  # whether it was made for other penalties, and has cost nothing here
+
+    def kept(self, numbers: Tensor) -> "Metric":
+        """The same times a number (M,) each, for other penalties."""
+        return replace(self, solve=self.solve.times(numbers), exact=False, is_kept=True)
 
     def select(self, models: Tensor) -> "Metric":
         """That of some of the models."""

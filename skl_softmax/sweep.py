@@ -67,15 +67,16 @@ class _Stack:
     def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
         self._rows, self._data, self._weights = rows, data, weights
         theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
-        # The last three C and their minima, and what is known of the last.
-        self._path, self._ended = 3 * [(0.0, theta)], None
+        # The last three C and their minima, what is known of the last, and a metric from there.
+        self._path, self._ended, self._kept = 3 * [(0.0, theta)], None, None
 
     def solve(self, estimator, C: float, l1_ratio: float) -> SolveResult:
         """The minima for a penalty, begun from those for the last ones."""
         objective = make_stack(self._rows, self._data, self._weights, C, l1_ratio)
         begin, known = _start(objective, self._path, C, self._ended, estimator.tol)
-        result = make_deterministic(estimator, objective, begin, **known).descend()
+        result = make_deterministic(estimator, objective, begin, kept=self._kept, **known).descend()
         self._path, self._ended = [*self._path[1:], (C, result.theta)], _ended(objective, result)
+        self._kept = result.kept
         return result
 
     @property

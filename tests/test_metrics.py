@@ -71,6 +71,20 @@ def test_metrics_of_a_stack_are_those_of_its_models(n_outputs, make):
     torch.testing.assert_close(selected, make(objective.select(some), theta[some])(vector[some]))
 
 
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_a_kept_metric_is_a_multiple_of_each(n_outputs):
+    objective, some = make_objective(n_outputs, C=(0.1, 1.0, 10.0)), torch.tensor([2, 0])
+    theta, vector, numbers = draw(objective), draw(objective, seed=1), torch.tensor([2.0, 0.5, 3.0])
+    metric = make_metric(objective, theta)
+    kept = metric.kept(numbers)
+    assert kept.is_kept
+    assert not kept.exact
+    expected = metric.solve(vector) * numbers[:, None, None]
+    torch.testing.assert_close(kept.solve(vector), expected)
+    torch.testing.assert_close(kept.select(some).solve(vector[some]), expected[some])
+    torch.testing.assert_close(kept.kept(2 * numbers).solve(vector), 2 * expected)  # of what was made
+
+
 @pytest.mark.parametrize("growth", [1, 2])
 def test_a_metric_for_all_models_tells_the_price_of_one_for_each(growth):
     family = replace(make_objective(1, C=(0.1, 1.0, 10.0)), is_family=True)

@@ -37,6 +37,7 @@ class Metric:
     apart_price: float | None = None
     near_price: float | None = None
     is_near: bool = False
+    is_kept: bool = False
     select: object = None
 
     def __post_init__(self):
@@ -51,6 +52,7 @@ class Quadratic:
     minimum: torch.Tensor
     direct: bool = True
     n_rows: int = 1
+    is_family: bool = False
     dtype: torch.dtype = torch.float64
 
     @property
@@ -68,6 +70,9 @@ class Quadratic:
     def at(self, theta):
         gradient = (theta - self.minimum) @ self.A
         return Point(0.5 * ((theta - self.minimum) * gradient).sum(dim=(1, 2)) + 1, gradient)
+
+    def apart(self):
+        return self
 
     def hessian_product(self, theta):
         return lambda direction: direction @ self.A
@@ -161,6 +166,16 @@ class Rough(Quadratic):
 
     def narrow(self):
         return replace(self, is_narrow=True)
+
+
+@dataclass
+class Family(Quadratic):
+    """A quadratic whose models may share a metric."""
+
+    is_family: bool = True
+
+    def apart(self):
+        return replace(self, is_family=False)
 
 
 def make(kind=Quadratic, n_models=1, size=6, condition=1e4, direct=True):
@@ -486,3 +501,11 @@ def test_columns_three_times_over_are_those_of_root_three_times_the_size(name, C
     assert copied.loss_curve_[-1] == pytest.approx(scaled.loss_curve_[-1], rel=1e-14)
     sums = copied.coef_.reshape(3, 3, X.shape[1]).sum(axis=1)
     np.testing.assert_allclose(sums, 3**0.5 * scaled.coef_, rtol=1e-8)
+
+
+def test_models_that_have_gone_apart_stay_apart_in_float64():
+    objective = make(Family)
+    for narrow in (objective, objective.apart()):
+        run = Run(narrow, torch.zeros_like(objective.minimum), OPTIONS)
+        run.widen(objective)
+        assert run.objective.is_family == narrow.is_family

@@ -45,8 +45,11 @@ class Metric(Protocol):
     apart_price: float | None  # if it is one for all models: what one for each would cost
     near_price: float | None  # if there is a better one near the minimum: what that would cost
     is_near: bool  # whether it is that one
+    is_kept: bool  # whether it was made for other penalties, and has cost nothing here
 
     def select(self, models: Tensor) -> "Metric": ...
+
+    def kept(self, numbers: Tensor) -> "Metric": ...
 
 
 class Certificate(Protocol):
@@ -63,6 +66,7 @@ class Objective(Protocol):
     n_models: int
     n_parameters: int
     n_rows: int
+    is_family: bool  # whether one metric may serve all models
     dtype: torch.dtype  # in which its products are computed
     separable_below: Tensor
     prefers_newton: bool  # whether Newton's method needs less time than L-BFGS
@@ -132,6 +136,13 @@ class Iterate(NamedTuple):
     memory: Callable[[], object] | None = None  # gives what another call may go on with from here
 
 
+class Kept(NamedTuple):
+    """A metric of all models, one for each, and F of each (M,) where it was made."""
+
+    metric: Metric
+    value: Tensor
+
+
 @dataclass(frozen=True)
 class SolverOptions:
     """What a solver may be told.
@@ -152,6 +163,8 @@ class SolverOptions:
         F and its gradient at the start, if they are known.
     is_near : bool
         Whether float32 would lead no nearer to the minimum than the start is.
+    kept : Kept or None
+        What a run for other penalties has left.
     fallback : (Tensor, list of float) or None
         Where to begin instead, and what F of each model has to be below at the start for that not to be better.
     """
@@ -163,6 +176,7 @@ class SolverOptions:
     note: Callable[[str], None] | None = None
     point: Evaluation | None = None
     is_near: bool = False
+    kept: Kept | None = None
     fallback: tuple[Tensor, list[float]] | None = None
 
     def say(self, text: str) -> None:
@@ -183,6 +197,7 @@ class SolveResult:
     n_passes: float  # over the rows, for values with gradients and for Hessian-vector products
     gradient: list[Tensor] | None = None  # of F at each θ, (...), if the solver ends with it
     memory: object = None  # what the solver may go on with in another call
+    kept: Kept | None = None  # a metric that may do for other penalties
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
 def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
     run = Run(objective if options.is_near else objective.narrow(), start, options)
     options.say(f"{objective.n_rows:,} rows, products in {run.objective.dtype}")
-    memory, metric = Memory(), run.make_metric()
+    memory, metric = Memory(), run.first_metric()
     is_narrow = run.objective is not objective
     while run.active:
         direction, slope = memory.direction(run.point.gradient, metric)

@@ -12,6 +12,7 @@ from skl_softmax.solvers.base import (
     Evaluation,
     Inverse,
     Iterate,
+    Kept,
     Metric,
     Objective,
     SolveResult,
@@ -49,6 +50,8 @@ CHECK = 3.0
 # multiple of its price, after which it is made again. From 0.1 on, and as often as others, sweeps over embeddings take
 # 1.1 times as long.
 CLOSE, RENEWAL = 0.01, 8
+# The price, in passes, from which on a metric is kept for the next penalty of a sweep.
+DEAR = 4.0
 # A gap below this multiple of |F| that no step makes smaller is rounding.
 STUCK_ROUNDING = torch.finfo(torch.float64).eps ** 0.5
 
@@ -77,6 +80,7 @@ class Run:
         self.n_passes = self.iteration = 0
         self._metric_pass = self._metric_iteration = 0
         self._metric: Metric | None = None  # of conjugate gradients
+        self._kept: Kept | None = None  # for another run
         self._growth = 1  # of the samples that metrics are taken from
         self.models = list(range(objective.n_models))
         self.stuck = [False] * objective.n_models
@@ -176,6 +180,7 @@ class Run:
         """Take the next step with a more precise version of the objective."""
         self.options.say(f"products in {objective.dtype}")
         is_part = len(self.models) < objective.n_models
+        objective = objective if self.objective.is_family else objective.apart()
         self.objective = objective.select(torch.tensor(self.models)) if is_part else objective
 
     def widen_here(self, objective: Objective, knows_gap: bool) -> None:
@@ -194,7 +199,23 @@ class Run:
         self._metric_pass, self._metric_iteration = self.n_passes, self.iteration
         metric = self.objective.metric(self.theta, self._growth, self._is_close())
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
+        if metric.apart_price is None and len(self.models) == len(self._curve):
+            self._kept = Kept(metric, self.point.value)
         return metric
+
+    def first_metric(self) -> Metric:
+        """A new one, or what a run for other penalties has left, where a new one would be dear.
+
+        As F falls from one penalty to the next, so does the curvature, where rows come to be told apart.
+        """
+        if self.options.kept is None:
+            return self.make_metric()
+        self._kept, self._metric_pass = self.options.kept, self.n_passes
+        if self._kept.metric.price < DEAR:
+            return self.make_metric()
+        self.objective = self.objective.apart()
+        fallen = torch.where(self.point.value > 0, self._kept.value / self.point.value, 1.0)  # (M,)
+        return self._kept.metric.kept(fallen)
 
     def make_metric_apart(self) -> Metric:
         """One for each model, of as many rows as at first: shared ones may be poor for any number of them."""
@@ -241,12 +262,12 @@ class Run:
 
         What a rough metric misses it misses at every θ: it is made again only when the passes have doubled. One that
         holds near the minimum takes the place of another as soon as the run is there, if twice as many passes as it
-        costs are to come: it saves half of them or more.
+        costs are to come: it saves half of them or more. One that was kept has cost nothing yet.
         """
         if metric.near_price is not None and self._is_close():
             return self._passes_to_come() >= 2 * metric.near_price
         rough = RENEWAL * metric.price if metric.is_near else self._metric_pass
-        wait = max(metric.price - 0.5, 0 if metric.follows else rough)
+        wait = 0 if metric.is_kept else max(metric.price - 0.5, 0 if metric.follows else rough)
         if self.passes_of_model < max(wait, 0.5):  # none yet where it was made
             return False
         return self._passes_to_come() >= metric.price
@@ -383,6 +404,7 @@ class Run:
             loss_curve=self._curve,
             n_passes=self.n_passes,
             gradient=self._gradient,
+            kept=self._kept,
         )
 
     def _status_of(self, model: int, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:
