@@ -133,7 +133,7 @@ class DenseData(Data):
     def _buffer(self, n_rows: int) -> Tensor:
         """The memory for blocks of that many rows, (n_rows or more, d), the same for all of them.
 
-        What is given back to the system between them it zeroes anew, which took up to a quarter of a sweep.
+        What is given back to the system between them it zeroes anew, which took up to a tenth of a sweep.
         """
         buffer = self.__dict__.get("_kept_buffer")
         if buffer is None or len(buffer) < n_rows:

@@ -199,20 +199,18 @@ class Run:
         self._metric_pass, self._metric_iteration = self.n_passes, self.iteration
         metric = self.objective.metric(self.theta, self._growth, self._is_close())
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
-        if metric.apart_price is None and len(self.models) == len(self._curve):
+        if metric.price >= DEAR and metric.apart_price is None and len(self.models) == len(self._curve):
             self._kept = Kept(metric, self.point.value)
         return metric
 
     def first_metric(self) -> Metric:
-        """A new one, or what a run for other penalties has left, where a new one would be dear.
+        """What a run for other penalties has left, or a new one.
 
         As F falls from one penalty to the next, so does the curvature, where rows come to be told apart.
         """
         if self.options.kept is None:
             return self.make_metric()
         self._kept, self._metric_pass = self.options.kept, self.n_passes
-        if self._kept.metric.price < DEAR:
-            return self.make_metric()
         self.objective = self.objective.apart()
         fallen = torch.where(self.point.value > 0, self._kept.value / self.point.value, 1.0)  # (M,)
         return self._kept.metric.kept(fallen)
