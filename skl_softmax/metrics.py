@@ -32,6 +32,7 @@ from skl_softmax.costs import (
     pass_seconds,
 )
 from skl_softmax.curvature import Inverse, class_covariance, complement, diagonal, factorise, hessian, inverse, samples
+from skl_softmax.products import times_transposed
 
 # What the factors of all classes may take, and the rows, with what they weigh, that those for them are drawn from.
 CLASS_BYTES, CANDIDATE_BYTES = 256 * 2**20, 64 * 2**20
@@ -175,8 +176,9 @@ def class_metric(objective, theta: Tensor) -> Inverse:
     factors = design.new_empty(objective.n_outputs, n_columns, n_columns)  # (K, p, p)
     for k, factor in enumerate(factors):
         index = drawn[k].nonzero()[:, 0]
-        rows = design[index] * shares[k, index].sqrt()[:, None]  # (about p, p)
-        factor[:] = factorise(rows.T @ rows + torch.diag(penalty))
+        rows = design.index_select(0, index) * shares[k, index].sqrt()[:, None]  # (about p, p)
+        columns = rows.T.contiguous()
+        factor[:] = factorise(times_transposed(columns, columns) + torch.diag(penalty))
     return Inverse(_solve_by_class, (factors,))
 
 
