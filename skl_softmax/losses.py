@@ -37,6 +37,17 @@ class SigmoidLoss:
         return proba * (1 - proba) * direction  # (..., 1, rows)
 
     @staticmethod
+    def class_proba(logits: Tensor) -> Tensor:
+        """Probabilities of both classes (..., 2, rows) from logits (..., 1, rows)."""
+        return torch.sigmoid(torch.cat([-logits, logits], dim=-2))
+
+    @staticmethod
+    def change(proba: Tensor, along: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """As of `SoftmaxLoss`, with both classes' probabilities (..., 2, rows) and the change of one logit."""
+        value, residual = change(proba, torch.cat([-targets * along, (1 - targets) * along], dim=-2))
+        return value, residual[..., 1:, :]
+
+    @staticmethod
     def negative_entropy(residual: Tensor, targets: Tensor) -> Tensor:
         """The conjugate of ℓ at residuals (..., 1, rows): q log q + (1 - q) log(1 - q), q = y + r."""
         q = (targets + residual).clamp(0.0, 1.0)
@@ -88,6 +99,23 @@ class SoftmaxLoss:
         return proba * (centred - (proba * centred).sum(dim=-2, keepdim=True))
 
     @staticmethod
+    def class_proba(logits: Tensor) -> Tensor:
+        """Probabilities of the classes (..., K, rows) from logits (..., K, rows)."""
+        return torch.softmax(logits, dim=-2)
+
+    @staticmethod
+    def change(proba: Tensor, along: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What loss (..., 1, rows) and residual (..., K, rows) change by, where the logits change by ``along``.
+
+        From probabilities ``proba``; both are (..., K, rows), and ``along`` is overwritten.
+        """
+        if targets.is_floating_point():
+            own = (along * targets).sum(dim=-2, keepdim=True)
+        else:
+            own = along.gather(-2, targets.expand(*along.shape[:-2], 1, along.shape[-1]))  # (..., 1, rows)
+        return change(proba, along.sub_(own))
+
+    @staticmethod
     def negative_entropy(residual: Tensor, targets: Tensor) -> Tensor:
         """The conjugate of ℓ at residuals (..., K, rows): Σ_k q_k log q_k, q = y + r."""
         if targets.is_floating_point():
@@ -113,6 +141,13 @@ class SoftmaxLoss:
             return torch.softmax(logits, dim=1)
         powers = threads.exp_(logits - logits.amax(dim=1, keepdim=True))
         return powers.div_(powers.sum(dim=1, keepdim=True))
+
+
+def change(proba: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of loss and probabilities by those of the logits, measured from the target's (`skl_softmax.anchor`)."""
+    growth = torch.expm1(along, out=along)  # (..., K, rows)
+    mean = (proba * growth).sum(dim=-2, keepdim=True)  # (..., 1, rows)
+    return torch.log1p(mean), growth.sub_(mean).mul_(proba).div_(1 + mean)
 
 
 def loss_for(n_outputs: int) -> SigmoidLoss | SoftmaxLoss:

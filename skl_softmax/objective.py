@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax import costs, curvature, duality, metrics, quadratic
+from skl_softmax.anchor import Anchor, make_anchor
 from skl_softmax.data import Affine, Block, Data
 from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
 
@@ -228,6 +229,10 @@ class Objective:
             return self
         targets = self.targets.float() if self.targets.is_floating_point() else self.targets
         return replace(self, data=self.data.narrow(), targets=targets, weights=self.weights.float())
+
+    def anchor(self, theta: Tensor, point: Evaluation) -> Anchor | None:
+        """F by its changes from θ, with products in float32, if that gains anything."""
+        return make_anchor(self, theta, point)
 
     def resolves(self, theta: Tensor) -> bool:
         """Whether the logits at θ, sums of terms that may cancel, come out of ``dtype`` near enough to go by.

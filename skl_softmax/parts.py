@@ -386,6 +386,9 @@ class PartsObjective:
             return self
         return replace(self, dtype=torch.float32)
 
+    def anchor(self, theta: Tensor, point: Evaluation) -> None:
+        """None: what is known of the rows at θ would have to be kept with them."""
+
     @cached_property
     def separable_below(self) -> Tensor:
         """As of `Objective`, from the few targets that tell."""

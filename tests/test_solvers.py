@@ -102,6 +102,9 @@ class Quadratic:
     def narrow(self):
         return self
 
+    def anchor(self, theta, point):
+        return None
+
     def resolves(self, theta):
         return True
 

@@ -60,6 +60,14 @@ class Certificate(Protocol):
     gap: Tensor
 
 
+class Anchor(Protocol):
+    """The same functions by their changes from a point."""
+
+    def at(self, theta: Tensor) -> Evaluation: ...
+
+    def select(self, models: Tensor) -> "Anchor": ...
+
+
 class Objective(Protocol):
     """A stack of M smooth convex functions, each a sum over rows, and what solvers may ask of it."""
 
@@ -93,6 +101,8 @@ class Objective(Protocol):
     def select(self, models: Tensor) -> "Objective": ...
 
     def narrow(self) -> "Objective": ...
+
+    def anchor(self, theta: Tensor, point: Evaluation) -> Anchor | None: ...
 
     def apart(self) -> "Objective": ...
 

@@ -42,6 +42,8 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     options.say(f"{objective.n_rows:,} rows, products in {run.objective.dtype}")
     memory, metric = Memory(), run.first_metric()
     is_narrow = run.objective is not objective
+    if options.is_near:
+        run.anchor_here()
     while run.active:
         direction, slope = memory.direction(run.point.gradient, metric)
         gap = _told(run, slope)

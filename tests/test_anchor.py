@@ -1,0 +1,107 @@
+"""F by its changes from a point, in float32, against F in float64."""
+
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from skl_softmax import TorchSoftmaxClassifier, anchor, costs
+from skl_softmax.anchor import make_anchor
+from skl_softmax.data import DenseData
+from skl_softmax.objective import Evaluation, Objective
+
+N, D, MODELS = 300, 20, 3
+
+
+@pytest.fixture(params=["sigmoid", "sigmoid-soft", "softmax", "softmax-soft"])
+def objective(request, monkeypatch):
+    """Three folds of different penalties over rows of which one class is often certain."""
+    monkeypatch.setattr(costs, "NARROW_SECONDS", 0.0)
+    rng = np.random.default_rng(0)
+    X = torch.from_numpy(rng.normal(size=(N, D)) * rng.uniform(0.1, 10, D) + rng.normal(size=D)).float()
+    n_outputs = 1 if "sigmoid" in request.param else 4
+    targets = torch.from_numpy(rng.integers(max(2, n_outputs), size=N))
+    if n_outputs == 1:
+        targets = targets.double() if request.param == "sigmoid" else torch.from_numpy(rng.uniform(size=N))
+    elif request.param == "softmax-soft":
+        targets = torch.from_numpy(rng.dirichlet(np.ones(n_outputs), N))
+    weights = torch.from_numpy(rng.uniform(0.5, 2, (MODELS, N)) * (rng.uniform(size=(MODELS, N)) > 0.2))
+    total, penalty = weights.sum(dim=1), torch.tensor([0.0, 1e-4, 1e-1], dtype=torch.float64)
+    data = replace(DenseData.standardised(X, True), may_keep=False)
+    return Objective(data, targets, weights, penalty, n_outputs, total)
+
+
+def draw(objective, seed):
+    shape = MODELS, objective.n_outputs, D + 1
+    theta = 10 * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return objective.centred(theta)  # logits far apart: most probabilities are 0 or 1 to many digits
+
+
+@pytest.mark.parametrize("length", [1e-5, 1e-2, 0.1])
+def test_changes_are_those_in_float64(objective, length):
+    theta, step = draw(objective, 0), length * draw(objective, 1)
+    before, after = objective.at(theta), objective.at(theta + step)
+    found = objective.anchor(theta, before).at(theta + step)
+    change = (after.value - before.value).abs()
+    assert ((found.value - after.value).abs() <= 1e-5 * change).all()
+    scale = (after.gradient - before.gradient).abs().amax(dim=(1, 2))
+    assert ((found.gradient - after.gradient).abs().amax(dim=(1, 2)) <= 1e-5 * scale).all()
+
+
+def test_float32_alone_does_not_know_them(objective):
+    theta, step = draw(objective, 0), 1e-5 * draw(objective, 1)
+    before, after, narrow = objective.at(theta), objective.at(theta + step), objective.narrow().at(theta + step)
+    change = (after.value - before.value).abs()
+    assert ((narrow.value - after.value).abs() > 1e-4 * change).any()
+
+
+def test_a_step_too_long_for_float32_is_no_lower(objective):
+    theta = draw(objective, 0)
+    point = objective.at(theta)
+    assert not (objective.anchor(theta, point).at(-1e3 * theta).value <= point.value).any()
+
+
+def test_some_of_the_models(objective):
+    theta, models = draw(objective, 0), torch.tensor([2, 0])
+    found = objective.anchor(theta, objective.at(theta))
+    all_of_them, some = found.at(1.01 * theta), found.select(models).at(1.01 * theta[models])
+    torch.testing.assert_close(some.value, all_of_them.value[models], rtol=1e-9, atol=0)
+    torch.testing.assert_close(some.gradient, all_of_them.gradient[models], rtol=1e-5, atol=1e-8)
+
+
+def test_what_is_known_of_the_point_is_gone_on_from(objective):
+    theta = draw(objective, 0)
+    point = Evaluation(torch.arange(3.0, dtype=torch.float64), torch.ones_like(theta))
+    found = make_anchor(objective, theta, point).at(theta)
+    torch.testing.assert_close(found.value, point.value)
+    torch.testing.assert_close(found.gradient, point.gradient)
+
+
+def test_there_is_none_where_it_does_not_pay(objective, monkeypatch):
+    theta = draw(objective, 0)
+    point = objective.at(theta)
+    assert objective.narrow().anchor(theta, point) is None  # in float32 already
+    assert objective.anchor(1e6 * theta, point) is None  # logits beyond what float32 resolves
+    with monkeypatch.context() as patch:
+        patch.setattr(anchor, "PROBA_BYTES", 4 * MODELS * objective.n_outputs * N - 1)
+        assert objective.anchor(theta, point) is None
+    monkeypatch.setattr(costs, "NARROW_SECONDS", inf)
+    assert objective.anchor(theta, point) is None
+
+
+def test_a_fit_that_ends_by_changes(capsys, monkeypatch):
+    monkeypatch.setattr(costs, "NARROW_SECONDS", 0.0)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 100))
+    y = (X @ rng.normal(size=(100, 13)) + 30 * rng.normal(size=(2000, 13))).argmax(axis=1)
+    clf = TorchSoftmaxClassifier(C=1, tol=1e-10, solver="lbfgs", verbose=1).fit(X, y)
+    assert "changes from here in float32" in capsys.readouterr().out
+    exact = LogisticRegression(C=1, solver="newton-cholesky", tol=1e-10).fit(X, y)
+    size = np.abs(exact.coef_).max()
+    assert clf.converged_
+    np.testing.assert_allclose(clf.coef_, exact.coef_, rtol=0, atol=1e-4 * size)
+    TorchSoftmaxClassifier(C=1, tol=1e-11, solver="lbfgs", verbose=1).fit(X, y)
+    assert "changes from here" not in capsys.readouterr().out  # they do not tell gaps that small
