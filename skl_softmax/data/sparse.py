@@ -52,7 +52,7 @@ class SparseBlock:
         """W x_i + b of each row."""
         if _is_zero(affine.weight):  # where a fit begins
             return affine.bias[:, None].repeat(1, self.x.shape[0])[None]  # (1, q, rows)
-        return _times(self.x, affine.weight).add_(affine.bias[:, None])[None]  # (1, q, rows)
+        return _times(self.x, affine.weight).contiguous().add_(affine.bias[:, None])[None]  # (1, q, rows)
 
     def pullback(self, residual: Tensor, with_bias: bool) -> Affine:  # noqa: ARG002, there always is one
         """Σ_i r_i x_i and Σ_i r_i, the transpose of `logits`; ``residual`` is (1, q, rows)."""
@@ -95,9 +95,18 @@ class SparseData(Data):
         return Affine(weight, theta[:, -1].to(self.dtype) if self.fit_intercept else weight.new_zeros(len(weight)))
 
     def gradient(self, total: Affine) -> Tensor:
+        return self._with_intercept(total.weight, total.bias)
+
+    def _with_intercept(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Weight (q, d) and bias (q,) as one, (q, p), in memory column by column, as products have it.
+
+        So is then what is made of gradients: conjugate gradients would copy each vector twice, in a fifth of their time.
+        """
         if not self.fit_intercept:
-            return total.weight.contiguous()
-        return torch.cat([total.weight, total.bias[:, None]], dim=1)  # (q, p)
+            return weight
+        columns = weight.new_empty(self.n_columns, len(weight))
+        columns[:-1], columns[-1] = weight.T, bias
+        return columns.T
 
     @property
     def converts(self) -> bool:
@@ -152,9 +161,7 @@ class SparseData(Data):
     def column_norms(self, weights: Tensor) -> Tensor:
         weights = weights.to(self.dtype)
         norms = sum(_times(b.x_transposed, weights[:, b.rows], squares=True) for b in self._blocks)  # (q, d)
-        if self.fit_intercept:
-            norms = torch.cat([norms, weights.sum(dim=1, keepdim=True)], dim=1)
-        return norms  # (q, p)
+        return self._with_intercept(norms, weights.sum(dim=1))  # (q, p)
 
     def row_norms(self) -> Tensor:
         ones = torch.ones(1, self.X.shape[1], dtype=self.dtype)
@@ -220,14 +227,18 @@ def _with_values(x: Tensor, values: Tensor) -> Tensor:
 
 
 def _times(x: Tensor, vectors: Tensor, squares: bool = False) -> Tensor:
-    """The product of a sparse matrix (m, k), or of its squares, with each row of ``vectors`` (q, k), as (q, m)."""
-    # A vector takes a third less time than a matrix of one column. NumPy copies these in half the time of torch.
+    """The product of a sparse matrix (m, k), or of its squares, with each row of ``vectors`` (q, k), as (q, m).
+
+    In memory column by column.
+    """
+    # A vector takes a third less time than a matrix of one column. NumPy copies these in half the time of torch, and
+    # does not where they lie column by column.
     right = vectors[0] if len(vectors) == 1 else torch.from_numpy(np.ascontiguousarray(vectors.numpy().T))
     if x.dtype == vectors.dtype and not squares:
         product = x @ right
     else:
         product = torch.cat([part @ right for part in _converted(x, vectors.dtype, squares)])
-    return product[None] if len(vectors) == 1 else product.T.contiguous()
+    return product[None] if len(vectors) == 1 else product.T
 
 
 def _converted(x: Tensor, dtype: torch.dtype, squares: bool) -> Iterator[Tensor]:

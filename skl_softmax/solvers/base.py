@@ -212,6 +212,8 @@ class SolveResult:
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each model's vectors, in float64."""
+    if len(a) == 1 and a.ndim == 3 and a.mT.is_contiguous() and b.mT.is_contiguous():
+        a, b = a.mT, b.mT  # without a copy
     a, b = a.flatten(1), b.flatten(1)  # (M, P)
     if a.shape[1] <= FEW:
         return (a * b).sum(dim=1).double()  # (M,)

@@ -38,7 +38,7 @@ def backtrack(
     stuck : list of bool
         For which models no step was found.
     """
-    trial_theta = theta + direction
+    trial_theta = direction + theta  # in this order, as sums lie in memory like their first term
     trial = evaluate(trial_theta)
     rows = zip(trial.value.tolist(), point.value.tolist(), slope, strict=True)
     if all(after <= before + SUFFICIENT_DECREASE * s for after, before, s in rows):
