@@ -31,7 +31,8 @@ from skl_softmax.inputs import (
 )
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
-from skl_softmax.sweep import Sweep, accuracy, held_out_scores, negative_log_loss, solve_sweep
+from skl_softmax.solvers import Status
+from skl_softmax.sweep import Sweep, accuracy, held_out_scores, negative_log_loss, solve_refit, solve_sweep
 
 # Scores that need no more than logits.
 MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accuracy": accuracy}
@@ -211,7 +212,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 errors = _standard_errors(scores)
             self._store(rows, sweep, scores)
             self._choose(scores, errors)
-            self._finish(X, y, sample_weight, rows, sweep)
+            self._finish(rows, truth, sweep)
             follow(self, X)
             done(is_last=True)
         self._warn_unless_converged(sweep)
@@ -374,29 +375,17 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             j = within[self.Cs_[within].argmin()]
         self.l1_ratio_, self.C_, self.best_score_ = float(self.l1_ratios_[i]), float(self.Cs_[j]), float(means[i, j])
 
-    def _finish(self, X, y, sample_weight, rows: TrainingRows, sweep: Sweep) -> None:
+    def _finish(self, rows: TrainingRows, truth: Tensor, sweep: Sweep) -> None:
         """The coefficients: of a fit of all rows from the folds' mean, or the mean of the best of each fold."""
-        weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
-        i, j = np.flatnonzero(self.l1_ratios_ == self.l1_ratio_)[0], np.flatnonzero(self.Cs_ == self.C_)[0]
         if self.refit:
-            shared = (
-                "fit_intercept",
-                "class_weight",
-                "label_smoothing",
-                "solver",
-                "tol",
-                "max_iter",
-                "device",
-                "verbose",
-            )
-            model = TorchSoftmaxClassifier(
-                C=self.C_, l1_ratio=self.l1_ratio_, **{name: getattr(self, name) for name in shared}
-            )
-            means = (t[:, i, j].mean(dim=0).numpy() for t in (weight, bias))
-            model.fit(X, y, sample_weight, *means)
-            for name in ("coef_", "intercept_", "converged_", "optimality_gap_"):
-                setattr(self, name, getattr(model, name))
+            i, j = np.flatnonzero(self.l1_ratios_ == self.l1_ratio_)[0], np.flatnonzero(self.Cs_ == self.C_)[0]
+            weights = fold_weights(self, rows, truth.numpy(), np.ones((1, len(truth))))  # (1, n)
+            place, penalty = np.ravel_multi_index((i, j), self.scores_.shape[1:]), (self.l1_ratio_, self.C_)
+            weight, bias, result = solve_refit(self, rows, sweep, weights, penalty, place)
+            self.coef_, self.intercept_ = (t.to(rows.dtype).numpy() for t in (weight, bias))
+            self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
             return
+        weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
         best = [np.unravel_index(of_fold.argmax(), of_fold.shape) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
         self.coef_ = torch.stack([weight[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
@@ -408,13 +397,19 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
     def _warn_unless_converged(self, sweep: Sweep) -> None:
         if not sweep.converged.all():
-            warnings.warn(
+            what = (
                 f"{(~sweep.converged).sum()} of the {sweep.converged.size} models of the folds did not converge: by "
-                f"estimate they are up to {sweep.worst_gap:.1e} of the objective above its minimum (tol={self.tol:g}, "
-                f"max_iter={self.max_iter}). Raise max_iter, or raise tol if that will do.",
-                ConvergenceWarning,
-                stacklevel=3,
+                f"estimate they are up to {sweep.worst_gap:.1e} of the objective above its minimum"
             )
+        elif not self.converged_:
+            what = (
+                f"The fit of all rows with C={self.C_:g} did not converge: by estimate it is "
+                f"{self.optimality_gap_:.1e} above the minimum of the objective"
+            )
+        else:
+            return
+        limits = f"(tol={self.tol:g}, max_iter={self.max_iter}). Raise max_iter, or raise tol if that will do."
+        warnings.warn(f"{what} {limits}", ConvergenceWarning, stacklevel=3)
 
 
 def _truth(rows: TrainingRows, y) -> Tensor:

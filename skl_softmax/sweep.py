@@ -13,7 +13,7 @@ from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.solvers import SolveResult, Status, inner
-from skl_softmax.training import make_deterministic, make_stack
+from skl_softmax.training import make_deterministic, make_stack, start_at
 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
@@ -27,6 +27,7 @@ SCORE_ENTRIES = 2**22
 class Sweep:
     """Where the models of F folds and J penalties ended."""
 
+    data: Data  # what they share
     weight: Tensor  # (F, J, K, d), float64
     bias: Tensor  # (F, J, K)
     n_iter: np.ndarray  # (F, J)
@@ -58,7 +59,21 @@ def solve_sweep(
         converged[:, j] = [status is Status.CONVERGED for result in results for status in result.status]
         worst_gap = max(worst_gap, *map(_relative_gap, results))
         done()
-    return Sweep(weight, bias, n_iter, converged, worst_gap)
+    return Sweep(data, weight, bias, n_iter, converged, worst_gap)
+
+
+def solve_refit(
+    estimator, rows: TrainingRows, sweep: Sweep, weights: Tensor, penalty: tuple[float, float], place: int
+) -> tuple[Tensor, Tensor, SolveResult]:
+    """Weight (K, d), bias (K,) and what became of one model of rows of these ``weights`` (1, n).
+
+    For a penalty (l1_ratio, C) of the sweep, the one at ``place``; begun at the mean of its folds.
+    """
+    objective = make_stack(rows, sweep.data, weights, penalty[1], penalty[0])
+    begin = start_at(objective, (sweep.weight[:, place].mean(dim=0), sweep.bias[:, place].mean(dim=0)))
+    result = make_deterministic(estimator, objective, begin).descend()
+    weight, bias = sweep.data.from_theta(result.theta[0])
+    return weight.cpu(), bias.cpu(), result
 
 
 class _Stack:

@@ -126,13 +126,13 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
         objective = make_batched(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
     objective = make_objective(rows, standardised(rows.X, estimator.fit_intercept), estimator)
-    return make_deterministic(estimator, objective, _start(objective, begin), observe)
+    return make_deterministic(estimator, objective, start_at(objective, begin), observe)
 
 
 def make_placed_problem(estimator, placed, begin, observe) -> Problem:
     """As `make_problem`, for rows that are elsewhere, on a cluster or in files."""
     objective = placed.objective(estimator.C, estimator.fit_intercept)
-    return make_deterministic(estimator, objective, _start(objective, begin), observe)
+    return make_deterministic(estimator, objective, start_at(objective, begin), observe)
 
 
 def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=None, **known) -> Problem:
@@ -148,8 +148,8 @@ def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=N
     return Problem(objective, theta, find_solver(name), options)
 
 
-def _start(objective: Objective, begin) -> Tensor:
-    """θ (1, K, p) of a weight and a bias, or zeros."""
+def start_at(objective: Objective, begin: tuple[Tensor, Tensor] | None) -> Tensor:
+    """θ (1, K, p) of a weight (K, d) and a bias (K,), or zeros."""
     if begin is None:
         return _zeros(objective)
     theta = objective.data.to_theta(*begin)[None]  # (1, K, p)

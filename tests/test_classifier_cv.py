@@ -8,6 +8,7 @@ import pytest
 import sklearn
 from reference import relative_error
 from scipy.sparse import csr_array, random_array
+from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
 from sklearn.linear_model import LogisticRegressionCV
@@ -24,7 +25,7 @@ from sklearn.model_selection import (
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, metrics, sweep
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, classifier_cv, metrics, sweep
 from skl_softmax.objective import Objective
 
 CS = (0.01, 1.0, 100.0)
@@ -351,3 +352,27 @@ def test_models_that_do_not_converge_are_counted():
     X, y = load_wine(return_X_y=True)
     with pytest.warns(UserWarning, match=r"of the 15 models of the folds did not converge.*Raise max_iter"):
         TorchSoftmaxClassifierCV(Cs=CS, max_iter=2, refit=False).fit(X, y)
+
+
+def test_a_last_fit_that_does_not_converge_is_told(monkeypatch):
+    X, y = load_wine(return_X_y=True)
+    found = classifier_cv.solve_refit
+
+    def short(estimator, *known):
+        return found(clone(estimator).set_params(max_iter=1, tol=1e-15), *known)
+
+    monkeypatch.setattr(classifier_cv, "solve_refit", short)
+    with pytest.warns(UserWarning, match=r"all rows with C=1 did not converge.*Raise max_iter"):
+        model = TorchSoftmaxClassifierCV(Cs=[1.0]).fit(X, y)
+    assert not model.converged_
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0}])
+def test_the_last_fit_is_that_of_all_rows(class_weight):
+    X, y = load_wine(return_X_y=True)
+    weights = np.random.default_rng(0).integers(0, 3, len(y)).astype(float)
+    parameters = {"class_weight": class_weight, "tol": 1e-12}
+    model = TorchSoftmaxClassifierCV(Cs=CS, **parameters).fit(X, y, weights)
+    alone = TorchSoftmaxClassifier(C=model.C_, **parameters).fit(X, y, weights)
+    np.testing.assert_allclose(model.coef_, alone.coef_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model.intercept_, alone.intercept_, rtol=1e-4, atol=1e-5)

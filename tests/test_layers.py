@@ -23,6 +23,7 @@ ALLOWED = {
         "inputs",
         "leave_one_out",
         "predictor",
+        "solvers",
         "sweep",
         "training",
     },
