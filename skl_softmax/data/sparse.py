@@ -100,7 +100,7 @@ class SparseData(Data):
     def _with_intercept(self, weight: Tensor, bias: Tensor) -> Tensor:
         """Weight (q, d) and bias (q,) as one, (q, p), in memory column by column, as products have it.
 
-        So is then what is made of gradients: conjugate gradients would copy each vector twice, in a fifth of their time.
+        So is then what is made of gradients. Conjugate gradients would copy each vector twice, a fifth of their time.
         """
         if not self.fit_intercept:
             return weight
