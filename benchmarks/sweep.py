@@ -4,7 +4,7 @@ Each contestant runs in a process of its own, so that one that is over the limit
 after a fit of iris, with its scores on C from 1e-4 to 1e4 and the refit. Scores are right if the mean log loss of
 every C is that of our solver at tol=1e-12 to 1e-4, for the peers by scikit-learn's scorer, which clips probabilities.
 The quickest setting with right scores counts, of ours and of each peer; where none of the peers' is right within the
-limit, the limit.
+limit, the limit. Rows of different days may be of different machines.
 """
 
 import json
@@ -151,7 +151,8 @@ def contest(name, data_dir, limit):
             if error(scores, right) <= RIGHT or seconds > limit:
                 break  # a tighter tolerance would be slower still
     result = {
-        "problem": name, "shape": [*X.shape, len(np.unique(y))], "limit": limit, "best": best, "tol": tol,
+        "problem": name, "date": machine()["date"], "shape": [*X.shape, len(np.unique(y))], "limit": limit,
+        "best": best, "tol": tol,
         "seconds": float(np.median([m[0] for m in mine])), "error": float(error(mine[0][1], exact)), "C": mine[0][2],
         "single": float(np.median([a[0] for a in alone])), "peers": peers,
     }  # fmt: skip
@@ -173,7 +174,7 @@ def row(result):
         "C": f"{result['C']:.3g}",
         "single fits": f"{result['seconds'] / result['single']:.1f}",
         "best with right scores [s]": f"{seconds:.3g} ({name})" if best else f"> {seconds:g}",
-        "ratio": f"{'' if best else '≥ '}{seconds / result['seconds']:.1f}×",
+        "ratio": f"{'' if best else '≥ '}{seconds / result['seconds']:.1f}×", "measured on": result["date"],
         "most wrong": f"{worst[0]}: C={worst[1]['C']:.3g}, log loss off by {worst[1]['error']:.1g}" if worst else "–",
     }, seconds / result["seconds"]  # fmt: skip
 
@@ -189,8 +190,8 @@ def write(results: Path):
         "# The sweep over C\n\n"
         f"{pd.DataFrame([r for r, _ in rows]).to_markdown(index=False, disable_numparse=True)}\n\n"
         f"Geometric mean {mean:.1f}×, worst {min(quotients):.1f}×. Single fits: the sweep's time over that of one "
-        f"default fit at C=1.\n\n{__doc__.strip()}\n\nMeasured on "
-        f"{about['date']} on {about['cores']} cores, scikit-learn {about['scikit-learn']}, torch {about['torch']}.\n"
+        f"default fit at C=1.\n\n{__doc__.strip()}\n\nMeasured "
+        f"on {about['cores']} cores, scikit-learn {about['scikit-learn']}, torch {about['torch']}.\n"
     )
     (results / "sweep.md").write_text(text, encoding="utf-8")
     print(text)
