@@ -261,18 +261,29 @@ class Objective:
 
     def mean_over(self, portions: Iterable[Portion], total: Tensor, theta: Tensor) -> Evaluation:
         """The penalty and the sum over some of the rows, divided by ``total``, with their gradient."""
+        of_logits = lambda _, logits, targets: self.loss.value_and_residual(logits, targets)  # noqa: E731
+        return self.penalised(*self.means(portions, total, theta, of_logits), theta)
+
+    def means(
+        self, portions: Iterable[Portion], total: Tensor, theta: Tensor, of_logits: Callable
+    ) -> tuple[Tensor, Tensor]:
+        """A sum over some of the rows, divided by ``total``, and its gradient, (M,) and (M, K, p).
+
+        ``of_logits`` makes of a block, its logits for θ (parts, M, K, part) and its targets what is summed, (parts, M,
+        1, part), and its derivatives by the logits.
+        """
         affine = self.data.affine(theta.flatten(0, 1))
-        value, sums = reduce(_add_pairs, (self._loss_and_sums(affine, theta.shape[:2], *p) for p in portions))
+
+        def of_block(block: Block, targets: Tensor, weights: Tensor) -> tuple[Tensor, Affine]:
+            logits = block.logits(affine).view(-1, *theta.shape[:2], block.parts[1])
+            term, residual = of_logits(block, logits, targets)
+            value = (term * weights).sum(dim=(0, 2, 3), dtype=self.data.wide)  # (M,)
+            return value, block.pullback(residual.mul_(weights).flatten(1, 2), affine.bias is not None)
+
+        value, sums = reduce(_add_pairs, (of_block(*portion) for portion in portions))
         # Residuals sum to zero over the classes, and so does this, but for rounding, which metrics make much of.
         gradient = self.gathered(self.data.gradient(sums)).view_as(theta).div_(total[:, None, None])  # (M, K, p)
-        return self.penalised(self.gathered(value) / total, self.centred(gradient), theta)
-
-    def _loss_and_sums(self, affine: Affine, stack: tuple[int, int], block: Block, targets: Tensor, weights: Tensor):
-        """A block's sum of losses (M,) and its derivatives by the parameters."""
-        logits = block.logits(affine).view(-1, *stack, block.parts[1])  # (parts, M, K, part)
-        loss, residual = self.loss.value_and_residual(logits, targets)
-        value = (loss * weights).sum(dim=(0, 2, 3), dtype=self.data.wide)  # (M,)
-        return value, block.pullback(residual.mul_(weights).flatten(1, 2), affine.bias is not None)
+        return self.gathered(value) / total, self.centred(gradient)
 
     def penalised(self, loss: Tensor, gradient: Tensor, theta: Tensor) -> Evaluation:
         """F at θ from the mean loss (M,) and its gradient (M, K, p); the latter's memory is taken over."""

@@ -86,7 +86,7 @@ def test_there_is_none_where_it_does_not_pay(objective, monkeypatch):
     assert objective.narrow().anchor(theta, point) is None  # in float32 already
     assert objective.anchor(1e6 * theta, point) is None  # logits beyond what float32 resolves
     with monkeypatch.context() as patch:
-        patch.setattr(anchor, "PROBA_BYTES", 4 * MODELS * objective.n_outputs * N - 1)
+        patch.setattr(anchor, "PROBA_BYTES", 4 * MODELS * max(2, objective.n_outputs) * N - 1)
         assert objective.anchor(theta, point) is None
     monkeypatch.setattr(costs, "NARROW_SECONDS", inf)
     assert objective.anchor(theta, point) is None

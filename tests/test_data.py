@@ -183,6 +183,19 @@ def test_sparse_rows_share_memory_with_scipy():
     assert csr_tensor(matrix).values().data_ptr() == matrix.data.ctypes.data
 
 
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_sparse_products_lie_column_by_column_and_are_taken_so(fit_intercept, monkeypatch):
+    rows = SparseData.raw(csr_tensor(sp.csr_array(SPARSE)), fit_intercept, torch.float64)
+    (block,) = rows.blocks(3)
+    residual = torch.ones(1, 3, len(SPARSE), dtype=torch.float64)
+    gradient = rows.gradient(block.pullback(residual, with_bias=True))  # (q, p)
+    assert gradient.T.is_contiguous()
+    taken, given = [], np.ascontiguousarray
+    monkeypatch.setattr(np, "ascontiguousarray", lambda array: taken.append(array) or given(array))
+    block.logits(rows.affine(gradient))
+    assert taken[0].flags.c_contiguous  # and so not copied
+
+
 def test_sparse_is_never_made_dense():
     # 30,000 x 3,000,000 would take 720 GB.
     rng = np.random.default_rng(0)

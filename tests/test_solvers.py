@@ -239,6 +239,27 @@ def test_a_finished_model_leaves_the_metric_of_the_others_as_it_is(monkeypatch):
     assert made == [0]
 
 
+def test_changes_that_lead_nowhere_are_left(monkeypatch):
+    class Misleading:
+        def at(self, theta):
+            return Point(torch.full((1,), inf, dtype=torch.float64), torch.zeros_like(theta))
+
+    objective = make(size=40, condition=100)
+    monkeypatch.setattr(Quadratic, "anchor", lambda *_: Misleading())
+    result = lbfgs(objective, start(objective), replace(OPTIONS, is_near=True))
+    assert result.status == [Status.CONVERGED]
+    assert objective.at(result.theta).value.item() - 1 <= 10 * OPTIONS.tol
+
+
+def test_changes_are_not_prepared_where_a_run_ends(monkeypatch):
+    objective, made = make(), []
+    monkeypatch.setattr(Quadratic, "anchor", lambda *_: made.append(True))
+    lbfgs(objective, objective.minimum.clone(), replace(OPTIONS, is_near=True))
+    assert not made
+    lbfgs(objective, start(objective), replace(OPTIONS, is_near=True))
+    assert made == [True]
+
+
 @pytest.mark.parametrize("noise", [1e-4, 1e-3])
 @pytest.mark.parametrize("condition", [1e2, 1e4])
 def test_gradients_that_are_noise_are_left_for_better_ones(condition, noise):

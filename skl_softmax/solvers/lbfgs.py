@@ -43,7 +43,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     memory, metric = Memory(), run.first_metric()
     is_narrow = run.objective is not objective
     if options.is_near:
-        run.anchor_here()
+        run.go_by_changes()
     while run.active:
         direction, slope = memory.direction(run.point.gradient, metric)
         gap = _told(run, slope)

@@ -85,6 +85,7 @@ class Run:
         self._metric: Metric | None = None  # of conjugate gradients
         self._kept: Kept | None = None  # for another run
         self._anchor: Anchor | None = None  # by whose changes F is evaluated
+        self._goes_by_changes = False  # from the next step on
         self._growth = 1  # of the samples that metrics are taken from
         self.models = list(range(objective.n_models))
         self.stuck = [False] * objective.n_models
@@ -125,11 +126,12 @@ class Run:
         self.n_passes += 1
         return (self.objective if self._anchor is None else self._anchor).at(theta)
 
-    def anchor_here(self) -> None:
+    def go_by_changes(self) -> None:
         """Evaluate F by its changes from this point on, where that pays, for as long as they lead lower."""
-        if self.options.tol < ANCHORED:
-            return
-        self._anchor = self.objective.anchor(self.theta, self.point)
+        self._goes_by_changes = self.options.tol >= ANCHORED
+
+    def _make_anchor(self) -> None:
+        self._goes_by_changes, self._anchor = False, self.objective.anchor(self.theta, self.point)
         if self._anchor is not None:
             self.n_passes += 0.5  # without a gradient
             self.options.say("changes from here in float32")
@@ -204,7 +206,7 @@ class Run:
         self.point = self.evaluate(self.theta)
         self.stuck = [False] * len(self.models)
         if knows_gap:
-            self.anchor_here()
+            self.go_by_changes()
 
     def make_metric(self) -> Metric:
         """The objective's metric at the point, of more rows than the last one if its steps were often too long."""
@@ -387,6 +389,8 @@ class Run:
 
         Not those of a stack: folds begin near their minima, and longer steps would cost them more than they save.
         """
+        if self._goes_by_changes:  # not sooner: the run may have been at its end
+            self._make_anchor()
         before, self._slope = self.n_passes, slope
         self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
         if lengthens and len(slope) == 1 and self.n_passes == before + 1:
