@@ -364,9 +364,11 @@ class PartsObjective:
         (matrix,) = self.sum_of(hessian, theta)
         return curvature.inverse(curvature.definite(self.sample, matrix.clone()))
 
-    def metric(self, theta: Tensor, growth: int = 1, is_near: bool = False) -> metrics.Metric:
+    def metric(
+        self, theta: Tensor, growth: int = 1, is_near: bool = False, dtype: torch.dtype = torch.float32
+    ) -> metrics.Metric:
         """The sample's, but for the diagonal one: a column may be zero in all rows of a sample."""
-        metric = self.sample.metric(theta, growth, is_near)
+        metric = self.sample.metric(theta, growth, is_near, dtype)
         if metric.kind != "diagonal":
             share = self.sample.n_rows / self.n_rows
             near_price = None if metric.near_price is None else share * metric.near_price

@@ -23,3 +23,11 @@ def times_transposed(left: Tensor, right: Tensor) -> Tensor:
     if is_quick(right, right.dtype, len(left)):
         return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
     return left @ right.T
+
+
+def subtract_product(matrix: Tensor, left: Tensor, right: Tensor) -> None:
+    """Subtract the product of (m, d) with the transpose of (n, d) from a matrix (m, n), all of one type."""
+    if is_quick(right, right.dtype, len(left)):
+        matrix -= times_transposed(left, right)
+    else:
+        matrix.addmm_(left, right.T, alpha=-1)

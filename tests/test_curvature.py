@@ -29,6 +29,16 @@ def test_hessian_in_portions_and_strips(monkeypatch):
     torch.testing.assert_close(hessian(objective, theta), whole)
 
 
+@pytest.mark.parametrize("n_outputs", [1, 3, 6])
+def test_hessian_in_float32(n_outputs):
+    objective = make_objective(n_outputs, C=(0.1, 10.0))
+    theta = draw(objective)
+    wide, narrow = hessian(objective, theta), hessian(objective, theta, torch.float32)
+    assert (wide.dtype, narrow.dtype) == (torch.float64, torch.float32)
+    sizes = wide.diagonal(dim1=1, dim2=2).sqrt()  # (M, P)
+    assert ((narrow - wide).abs() <= 1e-6 * sizes[:, :, None] * sizes[:, None]).all()
+
+
 @pytest.mark.parametrize("kind", [Objective, SmallObjective])
 def test_the_curvature_of_rows_that_are_almost_certain(kind):
     # Where p is 1 to rounding, p - p² is rounding; p_k p_l, which the curvature is made of, is not.

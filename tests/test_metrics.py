@@ -8,7 +8,8 @@ import torch
 from test_objective import draw, make_objective
 
 from skl_softmax import metrics
-from skl_softmax.curvature import hessian, loss_hessian
+from skl_softmax.curvature import hessian, inverse, loss_hessian, narrow_inverse
+from skl_softmax.data import standardised
 from skl_softmax.metrics import class_metric, dense_metric, diagonal_metric, draw_columns, kronecker_metric, make_metric
 
 
@@ -19,10 +20,33 @@ def applied(objective, theta, solve, vector):
 
 @pytest.mark.parametrize("n_outputs", [1, 3, 6])
 @pytest.mark.parametrize("C", [1.0, float("inf")])
-def test_dense_metric_of_all_rows_is_the_inverse(n_outputs, C):
+def test_dense_metric_of_all_rows_is_the_inverse(n_outputs, C, monkeypatch):
     objective = make_objective(n_outputs, C=(C,))
     theta, vector = draw(objective), draw(objective, seed=1)
     torch.testing.assert_close(applied(objective, theta, dense_metric(objective, theta), vector), vector)
+    monkeypatch.setattr(metrics, "NARROW_WORK", objective.n_rows * objective.n_parameters**2)
+    narrow = dense_metric(objective, theta)
+    assert narrow.factors[0].dtype == torch.float32
+    torch.testing.assert_close(applied(objective, theta, narrow, vector), vector, rtol=1e-4, atol=1e-4)
+    wide = dense_metric(objective, theta, dtype=torch.float64)
+    torch.testing.assert_close(applied(objective, theta, wide, vector), vector)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 4])
+@pytest.mark.parametrize("size", [1.0, 1e38])
+def test_dense_metric_is_in_float64_where_float32_is_not_enough(n_outputs, size, monkeypatch):
+    # Where columns nearly agree, or where weights overflow.
+    objective = make_objective(n_outputs, C=(float("inf"),))
+    X = objective.data.X.clone()
+    if size == 1:
+        X[:, 1] = X[:, 0] + 1e-4 * X[:, 1]
+    data = standardised(X, fit_intercept=True)
+    objective = replace(objective, data=data, weights=size * objective.weights, total=size * objective.total)
+    theta, vector = draw(objective), draw(objective, seed=1)
+    monkeypatch.setattr(metrics, "NARROW_WORK", 0)
+    assert narrow_inverse(hessian(objective, theta, torch.float32)) is None
+    expected = inverse(hessian(objective, theta))(vector)
+    torch.testing.assert_close(dense_metric(objective, theta)(vector), expected, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize("n_outputs", [3, 6])

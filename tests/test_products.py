@@ -24,6 +24,19 @@ def test_product(shape, layout):
     np.testing.assert_allclose(found.double(), left.double() @ right.double().T, rtol=0, atol=1e-5 * np.sqrt(d))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_subtracted_product(shape, dtype):
+    n, d, m = shape
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(m, 2 * n, generator=generator).to(dtype)
+    left, right = (torch.randn(rows, d, generator=generator).to(dtype) for rows in (m, n))
+    expected = whole.double()
+    expected[:, n:] -= left.double() @ right.double().T
+    products.subtract_product(whole[:, n:], left, right)  # a part of a matrix
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-5 * np.sqrt(d))
+
+
 def test_it_is_for_large_products_in_float32_on_the_cpu():
     rows = torch.ones(2**11, 2**6)
     assert products.is_quick(rows, torch.float32, 2**5) == products.HAS_ONEDNN

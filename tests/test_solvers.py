@@ -92,7 +92,7 @@ class Quadratic:
     def convex_gap(self, point):
         return torch.full((self.n_models,), inf)
 
-    def metric(self, theta, growth=1, is_near=False):
+    def metric(self, theta, growth=1, is_near=False, dtype=None):
         diagonal = self.A.diagonal(dim1=1, dim2=2)[:, None]
         return Metric(
             Inverse(lambda vector: vector / diagonal, ()),
@@ -140,7 +140,7 @@ class LogCosh(Quadratic):
     def largest_change(self, direction):
         return 2 * direction.abs().amax(dim=(1, 2))
 
-    def metric(self, theta, growth=1, is_near=False):
+    def metric(self, theta, growth=1, is_near=False, dtype=None):
         return Metric(
             Inverse(lambda vector: vector, ()), select=lambda models: self.select(models).metric(theta[models])
         )
@@ -164,7 +164,7 @@ class Rough(Quadratic):
         self.wide_values.append(point.value.item())
         return point
 
-    def metric(self, theta, growth=1, is_near=False):
+    def metric(self, theta, growth=1, is_near=False, dtype=None):
         return replace(super().metric(theta), follows=False)
 
     def narrow(self):
@@ -283,7 +283,7 @@ def test_models_go_apart_when_that_pays(price, n_calls):
     family, calls = make(n_models=3), []
     shared = Metric(lambda vector: vector, price=inf, apart_price=price)
     shared.select = lambda models: shared
-    family.metric = lambda theta, growth, is_near: shared
+    family.metric = lambda theta, growth, is_near, dtype: shared
 
     def apart():
         calls.append(0)
@@ -310,7 +310,7 @@ def test_newton_without_a_matrix_takes_conjugate_gradients():
 
 def test_lbfgs_in_the_exact_metric_takes_one_step():
     objective = make()
-    objective.metric = lambda theta, growth, is_near: Metric(objective.inverse_hessian(theta))
+    objective.metric = lambda theta, growth, is_near, dtype: Metric(objective.inverse_hessian(theta))
     result = lbfgs(objective, start(objective), OPTIONS)
     assert (result.n_iter[0], result.n_passes) == (1, 2)
 

@@ -45,8 +45,8 @@ NEGLIGIBLE = 0.01
 # Relative gap from which on conjugate gradients keep their metric. Over five sparse problems with C of 0.01, 1 and 100
 # that saves a quarter of the metrics, at up to 3 % more passes, once 11; from 0.01 on passes are up to a third more.
 KEPT = 1e-3
-# tol down to which the last steps may go by changes in float32, whose rounding is 1e-7 of what they gain.
-ANCHORED = 1e-10
+# tol down to which float32 leads: by changes of F, whose rounding is 1e-7 of what the last steps gain, and by Hessians.
+NARROW_TOL = 1e-10
 # Passes that a new Hessian of all rows may cost to check a gap with.
 CHECK = 3.0
 # Relative gap from which on a metric may be made that holds near the minimum only, and the number of passes, as a
@@ -128,7 +128,7 @@ class Run:
 
     def go_by_changes(self) -> None:
         """Evaluate F by its changes from this point on, where that pays, for as long as they lead lower."""
-        self._goes_by_changes = self.options.tol >= ANCHORED
+        self._goes_by_changes = self.options.tol >= NARROW_TOL
 
     def _make_anchor(self) -> None:
         self._goes_by_changes, self._anchor = False, self.objective.anchor(self.theta, self.point)
@@ -214,7 +214,8 @@ class Run:
         if n_steps and self.passes_of_model >= POOR * n_steps:
             self._growth *= 2
         self._metric_pass, self._metric_iteration = self.n_passes, self.iteration
-        metric = self.objective.metric(self.theta, self._growth, self._is_close())
+        dtype = torch.float32 if self.options.tol >= NARROW_TOL else torch.float64
+        metric = self.objective.metric(self.theta, self._growth, self._is_close(), dtype)
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
         if metric.price >= DEAR and metric.apart_price is None and len(self.models) == len(self._curve):
             self._kept = Kept(metric, self.point.value)
