@@ -155,8 +155,9 @@ def kronecker_metric(objective, theta: Tensor) -> Inverse:
         weighted = proba * weights  # (M, K, rows)
         classes += class_covariance(weighted, proba)
         spread = (weighted * (1 - proba)).sum(dim=1).to(objective.dtype)  # (M, rows), traces of class covariances
-        narrow = design.to(objective.dtype)  # in float32 half the time, and near enough for a rough metric
-        grams += (spread[:, None] * narrow.T) @ narrow
+        # In float32 a third of the time or less, and near enough for a rough metric.
+        columns = design.to(objective.dtype).T.contiguous()  # (p, rows)
+        grams += times_transposed((spread[:, None] * columns).flatten(0, 1), columns).view_as(grams)
     mean_spread = classes.diagonal(dim1=1, dim2=2).sum(dim=1)  # (M,)
     grams /= mean_spread[:, None, None]
     values, vectors = torch.linalg.eigh(classes / sample.total[:, None, None])  # (M, K), (M, K, K)
