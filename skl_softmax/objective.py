@@ -46,6 +46,9 @@ HELD = torch.finfo(torch.float64).eps ** 1.25
 SAMPLE_BYTES = 256 * 2**20
 
 
+# What is kept of the rows, whatever the penalties are.
+OF_ROWS = "_kept_portions", "_shares", "_target_shares"
+
 # A block with its targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part).
 Portion = tuple[Block, Tensor, Tensor]
 
@@ -163,6 +166,12 @@ class Objective:
         weights = self.weights if len(self.weights) == 1 else self.weights[models]
         l1 = None if self.l1 is None else self.l1[models]
         return replace(self, weights=weights, penalty=self.penalty[models], total=self.total[models], l1=l1)
+
+    def with_penalties(self, penalty: Tensor, l1: Tensor | None) -> "Objective":
+        """The same rows and models with other λ₂ and λ₁ (M,), and what of the rows has been made for these."""
+        other = replace(self, penalty=penalty, l1=l1)
+        other.__dict__.update({name: self.__dict__[name] for name in OF_ROWS if name in self.__dict__})
+        return other
 
     def alone(self, model: int) -> "Objective":
         """F of one model, from its rows of positive weight."""

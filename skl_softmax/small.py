@@ -37,6 +37,18 @@ class SmallObjective(Objective):
 
     prefers_newton = True
 
+    def select(self, models: Tensor) -> "SmallObjective":
+        some, index = super().select(models), models.numpy()
+        kept = (name for name in ("_shares", "_target_shares", "_penalty") if name in self.__dict__)
+        some.__dict__.update({name: self.__dict__[name][index] for name in kept})
+        return some
+
+    def from_other(self, other: "SmallObjective", point: Evaluation, theta: Tensor) -> Evaluation:
+        parameters, by_model = theta.numpy(), (self.n_models, self.n_parameters)
+        change = (self._penalty - other._penalty) * parameters  # (M, K, p)
+        more = 0.5 * np.vecdot(change.reshape(by_model), parameters.reshape(by_model))  # (M,)
+        return Evaluation(*map(torch.from_numpy, (point.value.numpy() + more, point.gradient.numpy() + change)))
+
     @np.errstate(all="ignore")
     def at(self, theta: Tensor) -> Evaluation:
         parameters = theta.numpy()
@@ -178,6 +190,10 @@ class SmallInverse:
 
     factors: list[np.ndarray]  # upper Cholesky factors (P, P)
     has_ridge: bool = False
+
+    def select(self, models: Tensor) -> "SmallInverse":
+        """Those of some of the models."""
+        return SmallInverse([self.factors[m] for m in models.tolist()])
 
     def __call__(self, vector: Tensor) -> Tensor:
         solutions = np.empty_like(vector.numpy())

@@ -13,7 +13,7 @@ from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.solvers import SolveResult, Status, inner
-from skl_softmax.training import make_deterministic, make_stack, start_at
+from skl_softmax.training import make_deterministic, make_stack, penalty_terms, start_at
 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
@@ -50,16 +50,18 @@ def solve_sweep(
     shape = n_folds, len(penalties), rows.n_outputs
     weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64, device="cpu")  # (F, J, K, d)
     bias = torch.empty(shape, dtype=torch.float64, device="cpu")  # (F, J, K)
-    n_iter, converged, worst_gap = np.zeros(shape[:2], np.int32), np.zeros(shape[:2], bool), 0.0
+    n_iter, converged, gap, value = (np.zeros(shape[:2], dtype) for dtype in (np.int32, bool, float, float))
     for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
         results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
         found = zip(*(stack.coefficients for stack in stacks), strict=True)
         weight[:, j], bias[:, j] = (torch.cat(part).cpu() for part in found)
         n_iter[:, j] = [n for result in results for n in result.n_iter]
         converged[:, j] = [status is Status.CONVERGED for result in results for status in result.status]
-        worst_gap = max(worst_gap, *map(_relative_gap, results))
+        gap[:, j] = [g for result in results for g in result.gap.tolist()]
+        value[:, j] = [curve[-1] for result in results for curve in result.loss_curve]
         done()
-    return Sweep(data, weight, bias, n_iter, converged, worst_gap)
+    with np.errstate(all="ignore"):
+        return Sweep(data, weight, bias, n_iter, converged, (gap / np.abs(value)).max())
 
 
 def solve_refit(
@@ -80,14 +82,14 @@ class _Stack:
     """Folds (M, n) that are solved together, by what has been found of them."""
 
     def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
-        self._rows, self._data, self._weights = rows, data, weights
+        self._data, self._objective = data, make_stack(rows, data, weights, 1.0, 0.0)  # for any penalty
         theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
         # The last three C and their minima, what is known of the last, and a metric from there.
         self._path, self._ended, self._kept = 3 * [(0.0, theta)], None, None
 
     def solve(self, estimator, C: float, l1_ratio: float) -> SolveResult:
         """The minima for a penalty, begun from those for the last ones."""
-        objective = make_stack(self._rows, self._data, self._weights, C, l1_ratio)
+        objective = self._objective.with_penalties(*penalty_terms(self._objective.total, C, l1_ratio))
         begin, known = _start(objective, self._path, C, self._ended, estimator.tol)
         result = make_deterministic(estimator, objective, begin, kept=self._kept, **known).descend()
         self._path, self._ended = [*self._path[1:], (C, result.theta)], _ended(objective, result)
@@ -98,12 +100,6 @@ class _Stack:
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Weight (M, K, d) and bias (M, K) of the last minima."""
         return self._data.from_theta(self._path[-1][1])
-
-
-def _relative_gap(result: SolveResult) -> float:
-    """The largest of the models' (F - F*) / F."""
-    values = torch.tensor([curve[-1] for curve in result.loss_curve], device="cpu")
-    return (result.gap.cpu() / values.abs()).max().item()
 
 
 def _ended(objective: Objective, result: SolveResult) -> tuple[Objective, Evaluation, Tensor] | None:

@@ -58,20 +58,25 @@ def _make(
 ) -> Objective:
     device, dtype = data.X.device, data.dtype
     total = weights.sum(dim=1).to(data.home)  # (M,)
-    total_seen = total + seen  # (M,)
-    # Whatever C is without overflow, (M,)
-    strength = (total_seen * C).reciprocal() if C < 1 else total_seen.reciprocal() * (1 / C)
+    penalty, l1 = penalty_terms(total + seen, C, l1_ratio)
     return kind(
         data=data,
         targets=(rows.targets.to(dtype) if rows.targets.is_floating_point() else rows.targets).to(device),
         weights=weights.to(dtype).to(device),
-        penalty=(1 - l1_ratio) * strength,
+        penalty=penalty,
         n_outputs=rows.n_outputs,
         total=total,
         label_proba=None if rows.label_proba is None else rows.label_proba.to(data.wide).to(device),
-        l1=l1_ratio * strength if l1_ratio > 0 and np.isfinite(C) else None,
+        l1=l1,
         is_family=len(weights) > 1,
     )
+
+
+def penalty_terms(total: Tensor, C: float, l1_ratio: float) -> tuple[Tensor, Tensor | None]:
+    """λ₂ and λ₁ (M,) of models whose rows weigh ``total`` (M,) in all; None where λ₁ is zero."""
+    # Whatever C is without overflow, (M,)
+    strength = (total * C).reciprocal() if C < 1 else total.reciprocal() * (1 / C)
+    return (1 - l1_ratio) * strength, l1_ratio * strength if l1_ratio > 0 and np.isfinite(C) else None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from skl_softmax.data import DenseData
 from skl_softmax.data import dense as data_module
 from skl_softmax.losses import loss_for
 from skl_softmax.metrics import dense_metric, diagonal_metric, kronecker_metric
-from skl_softmax.objective import Objective
+from skl_softmax.objective import OF_ROWS, Objective
 from skl_softmax.small import SmallObjective, is_small
 
 N, D = 40, 4
@@ -37,6 +37,28 @@ def make_objective(
         n_outputs=n_outputs,
         total=total,
     )
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("l1", [None, torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)], ids=["l2", "l1"])
+@pytest.mark.parametrize("kind", [Objective, SmallObjective])
+def test_other_penalties_and_fewer_models(kind, l1, n_outputs):
+    # What has been made of the rows goes on to them.
+    used = replace(make_objective(n_outputs, C=(0.1, 1.0, 10.0), kind=kind), is_family=True)
+    theta, index = draw(used), torch.tensor([2, 0])
+    used.at(theta)
+    fresh = replace(make_objective(n_outputs, C=(5.0, 2.0, 0.3), kind=kind), l1=l1, is_family=True)
+    other = used.with_penalties(fresh.penalty, l1)
+    assert any(name in vars(other) for name in OF_ROWS)
+    assert_same(other, fresh, theta)
+    assert_same(other.select(index), fresh.select(index), theta[index])
+
+
+def assert_same(found, expected, theta):
+    points = found.at(theta), expected.at(theta)
+    torch.testing.assert_close(*((point.value, point.gradient) for point in points), rtol=1e-14, atol=1e-14)
+    vector = expected.centred(draw(expected, seed=1))
+    torch.testing.assert_close(found.inverse_hessian(theta)(vector), expected.inverse_hessian(theta)(vector))
 
 
 def draw(objective, seed=0):
