@@ -6,11 +6,12 @@ from math import inf
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_wine
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.curvature import Inverse
-from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton
+from skl_softmax.small import SmallObjective
+from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, run
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.lbfgs import MIN_SCALE, Memory
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, backtrack, lengthen
@@ -298,6 +299,21 @@ def test_newton_on_a_quadratic_takes_one_step_and_two_evaluations():
     objective = make()
     result = newton(objective, start(objective), OPTIONS)
     assert (result.n_iter[0], result.n_passes) == (1, 2.5)  # half a pass tells that curvature described the step
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_the_last_step_of_newton_may_be_a_chord(load, monkeypatch):
+    made, make_inverse = [], SmallObjective.inverse_hessian
+    monkeypatch.setattr(SmallObjective, "inverse_hessian", lambda *args: made.append(0) or make_inverse(*args))
+    X, y = load(return_X_y=True)
+    model = TorchSoftmaxClassifier().fit(X, y)
+    n_hessians = len(made)
+    minimum = TorchSoftmaxClassifier(tol=1e-14).fit(X, y).loss_curve_[-1]
+    assert model.optimality_gap_ == pytest.approx(model.loss_curve_[-1] - minimum, rel=0.5)
+    monkeypatch.setattr(run, "CHORD", inf)
+    made.clear()
+    assert TorchSoftmaxClassifier().fit(X, y).n_iter_ == model.n_iter_
+    assert len(made) == n_hessians + 1
 
 
 def test_newton_without_a_matrix_takes_conjugate_gradients():

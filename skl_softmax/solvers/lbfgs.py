@@ -57,7 +57,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         is_rough = run.is_near_by_rough(metric, gap)
         if is_rough:
             metric, memory = run.make_metric(), Memory()
-            direction, slope, _ = run.newton_by(metric.solve)
+            direction, slope, *_ = run.newton_by(metric.solve)
             gap = _told(run, slope)
         stay = run.settle(run.trusted_gap(gap, direction) if run.is_long else gap)
         if not run.active:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
-from skl_softmax.solvers.run import Run
+from skl_softmax.solvers.run import CHORD, Run
 
 # Convergence is faster than linear if a decrement is its predecessor times at most this power of the last such factor.
 SUPERLINEAR = 1.5
@@ -37,7 +37,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             run.settle(gap)
             break
         before = run.point.value.tolist()
-        direction, slope, unexplained = run.newton_step()
+        direction, slope, unexplained, is_chord = run.newton_step()
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
         stay = run.settle(run.trusted_gap(list(map(max, decrements, going_on)), direction))
         if not run.active:
@@ -50,11 +50,20 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         run.descend(direction, slope, lengthens=True)
         after = run.point.value.tolist()
         left = [
-            inf if is_long else max(unexplained * d + abs(d - (b - a)), _next_decrement(d, *last_two, abs(a)))
+            inf if is_long else max(_missed(d, b - a, unexplained, is_chord), _next_decrement(d, *last_two, abs(a)))
             for d, b, a, last_two in zip(decrements, before, after, known, strict=True)
         ]
         known = [(decrement, last) for decrement, (last, _) in zip(decrements, known, strict=True)]
     return run.result()
+
+
+def _missed(decrement: float, gain: float, unexplained: float, is_chord: bool) -> float:
+    """What a step has left of a gap for which the decrement stood.
+
+    A Hessian (1 + e) H leaves e² of the gap, and the step gains 1 - e of the decrement.
+    """
+    missed = abs(decrement - gain)
+    return CHORD * missed * (missed / decrement) if is_chord and decrement else unexplained * decrement + missed
 
 
 def _next_decrement(decrement: float, last: float, earlier: float, value: float) -> float:

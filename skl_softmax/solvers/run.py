@@ -27,6 +27,9 @@ from skl_softmax.solvers.line_search import backtrack, halve, lengthen
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and Newton's step comes from conjugate
 # gradients.
 DIRECT_LIMIT = 2000
+# What a chord leaves at most, in units of what the last step's rate says. Where H is (1 + e) times the last one, that
+# step, which met half of the change, left e²/4 of the gap, and the chord leaves e².
+CHORD = 10.0
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
 # Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
@@ -65,6 +68,7 @@ class NewtonStep(NamedTuple):
     direction: Tensor  # (M, ...)
     slope: list[float]  # minus twice the decrements
     unexplained: float
+    is_chord: bool = False  # whether the Hessian is that of the last step
 
 
 class Run:
@@ -84,13 +88,14 @@ class Run:
         self._metric_pass = self._metric_iteration = 0
         self._metric: Metric | None = None  # of conjugate gradients
         self._kept: Kept | None = None  # for another run
+        self._inverse: Inverse | None = None  # of the last Hessian
         self._anchor: Anchor | None = None  # by whose changes F is evaluated
         self._goes_by_changes = False  # from the next step on
         self._growth = 1  # of the samples that metrics are taken from
         self.models = list(range(objective.n_models))
         self.stuck = [False] * objective.n_models
         self._trusted_from = 0  # the iteration from which on gains tell gaps
-        self._slope = [0.0] * objective.n_models  # along the last direction
+        self._slope = self._slope_before = [0.0] * objective.n_models  # along the last two directions
         self.theta, self.point = self._begin(start)
         if any(map(isnan, self.point.value.tolist())):
             raise FloatingPointError("F is not a number where the solver begins.")
@@ -137,10 +142,28 @@ class Run:
             self.options.say("changes from here in float32")
 
     def newton_step(self) -> NewtonStep:
-        """Newton's, by the Cholesky factor of the Hessian where it is small enough to form, or by products with it."""
+        """Newton's, by the Cholesky factor of the Hessian where it is small enough to form, or by products with it.
+
+        The last step's Hessian will do where a step by it, a chord, is to end the run: its gap is the last one times a
+        multiple of what the last step made of that.
+        """
         if self.takes_products:
             return self.newton_by_products()
-        return self.newton_by(self.objective.inverse_hessian(self.theta))
+        last_two = zip(self._slope_before, self._slope, strict=True)
+        expected = [last * (last / before) * (last / before) if before else -inf for before, last in last_two]
+        if self._ends_by_chord(expected):
+            chord = self.newton_by(self._inverse)
+            if self._ends_by_chord(chord.slope):
+                return chord._replace(is_chord=True)
+        self._inverse = self.objective.inverse_hessian(self.theta)
+        return self.newton_by(self._inverse)
+
+    def _ends_by_chord(self, slope: list[float]) -> bool:
+        """Whether chords with these slopes are to end the run."""
+        left = [
+            -0.5 * CHORD * now * (now / last) if last else inf for now, last in zip(slope, self._slope, strict=True)
+        ]
+        return self.are_near(left)
 
     def newton_by(self, inverse: Inverse) -> NewtonStep:
         """Newton's, by the inverse Hessian at the point, and by products besides where that is singular to rounding.
@@ -368,8 +391,9 @@ class Run:
         """Record the finished models and drop them from the stack; return which stay, None if all do."""
         values = self.point.value.tolist()
         statuses = list(map(self._status_of, self.models, values, gap, self._below(values), self.stuck))
-        seen = Iterate(self.iteration, self.point.value, gap, self.theta, None not in statuses)
-        if self.options.observe is not None and self.options.observe(seen):
+        if self.options.observe is not None and self.options.observe(
+            Iterate(self.iteration, self.point.value, gap, self.theta, None not in statuses)
+        ):
             statuses = [Status.STOPPED if status is None else status for status in statuses]
         stay = []
         rows = zip(self.models, values, gap, statuses, strict=True)
@@ -392,7 +416,7 @@ class Run:
         """
         if self._goes_by_changes:  # not sooner: the run may have been at its end
             self._make_anchor()
-        before, self._slope = self.n_passes, slope
+        before, self._slope_before, self._slope = self.n_passes, self._slope, slope
         self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
         if lengthens and len(slope) == 1 and self.n_passes == before + 1:
             self.theta, self.point = lengthen(self.evaluate, self.theta, self.point, direction, *slope)
@@ -461,12 +485,14 @@ class Run:
 
     def _keep(self, stay: list[int]) -> Tensor:
         self.models, self.stuck = [self.models[i] for i in stay], [self.stuck[i] for i in stay]
+        self._slope = [self._slope[i] for i in stay]
         index = torch.tensor(stay, dtype=torch.int64)
         if stay:
             self.theta = self.theta[index]
             self.point = type(self.point)(self.point.value[index], self.point.gradient[index])
             self.objective = self.objective.select(index)
             self._metric = None if self._metric is None else self._metric.select(index)
+            self._inverse = None if self._inverse is None else self._inverse.select(index)
             self._anchor = None if self._anchor is None else self._anchor.select(index)
         return index
 
