@@ -63,7 +63,7 @@ ALLOWED = {
     "duality": {"curvature"},
     "quadratic": {"costs", "curvature"},
     "metrics": {"costs", "curvature", "products"},
-    "curvature": set(),
+    "curvature": {"products"},
     "costs": set(),
     "anchor": set(),
     "losses": {"threads"},
