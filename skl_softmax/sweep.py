@@ -11,6 +11,7 @@ from torch import Tensor
 from skl_softmax.data import Data, linear, n_bytes, standardised, take_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
+from skl_softmax.memory import keep_what_is_freed
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.solvers import SolveResult, Status, inner
 from skl_softmax.training import make_deterministic, make_stack, penalty_terms, start_at
@@ -44,6 +45,7 @@ def solve_sweep(
     X is not copied, and one model of the curvature serves all; or several stacks, where larger ones would gain nothing.
     From the last C the next, weaker penalty is begun. ``done`` is called after each penalty.
     """
+    keep_what_is_freed()
     data = standardised(rows.X, estimator.fit_intercept)
     n_folds, most = len(weights), min(WEIGHT_BYTES / (8 * weights.shape[1]), data.most_outputs / rows.n_outputs)
     stacks = [_Stack(rows, data, part) for part in weights.split(int(max(1, most)))]

@@ -27,7 +27,7 @@ ALLOWED = {
         "sweep",
         "training",
     },
-    "sweep": {"data", "inputs", "losses", "objective", "solvers", "training"},
+    "sweep": {"data", "inputs", "losses", "memory", "objective", "solvers", "training"},
     "leave_one_out": {"costs", "curvature", "data", "inputs", "objective", "sweep", "training"},
     "displays": {"displays"},
     "export": {"data", "inputs"},

@@ -1,5 +1,6 @@
 """X as a file that is larger than what memory is left, and memory that runs out."""
 
+import platform
 import subprocess
 import sys
 
@@ -61,6 +62,28 @@ def test_a_file_is_never_copied_as_a_whole(tables, dtype, solver):
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "a copy does not fit"
+
+
+# A sweep in a process that has never freed a large piece of memory: what it has zeroed for it, in bytes.
+SWEEP_SCRIPT = """
+import resource
+import numpy as np
+from skl_softmax import TorchSoftmaxClassifierCV
+
+rng = np.random.default_rng(0)
+y = np.arange(20_000) % 26
+X = rng.standard_normal((26, 16))[y] + rng.standard_normal((20_000, 16))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+TorchSoftmaxClassifierCV(cv=5).fit(X, y)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="how glibc's malloc goes about")
+def test_passes_of_a_sweep_use_the_same_memory():
+    command = [sys.executable, "-W", "ignore", "-c", SWEEP_SCRIPT]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert int(done.stdout) < 200e6  # 900 MB if each pass has its own
 
 
 def test_samples_are_small_however_many_rows_there_are():
