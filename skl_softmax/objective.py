@@ -365,6 +365,10 @@ class Objective:
         """The inverse of the Hessian of all rows, as a product with vectors (M, K, p)."""
         return curvature.inverse(curvature.hessian(self, theta))
 
+    def penalty_gradient(self, theta: Tensor) -> Tensor:
+        """The part of the gradient (M, K, p) that is the quadratic penalty's."""
+        return self.quadratic * theta
+
     def hessian_models(self, theta: Tensor, working: Tensor, max_price: float) -> "quadratic.HessianModels | None":
         """Quadratic models of the smooth part at θ, for the parameters ``working`` (M, K, p), bool."""
         return quadratic.make_hessian_models(self, theta, working, max_price)

@@ -70,6 +70,9 @@ class SmallObjective(Objective):
         apart = along.max(axis=1) - along.min(axis=1) if along.shape[1] > 1 else np.abs(along[:, 0])  # (M, n)
         return torch.from_numpy((apart * (self._shares[:, 0] > 0)).max(axis=1))
 
+    def penalty_gradient(self, theta: Tensor) -> Tensor:
+        return torch.from_numpy(self._penalty * theta.numpy())
+
     @np.errstate(all="ignore")
     def inverse_hessian(self, theta: Tensor) -> "Inverse | SmallInverse":
         matrices = self._hessian(*self._proba_and_shares(theta))

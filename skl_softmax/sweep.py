@@ -20,6 +20,8 @@ from skl_softmax.training import make_deterministic, make_stack, penalty_terms, 
 WEIGHT_BYTES = 512 * 2**20
 # Relative gap of the last minima up to which those for the next C, where they lead, are nearer than float32 leads.
 NEAR = 1e-5
+# The longest step of log C that is taken along a path.
+LONGEST = log(10)
 # Entries of held-out rows and of their logits that are made at a time.
 SCORE_ENTRIES = 2**22
 
@@ -86,16 +88,17 @@ class _Stack:
     def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
         self._data, self._objective = data, make_stack(rows, data, weights, 1.0, 0.0)  # for any penalty
         theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
-        # The last three C and their minima, what is known of the last, and a metric from there.
-        self._path, self._ended, self._kept = 3 * [(0.0, theta)], None, None
+        # The last three C and their minima, where these go, what is known of the last, and a metric from there.
+        self._path, self._tangent, self._ended, self._kept = 3 * [(0.0, theta)], None, None, None
 
     def solve(self, estimator, C: float, l1_ratio: float) -> SolveResult:
         """The minima for a penalty, begun from those for the last ones."""
         objective = self._objective.with_penalties(*penalty_terms(self._objective.total, C, l1_ratio))
-        begin, known = _start(objective, self._path, C, self._ended, estimator.tol)
-        result = make_deterministic(estimator, objective, begin, kept=self._kept, **known).descend()
+        begin, known = _start(objective, self._path, self._tangent, C, self._ended, estimator.tol)
+        known.update(kept=self._kept, leads_on=objective.is_smooth)
+        result = make_deterministic(estimator, objective, begin, **known).descend()
         self._path, self._ended = [*self._path[1:], (C, result.theta)], _ended(objective, result)
-        self._kept = result.kept
+        self._kept, self._tangent = result.kept, result.tangent
         return result
 
     @property
@@ -113,13 +116,18 @@ def _ended(objective: Objective, result: SolveResult) -> tuple[Objective, Evalua
     return objective, point, result.theta
 
 
-def _start(objective: Objective, path: list[tuple[float, Tensor]], C: float, ended, tol: float) -> tuple[Tensor, dict]:
+def _start(
+    objective: Objective, path: list[tuple[float, Tensor]], tangent: Tensor | None, C: float, ended, tol: float
+) -> tuple[Tensor, dict]:
     """Where a stack is begun, and what is known of that.
 
     The last minima, with what is known of them, where they are expected to do for this C too, which then costs no pass
     over X. Where they nearly do, the start is so near that float32 would not lead nearer.
     """
-    begin = _begin(path, C) if objective.is_smooth else path[-1][1]
+    if not objective.is_smooth:
+        begin = path[-1][1]
+    else:
+        begin = _by_secants(path, C) if tangent is None else _by_tangent(path, tangent, C)
     if ended is None or not objective.is_smooth or path[-2][0] == 0:
         return begin, {}
     point = objective.from_other(*ended)
@@ -128,7 +136,23 @@ def _start(objective: Objective, path: list[tuple[float, Tensor]], C: float, end
     return (path[-1][1], {"point": point, "is_near": True}) if gap <= tol else (begin, {"is_near": gap <= NEAR})
 
 
-def _begin(path: list[tuple[float, Tensor]], C: float) -> Tensor:
+def _by_tangent(path: list[tuple[float, Tensor]], tangent: Tensor, C: float) -> Tensor:
+    """Where the minima for C may be: along the tangent at the last ones, and the parabola through those before.
+
+    Half as far off the tangent as the parabola, whose bend changes from one C to the next.
+    """
+    (before, earlier), (last, theta) = path[-2:]
+    if not last < C < inf:
+        return theta
+    step = min(log(C / last), LONGEST)
+    begin = theta + step * tangent
+    if not 0 < before < last:
+        return begin
+    known = log(last / before)
+    return begin + 0.5 * (step / known) ** 2 * (known * tangent - (theta - earlier))
+
+
+def _by_secants(path: list[tuple[float, Tensor]], C: float) -> Tensor:
     """Where the minima for C may be: further along the line, over log C, through those for the last two.
 
     As far as the last change compares with the one before: without a penalty to hold them, parameters of separable

@@ -376,3 +376,12 @@ def test_the_last_fit_is_that_of_all_rows(class_weight):
     alone = TorchSoftmaxClassifier(C=model.C_, **parameters).fit(X, y, weights)
     np.testing.assert_allclose(model.coef_, alone.coef_, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(model.intercept_, alone.intercept_, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tiny_sweep_is_led_along_the_tangents(monkeypatch):
+    from skl_softmax.solvers.run import Run
+
+    evaluate, points = Run.evaluate, []
+    monkeypatch.setattr(Run, "evaluate", lambda run, theta: points.append(theta) or evaluate(run, theta))
+    TorchSoftmaxClassifierCV(cv=5).fit(*load_iris(return_X_y=True))
+    assert len(points) <= 35  # 40 by secants

@@ -88,6 +88,8 @@ class Objective(Protocol):
 
     def inverse_hessian(self, theta: Tensor) -> Inverse: ...
 
+    def penalty_gradient(self, theta: Tensor) -> Tensor: ...
+
     def largest_change(self, direction: Tensor) -> Tensor: ...
 
     def first_order_gap(self, theta: Tensor, point: Evaluation) -> Tensor: ...
@@ -177,6 +179,8 @@ class SolverOptions:
         Whether float32 would lead no nearer to the minimum than the start is.
     kept : Kept or None
         What a run for other penalties has left.
+    leads_on : bool
+        Whether to tell where the minima go as the penalty falls.
     fallback : (Tensor, list of float) or None
         Where to begin instead, and what F of each model has to be below at the start for that not to be better.
     """
@@ -189,6 +193,7 @@ class SolverOptions:
     point: Evaluation | None = None
     is_near: bool = False
     kept: Kept | None = None
+    leads_on: bool = False
     fallback: tuple[Tensor, list[float]] | None = None
 
     def say(self, text: str) -> None:
@@ -210,6 +215,7 @@ class SolveResult:
     gradient: list[Tensor] | None = None  # of F at each θ, (...), if the solver ends with it
     memory: object = None  # what the solver may go on with in another call
     kept: Kept | None = None  # a metric that may do for other penalties
+    tangent: Tensor | None = None  # (M, ...), dθ / d log C at the minima, if asked for and curvature was at hand
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:

@@ -105,6 +105,7 @@ class Run:
             raise FloatingPointError("F is not a number where the solver begins.")
         self._theta = torch.empty_like(self.theta)
         self._gradient: list[Tensor | None] = [None] * objective.n_models
+        self._tangent = torch.empty_like(self.theta) if options.leads_on else None
         self._n_iter = [0] * objective.n_models
         self._status = [Status.MAX_ITER] * objective.n_models
         self._curve: list[list[float]] = [[] for _ in range(objective.n_models)]
@@ -382,7 +383,7 @@ class Run:
         return self.iteration >= 2 * WINDOW
 
     def trusted_gap(self, gap: list[float], direction: Tensor) -> list[float]:
-        """Gaps told by curvature where a run may end, or by duality where the direction leaves what that describes.
+        """Gaps told by curvature where a model may end, or by duality where the direction leaves what that describes.
 
         Along a direction that moves no two logits of a row apart by more than S, curvature becomes e^S times as small
         in a step at most, so that for S < 1 no more than twice the decrement is to be gained, and for S ≥ 1 any amount
@@ -390,14 +391,16 @@ class Run:
         penalties add up to, and none is negative.
         """
         ends = self.is_long and self.iteration >= self.options.max_iter
-        if not ends and not self.is_any_near(gap):
+        may_end = [ends or near for near in map(self.is_near, self.point.value.tolist(), gap)]
+        if not any(may_end):
             return gap
         self.n_passes += 0.5  # without a gradient
         changes = self.objective.largest_change(direction).tolist()
-        if max(changes) < 1:
+        leaves = [may and change >= 1 for may, change in zip(may_end, changes, strict=True)]
+        if not any(leaves):
             return gap
         bounds = torch.minimum(self.objective.first_order_gap(self.theta, self.point), self.point.value).tolist()
-        return [g if change < 1 else max(g, bound) for g, change, bound in zip(gap, changes, bounds, strict=True)]
+        return [max(g, bound) if left else g for g, bound, left in zip(gap, bounds, leaves, strict=True)]
 
     def settle(self, gap: list[float]) -> Tensor | None:
         """Record the finished models and drop them from the stack; return which stay, None if all do."""
@@ -407,6 +410,8 @@ class Run:
             Iterate(self.iteration, self.point.value, gap, self.theta, None not in statuses)
         ):
             statuses = [Status.STOPPED if status is None else status for status in statuses]
+        if any(statuses):
+            self._lead_on(statuses)
         stay = []
         rows = zip(self.models, values, gap, statuses, strict=True)
         for i, (model, value, model_gap, status) in enumerate(rows):
@@ -420,6 +425,19 @@ class Run:
         if len(stay) == len(self.models):
             return None
         return self._keep(stay)
+
+    def _lead_on(self, statuses: list[Status | None]) -> None:
+        """Where the minima of the models that are finished go, if the last step's Hessian is known.
+
+        With ∇loss(θ) + λ D θ = 0 for every λ, H dθ = -dλ D θ = λ D θ d log C.
+        """
+        if self._tangent is None or self._inverse is None:
+            self._tangent = None
+            return
+        tangent = self._inverse(self.objective.penalty_gradient(self.theta))  # (M, ...)
+        for i, (model, status) in enumerate(zip(self.models, statuses, strict=True)):
+            if status is not None:
+                self._tangent[model] = tangent[i]
 
     def descend(self, direction: Tensor, slope: list[float], lengthens: bool = False) -> None:
         """Move every model along its direction, with this slope, by a line search that may also ``lengthen`` steps.
@@ -462,6 +480,7 @@ class Run:
             n_passes=self.n_passes,
             gradient=self._gradient,
             kept=self._kept,
+            tangent=self._tangent,
         )
 
     def _status_of(self, model: int, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:
