@@ -30,6 +30,8 @@ DIRECT_LIMIT = 2000
 # What a chord leaves at most, in units of what the last step's rate says. Where H is (1 + e) times the last one, that
 # step, which met half of the change, left e²/4 of the gap, and the chord leaves e².
 CHORD = 10.0
+# That rate at most, where e is 1/2: beyond it the gap that the last Hessian tells may be any, such as a hundredth.
+CHORD_RATE = 1 / 16
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
 # Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
@@ -165,10 +167,10 @@ class Run:
 
     def _ends_by_chord(self, slope: list[float]) -> bool:
         """Whether chords with these slopes are to end the run."""
-        left = [
-            -0.5 * CHORD * now * (now / last) if last else inf for now, last in zip(slope, self._slope, strict=True)
-        ]
-        return self.are_near(left)
+        rates = [now / last if last else inf for now, last in zip(slope, self._slope, strict=True)]
+        if max(rates) > CHORD_RATE:
+            return False
+        return self.are_near([-0.5 * CHORD * now * rate for now, rate in zip(slope, rates, strict=True)])
 
     def newton_by(self, inverse: Inverse) -> NewtonStep:
         """Newton's, by the inverse Hessian at the point, and by products besides where that is singular to rounding.
