@@ -24,7 +24,9 @@ def through_samples(
     theta, n_passes, at_start, fallback = start, 0.0, None, None
     if not start.any():
         for sample, gap in objective.samples():
-            rough = replace(options, tol=0.0, accuracy=gap, observe=None, point=None, is_near=False, kept=None, leads_on=False)
+            rough = replace(
+                options, tol=0.0, accuracy=gap, observe=None, point=None, is_near=False, kept=None, leads_on=False
+            )
             result = descend(sample, theta, rough)
             n_passes += result.n_passes * sample.n_rows / objective.n_rows
             if any(status is not Status.CONVERGED for status in result.status):
