@@ -30,7 +30,8 @@ DIRECT_LIMIT = 2000
 # What a chord leaves at most, in units of what the last step's rate says. Where H is (1 + e) times the last one, that
 # step, which met half of the change, left e²/4 of the gap, and the chord leaves e².
 CHORD = 10.0
-# That rate at most, where e is 1/2: beyond it the gap that the last Hessian tells may be any, such as a hundredth.
+# The largest such rate for which the last Hessian tells gaps, where e = 1/2. Beyond it two chords, at rates of a tenth,
+# told a hundredth of what was left.
 CHORD_RATE = 1 / 16
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
