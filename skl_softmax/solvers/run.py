@@ -1,7 +1,6 @@
-"""The models of a stack that are still being solved, and the record of those that are finished."""
+"""The models of a stack that are still being solved."""
 
 from math import inf, isnan, log
-from sys import float_info
 from typing import NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from skl_softmax.solvers.base import (
 )
 from skl_softmax.solvers.conjugate_gradients import DECREMENT_ACCURACY, conjugate_gradients
 from skl_softmax.solvers.line_search import backtrack, halve, lengthen
+from skl_softmax.solvers.record import ROUNDING, WINDOW, Record
 
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and Newton's step comes from conjugate
 # gradients.
@@ -33,14 +33,8 @@ CHORD = 10.0
 # The largest such rate for which the last Hessian tells gaps, where e = 1/2. Beyond it two chords, at rates of a tenth,
 # told a hundredth of what was left.
 CHORD_RATE = 1 / 16
-# Iterations over which gains are added up before they are compared.
-WINDOW = 5
 # Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
 NOISE, LOST = 1e-6, 0.1
-# Iterations in which F or the gap should have become smaller.
-STANDSTILL = 30
-# Differences of F below this multiple of |F| are rounding. Gradients tell more: gaps may go on shrinking below it.
-ROUNDING = 4 * torch.finfo(torch.float64).eps
 # Evaluations for each step from which on a metric of a sample is taken to be poor: along what its rows do not show,
 # as a rare column without a penalty, it asks for steps of any length. Raw covertype (10,000 rows) with C=inf had not
 # converged after 1,000 iterations, and takes 69 with samples that grow.
@@ -106,13 +100,7 @@ class Run:
         self.theta, self.point = self._begin(start)
         if any(map(isnan, self.point.value.tolist())):
             raise FloatingPointError("F is not a number where the solver begins.")
-        self._theta = torch.empty_like(self.theta)
-        self._gradient: list[Tensor | None] = [None] * objective.n_models
-        self._tangent = torch.empty_like(self.theta) if options.leads_on else None
-        self._n_iter = [0] * objective.n_models
-        self._status = [Status.MAX_ITER] * objective.n_models
-        self._curve: list[list[float]] = [[] for _ in range(objective.n_models)]
-        self._gaps: list[list[float]] = [[] for _ in range(objective.n_models)]
+        self._record = Record(self.theta, options.leads_on)
 
     def _begin(self, start: Tensor) -> tuple[Tensor, Evaluation]:
         """The start, or the fallback if F is not low enough at the start, and what is evaluated there."""
@@ -219,7 +207,7 @@ class Run:
 
     def _is_noise(self, model: int, value: float, slope: float) -> bool:
         """Whether the last step's gain is near what float32 resolves, and next to nothing of what was promised."""
-        gain = self._curve[model][-1] - value
+        gain = self._record.curve[model][-1] - value
         return gain <= NOISE * abs(value) and gain <= LOST * abs(slope)
 
     def widen(self, objective: Objective) -> None:
@@ -248,7 +236,7 @@ class Run:
         dtype = torch.float32 if self.options.tol >= NARROW_TOL else torch.float64
         metric = self.objective.metric(self.theta, self._growth, self._is_close(), dtype)
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
-        if metric.price >= DEAR and metric.apart_price is None and len(self.models) == len(self._curve):
+        if metric.price >= DEAR and metric.apart_price is None and len(self.models) == self._record.n_models:
             self._kept = Kept(metric, self.point.value)
         return metric
 
@@ -329,8 +317,7 @@ class Run:
 
     def _is_close(self, part: float = CLOSE) -> bool:
         """Whether no model can gain more than this part of F."""
-        known = [(self._gaps[m], self._curve[m]) for m in self.models]
-        return all(gaps and gaps[-1] <= part * abs(curve[-1]) for gaps, curve in known)
+        return all(self._record.is_close(model, part) for model in self.models)
 
     def pays_apart(self, metric: Metric) -> bool:
         """Whether far more passes are to come with a metric that all models share than one for each would cost.
@@ -343,19 +330,13 @@ class Run:
         return self._passes_to_come() > 2 * metric.apart_price
 
     def extrapolated_gap(self) -> list[float]:
-        """What each model would still gain if its gains went on as a geometric series; 0 for young runs.
+        """What each model would still gain if its gains went on as they did; 0 for young runs.
 
-        Its terms are the gains of single iterations or of WINDOW each, whichever say more. They say nothing, and the
-        gap may be any, where a run was lost in rounding until then.
+        Gains say nothing, and the gap may be any, where a run was lost in rounding until then.
         """
         if self.iteration < self._trusted_from:
             return [inf] * len(self.models)
-        gaps = [0.0] * len(self.models)
-        for i, model in enumerate(self.models):
-            if len(self._curve[model]) >= 2 * WINDOW:
-                curve = [*self._curve[model][-2 * WINDOW :], self.point.value[i].item()]
-                gaps[i] = max(_series(curve, window) for window in (1, WINDOW))
-        return gaps
+        return list(map(self._record.to_be_gained, self.models, self.point.value.tolist()))
 
     def is_near(self, value: float, gap: float) -> bool:
         """Whether a model with this gap is as near to its minimum as is asked for."""
@@ -371,8 +352,7 @@ class Run:
 
     def is_next_near(self, part: float) -> bool:
         """Whether the next step is to bring one of the gaps below this part of F, if it shrinks as in the last one."""
-        known = [(self._gaps[m], self._curve[m]) for m in self.models]
-        return any(len(g) > 1 and g[-1] ** 2 <= part * abs(curve[-1]) * g[-2] < inf for g, curve in known)
+        return any(self._record.is_next_close(model, part) for model in self.models)
 
     def is_near_by_rough(self, metric: Metric, gap: list[float]) -> bool:
         """Whether a gap that would end the run is not by the Hessian where it is, which would cost little."""
@@ -418,13 +398,11 @@ class Run:
         stay = []
         rows = zip(self.models, values, gap, statuses, strict=True)
         for i, (model, value, model_gap, status) in enumerate(rows):
-            self._curve[model].append(value)
-            self._gaps[model].append(model_gap)
+            self._record.add(model, value, model_gap)
             if status is None:
                 stay.append(i)
             else:
-                self._status[model], self._n_iter[model] = status, self.iteration
-                self._theta[model], self._gradient[model] = self.theta[i], self.point.gradient[i]
+                self._record.end(model, status, self.iteration, self.theta[i], self.point.gradient[i])
         if len(stay) == len(self.models):
             return None
         return self._keep(stay)
@@ -434,13 +412,13 @@ class Run:
 
         With ∇loss(θ) + λ D θ = 0 for every λ, H dθ = -dλ D θ = λ D θ d log C.
         """
-        if self._tangent is None or self._inverse is None:
-            self._tangent = None
+        if self._record.tangent is None or self._inverse is None:
+            self._record.tangent = None
             return
         tangent = self._inverse(self.objective.penalty_gradient(self.theta))  # (M, ...)
         for i, (model, status) in enumerate(zip(self.models, statuses, strict=True)):
             if status is not None:
-                self._tangent[model] = tangent[i]
+                self._record.tangent[model] = tangent[i]
 
     def descend(self, direction: Tensor, slope: list[float], lengthens: bool = False) -> None:
         """Move every model along its direction, with this slope, by a line search that may also ``lengthen`` steps.
@@ -461,37 +439,24 @@ class Run:
     def descend_by_value(self, direction: Tensor, promised: Tensor) -> None:
         """Move every model along its direction, which promises this decrease (M,) of F, by a line search on values."""
         self.theta, self.point, stuck = halve(self.evaluate, self.theta, self.point, direction, promised)
-        self.stuck = [a or b for a, b in zip(stuck, map(self._stands_still, self.models), strict=True)]
+        self.stuck = [a or b for a, b in zip(stuck, map(self._record.stands_still, self.models), strict=True)]
         self.iteration += 1
 
     def try_again(self, is_worth_it: bool) -> None:
         """Take back that no step was found, but of models that have long stood still; or end the run."""
-        self.stuck = [not is_worth_it or self._stands_still(m) for m in self.models]
-
-    def _stands_still(self, model: int) -> bool:
-        curve, gaps = (record[model][-STANDSTILL:] for record in (self._curve, self._gaps))
-        return len(curve) == STANDSTILL and min(curve) == curve[0] and min(gaps) == gaps[0]
+        self.stuck = [not is_worth_it or self._record.stands_still(m) for m in self.models]
 
     def result(self) -> SolveResult:
         """The record, once no model is active."""
-        return SolveResult(
-            theta=self._theta,
-            gap=torch.tensor([gaps[-1] for gaps in self._gaps], dtype=torch.float64),
-            n_iter=self._n_iter,
-            status=self._status,
-            loss_curve=self._curve,
-            n_passes=self.n_passes,
-            gradient=self._gradient,
-            kept=self._kept,
-            tangent=self._tangent,
-        )
+        return self._record.result(self.n_passes, self._kept)
 
     def _status_of(self, model: int, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:
         if self.is_near(value, gap):
             return Status.CONVERGED
         if value < separable_below:
             return Status.SEPARABLE
-        stands = gap >= self._gaps[model][-1] if self._gaps[model] else False
+        gaps = self._record.gaps[model]
+        stands = gap >= gaps[-1] if gaps else False
         if (stands and gap <= ROUNDING * abs(value)) or (stuck and gap <= STUCK_ROUNDING * abs(value)):
             return Status.PRECISION_FLOOR
         if stuck:
@@ -508,14 +473,8 @@ class Run:
 
     def _passes_to_come(self) -> float:
         """How many iterations the slowest model needs if its gap goes on shrinking as in the last one."""
-        slowest = 0.0
-        for model in self.models:
-            if len(self._gaps[model]) < 2:
-                return inf
-            before, now = self._gaps[model][-2:]
-            goal = max(self.options.tol * abs(self._curve[model][-1]), self.options.accuracy, float_info.min)
-            slowest = max(slowest, log(now / goal) / log(before / now) if now < before else inf)
-        return slowest
+        tol, accuracy = self.options.tol, self.options.accuracy
+        return max((self._record.iterations_to_come(model, tol, accuracy) for model in self.models), default=0.0)
 
     def _keep(self, stay: list[int]) -> Tensor:
         self.models, self.stuck = [self.models[i] for i in stay], [self.stuck[i] for i in stay]
@@ -529,12 +488,3 @@ class Run:
             self._inverse = None if self._inverse is None else self._inverse.select(index)
             self._anchor = None if self._anchor is None else self._anchor.select(index)
         return index
-
-
-def _series(curve: list[float], window: int) -> float:
-    """What would still be gained if the gains of the last two windows were terms of a geometric series."""
-    before = curve[-1 - 2 * window] - curve[-1 - window]
-    after = curve[-1 - window] - curve[-1]
-    if after <= ROUNDING * abs(curve[-1]):
-        return 0.0
-    return after**2 / (before - after) if before > after else inf
