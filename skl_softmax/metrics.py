@@ -234,6 +234,9 @@ def _solve_by_class(vector: Tensor, factors: Tensor) -> Tensor:
 def diagonal_metric(objective, theta: Tensor) -> Inverse:
     """The inverse of the diagonal of the Hessian."""
     curved = diagonal(objective, theta)  # (M, K, p)
+    # Where all rows are told apart, what an intercept's curvature has left is rounding, and its inverse no number.
+    seen = torch.finfo(objective.dtype).eps * objective.diagonal_bound  # (M, 1, p)
+    curved = torch.where(objective.unpenalised, torch.maximum(curved, seen), curved)
     # A column of zeros, unpenalised, is left alone.
     inverse = torch.where(curved > 0, 1 / curved, 0.0).to(objective.dtype)
     return Inverse(torch.mul, (inverse,))

@@ -453,6 +453,13 @@ def test_conjugate_gradients_solve_the_system():
     torch.testing.assert_close(missing, expected - decrement, rtol=1e-6, atol=1e-9)
 
 
+def test_conjugate_gradients_step_by_the_metric_where_rounding_leaves_no_curvature():
+    gradient = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]])
+    direction, decrement = conjugate_gradients(torch.zeros_like, lambda residual: 2 * residual, gradient)
+    torch.testing.assert_close(direction, -2 * gradient)
+    assert decrement.tolist() == [25.0, 0.0]
+
+
 def test_conjugate_gradients_end_early_where_the_decrement_is_negligible():
     objective = make(n_models=2, size=DELAY + 12, condition=100)
     gradient, calls = objective.at(start(objective)).gradient, []

@@ -43,6 +43,8 @@ def conjugate_gradients(
         curvature = inner(conjugate, curved)  # (M,)
         # A model that is solved exactly has rho = curvature = 0 and must stand still while others go on.
         alpha = torch.where(curvature > 0, rho / curvature, 0.0)  # (M,)
+        if not gains:  # where rounding has left no curvature at all, a step by the metric
+            alpha = torch.where((curvature <= 0) & (rho > 0), 1.0, alpha)
         direction.addcmul_(per_model(alpha, gradient), conjugate)
         residual.addcmul_(per_model(alpha, gradient), curved, value=-1)
         gains.append(0.5 * alpha * rho)
