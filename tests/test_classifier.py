@@ -851,7 +851,7 @@ class TestPasses:
         fits = [TorchSoftmaxClassifier(C=C, solver=solver).fit(X, y) for solver in ("newton", "lbfgs")]
         for clf in fits:
             assert clf.converged_
-            assert clf.n_passes_ <= 220  # 90 to 160 when this was written
+            assert clf.n_passes_ <= 300  # 65 to 158 over four draws when this was written
             gradient = (clf.predict_proba(X) - (y[:, None] == clf.classes_)).T @ X / 800 + clf.coef_ / (800 * C)
             # The penalty curves F by 1 / 800 C at least, so that no more than this is to be gained.
             assert 400 * C * (gradient**2).sum() <= 0.01 * clf.loss_curve_[-1]

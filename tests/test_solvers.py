@@ -460,6 +460,18 @@ def test_conjugate_gradients_step_by_the_metric_where_rounding_leaves_no_curvatu
     assert decrement.tolist() == [25.0, 0.0]
 
 
+def test_any_decrease_that_is_flat_is_not_enough():
+    def fall(theta):  # from 1 steeply to a long ascent of next to no slope
+        x = theta[0, 0, 0]
+        value = torch.where(x < 0.1, 1 - 9 * x, 0.1 + 0.01 * (x - 0.1))
+        return Point(value[None].double(), torch.where(x < 0.1, -9.0, 0.01).double().view(1, 1, 1))
+
+    theta = torch.zeros(1, 1, 1, dtype=torch.float64)
+    found, _, stuck = backtrack(fall, theta, fall(theta), theta + 20, [-180.0])
+    assert not any(stuck)
+    assert found.item() < 1  # where a tenth of what the slope promises is 0.9
+
+
 def test_conjugate_gradients_end_early_where_the_decrement_is_negligible():
     objective = make(n_models=2, size=DELAY + 12, condition=100)
     gradient, calls = objective.at(start(objective)).gradient, []

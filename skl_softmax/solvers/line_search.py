@@ -7,8 +7,10 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import Evaluation, inner, numbers, per_model
 
-# Sufficient decrease, Nocedal & Wright (2006), eq. 3.4.
-SUFFICIENT_DECREASE = 1e-4
+# Sufficient decrease, Nocedal & Wright (2006), eq. 3.4: the part of what the slope promises. With the usual 1e-4 a step
+# over the minimum that gains next to nothing is taken. Over 23 problems passes fall to 0.97, 0.88, 0.99, 0.97 and 1.0
+# of what they were, with C = 0.01, 1, 100, 1e4 and inf; of rare words and a hundred classes to a third.
+SUFFICIENT_DECREASE = 0.1
 # Decreases below this multiple of |F| cannot be seen in F; slopes decide there.
 ROUNDING = 1e-13
 # After this many trials the right length is not even known by its order of magnitude, and tenths take over.
@@ -111,7 +113,7 @@ def _those(
 
 def _is_sufficient(value: Tensor, slope: Tensor, step: Tensor, trial_value: Tensor, trial_slope: Tensor) -> Tensor:
     armijo = trial_value <= value + SUFFICIENT_DECREASE * step * slope
-    unseen = trial_value <= value + ROUNDING * value.abs()
+    unseen = (trial_value - value).abs() <= ROUNDING * value.abs()
     flatter = trial_slope.abs() <= (1 - 2 * SUFFICIENT_DECREASE) * slope.abs()
     return armijo | (unseen & flatter)  # (M,)
 
