@@ -59,6 +59,7 @@ def block_rows(request, monkeypatch):
 def keep(request, monkeypatch):
     monkeypatch.setattr(data.dense, "KEEP_BYTES", 2**24 if request.param else 0)
     monkeypatch.setattr(data.sparse, "BLOCK_ROWS", 5 if request.param else 2**16)
+    monkeypatch.setattr(data.sparse, "MOST_VECTORS", 2 if request.param else 32)
     monkeypatch.setattr(data.sparse, "BLOCK_ROWS_PER_COLUMN", 0)
 
 
@@ -188,8 +189,9 @@ def test_sparse_products_lie_column_by_column_and_are_taken_so(fit_intercept, mo
     rows = SparseData.raw(csr_tensor(sp.csr_array(SPARSE)), fit_intercept, torch.float64)
     (block,) = rows.blocks(3)
     residual = torch.ones(1, 3, len(SPARSE), dtype=torch.float64)
-    gradient = rows.gradient(block.pullback(residual, with_bias=True))  # (q, p)
+    gradient = rows.gradient(block.pullback(residual, with_bias=fit_intercept))  # (q, p)
     assert gradient.T.is_contiguous()
+    assert gradient.shape == (3, rows.n_columns)
     taken, given = [], np.ascontiguousarray
     monkeypatch.setattr(np, "ascontiguousarray", lambda array: taken.append(array) or given(array))
     block.logits(rows.affine(gradient))
@@ -220,14 +222,14 @@ def test_memory_beside_a_sparse_matrix_is_bounded(dtype):
 
 
 @pytest.mark.parametrize("n_values", [1, 7, 10**6])
-@pytest.mark.parametrize("n_vectors", [1, 2])
+@pytest.mark.parametrize("n_vectors", [1, 2, 70])
 @pytest.mark.parametrize("squares", [False, True])
 def test_products_in_another_type_than_that_of_the_values(n_values, n_vectors, squares, monkeypatch):
     monkeypatch.setattr(sparse_module, "CONVERTED_VALUES", n_values)
     x = csr_tensor(sp.csr_array(SPARSE.astype(np.float32)))
     vectors = torch.randn(n_vectors, SPARSE.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = vectors @ torch.from_numpy(SPARSE.astype(np.float32).astype(float) ** (1 + squares)).T
-    found = sparse_module._times(x, vectors, squares)
+    found = sparse_module.times(x, vectors, squares=squares)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected)
 

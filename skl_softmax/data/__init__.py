@@ -32,7 +32,7 @@ from skl_softmax.data.base import Affine, Block, Data, as_tensor, widened
 from skl_softmax.data.dense import PORTION_BYTES, DenseData
 from skl_softmax.data.devices import find_device, has_float64, home_of, making_on
 from skl_softmax.data.row_blocks import RowBlocks
-from skl_softmax.data.sparse import SparseData, csr_tensor, product_with_sparse, scipy_matrix, take_compressed
+from skl_softmax.data.sparse import SparseData, csr_tensor, product_with_sparse, scipy_matrix, take_compressed, times
 
 __all__ = [
     "Affine",
@@ -148,7 +148,7 @@ def linear(X: Tensor, weight: Tensor, bias: Tensor, then: Callable[[Tensor], Ten
     if is_dense and weight.layout == torch.strided and threads.is_small_product(X, len(weight)):
         return then(threads.linear(X.to(dtype), weight, bias))
     if not is_dense or (X.dtype == dtype and not (on_cpu and len(weight) >= MANY_OUTPUTS)):
-        return then(_logits(X.to(dtype), weight, bias))
+        return then(_logits(X.to(dtype) if is_dense else X, weight, bias))
     stride = max(1, PREDICTED_BYTES // (dtype.itemsize * (X.shape[1] + len(weight)))) if on_cpu else WIDENED_ROWS
     result = None
     for start in range(0, len(X), stride):
@@ -163,7 +163,7 @@ def _logits(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if weight.layout != torch.strided:
         return product_with_sparse(X, weight) + bias
     if X.layout != torch.strided:
-        return X @ weight.T + bias
+        return times(X, weight).T.add_(bias)  # (n, K)
     if products.is_quick(X, X.dtype, len(weight)):
         return products.times_transposed(X, weight).add_(bias)
     return functional.linear(X, weight, bias)

@@ -18,7 +18,10 @@ FLOAT32_RANGE = 1e15
 
 @dataclass(frozen=True)
 class Affine:
-    """Weight (q, d) and bias (q,) for the rows as a block holds them; no bias where it holds the design."""
+    """Weight (q, d) and bias (q,) for the rows as a block holds them.
+
+    No bias where that is the design or there is no intercept, nor in sums over rows where it is their last column.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -41,7 +44,7 @@ class Block(Protocol):
         """W x_i + b of each row, (n_parts, q, part)."""
 
     def pullback(self, residual: Tensor, with_bias: bool) -> Affine:
-        """Σ_i r_i x_i and Σ_i r_i in float64, the transpose of `logits`; ``residual`` is (n_parts, q, part)."""
+        """Σ_i r_i x_i and, ``with_bias``, Σ_i r_i, the transpose of `logits`; ``residual`` is (n_parts, q, part)."""
 
 
 @dataclass(frozen=True)
