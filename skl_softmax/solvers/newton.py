@@ -60,10 +60,13 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
 def _missed(decrement: float, gain: float, unexplained: float, is_chord: bool) -> float:
     """What a step has left of a gap for which the decrement stood.
 
-    A Hessian (1 + e) H leaves e² of the gap, and the step gains 1 - e of the decrement.
+    A Hessian (1 + e) H leaves e² of the gap, and the step gains 1 - e of the decrement; with an e for each direction
+    that may add up by chance, and what the last step's rate says is left as well.
     """
     missed = abs(decrement - gain)
-    return CHORD * missed * (missed / decrement) if is_chord and decrement else unexplained * decrement + missed
+    if is_chord and decrement:
+        return max(unexplained * decrement, CHORD * missed * (missed / decrement))
+    return unexplained * decrement + missed
 
 
 def _next_decrement(decrement: float, last: float, earlier: float, value: float) -> float:

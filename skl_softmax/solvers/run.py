@@ -97,6 +97,7 @@ class Run:
         self.stuck = [False] * objective.n_models
         self._trusted_from = 0  # the iteration from which on gains tell gaps
         self._slope = self._slope_before = [0.0] * objective.n_models  # along the last two directions
+        self._was_full = False  # whether the last step had length 1
         self.theta, self.point = self._begin(start)
         if any(map(isnan, self.point.value.tolist())):
             raise FloatingPointError("F is not a number where the solver begins.")
@@ -141,7 +142,7 @@ class Run:
         """Newton's, by the Cholesky factor of the Hessian where it is small enough to form, or by products with it.
 
         The last step's Hessian will do where a step by it, a chord, is to end the run: its gap is the last one times a
-        multiple of what the last step made of that.
+        multiple of what the last step, if that had length 1, made of that.
         """
         if self.takes_products:
             return self.newton_by_products()
@@ -150,16 +151,20 @@ class Run:
         if self._ends_by_chord(expected):
             chord = self.newton_by(self._inverse)
             if self._ends_by_chord(chord.slope):
-                return chord._replace(is_chord=True)
+                return chord._replace(is_chord=True, unexplained=CHORD * max(self._rates(chord.slope)))
         self._inverse = self.objective.inverse_hessian(self.theta)
         return self.newton_by(self._inverse)
 
     def _ends_by_chord(self, slope: list[float]) -> bool:
         """Whether chords with these slopes are to end the run."""
-        rates = [now / last if last else inf for now, last in zip(slope, self._slope, strict=True)]
-        if max(rates) > CHORD_RATE:
+        rates = self._rates(slope)
+        if not self._was_full or max(rates) > CHORD_RATE:
             return False
         return self.are_near([-0.5 * CHORD * now * rate for now, rate in zip(slope, rates, strict=True)])
+
+    def _rates(self, slope: list[float]) -> list[float]:
+        """These slopes over those along the last directions."""
+        return [now / last if last else inf for now, last in zip(slope, self._slope, strict=True)]
 
     def newton_by(self, inverse: Inverse) -> NewtonStep:
         """Newton's, by the inverse Hessian at the point, and by products besides where that is singular to rounding.
@@ -431,6 +436,7 @@ class Run:
         self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
         if lengthens and len(slope) == 1 and self.n_passes == before + 1:
             self.theta, self.point = lengthen(self.evaluate, self.theta, self.point, direction, *slope)
+        self._was_full = self.n_passes == before + 1
         if self._anchor is not None and any(self.stuck):
             self._anchor, self.stuck = None, [False] * len(self.models)
             self.point = self.evaluate(self.theta)
