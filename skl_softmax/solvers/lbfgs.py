@@ -45,7 +45,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     if options.is_near:
         run.go_by_changes()
     while run.active:
-        direction, slope = memory.direction(run.point.gradient, metric)
+        direction, slope = _direction(run, memory, metric)
         gap = _told(run, slope)
         lost = is_narrow and run.is_lost_in_rounding()
         if lost or (is_narrow and _is_any_near(gap, run.point.value.tolist())):
@@ -70,7 +70,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             metric = run.make_metric_apart() if goes_apart else run.make_metric()
             if metric.exact:
                 memory = Memory()
-            direction, slope = memory.direction(run.point.gradient, metric)
+            direction, slope = _direction(run, memory, metric)
         if is_narrow and metric.follows and run.is_next_near(NARROW_ACCURACY):  # to leave float32 there takes a pass
             run.widen(objective)
             is_narrow = False
@@ -78,6 +78,17 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         run.descend(direction, slope)
         memory.add(run.theta - theta, run.point.gradient - gradient)
     return run.result()
+
+
+def _direction(run: Run, memory: "Memory", metric: Metric) -> tuple[Tensor, list[float]]:
+    """The quasi-Newton directions -H g (M, ...) and the slopes along them.
+
+    Parameters go on summing to zero over the classes. What rounding adds to all of them alike only the penalty curves,
+    and metrics make as much more of it as that is less: where rows are told apart it was all of F, and no gap told it.
+    """
+    gradient = run.point.gradient
+    direction = -run.objective.centred(memory.product(gradient, metric))
+    return direction, numbers(gradient, direction)
 
 
 def _told(run: Run, slope: list[float]) -> list[float]:
@@ -105,11 +116,6 @@ class Memory:
     def keep(self, models: Tensor) -> None:
         """Forget all but these models."""
         self._pairs = deque(((s[models], y[models], rho[models]) for s, y, rho in self._pairs), self._pairs.maxlen)
-
-    def direction(self, gradient: Tensor, metric: Metric) -> tuple[Tensor, list[float]]:
-        """The quasi-Newton directions -H g (M, ...) and the slopes along them."""
-        direction = -self.product(gradient, metric)
-        return direction, numbers(gradient, direction)
 
     def product(self, gradient: Tensor, metric: Metric) -> Tensor:
         """H g by the two-loop recursion, Nocedal & Wright (2006), algorithm 7.4, with the metric for H₀."""
