@@ -154,12 +154,13 @@ def kronecker_metric(objective, theta: Tensor) -> Inverse:
     for design, proba, weights in samples(sample, theta, n_columns + 3 * n_models * n_outputs):
         weighted = proba * weights  # (M, K, rows)
         classes += class_covariance(weighted, proba)
-        spread = (weighted * (1 - proba)).sum(dim=1).to(objective.dtype)  # (M, rows), traces of class covariances
+        spread = (weighted * complement(proba)).sum(dim=1).to(objective.dtype)  # (M, rows), traces of class covariances
         # In float32 a third of the time or less, and near enough for a rough metric.
         columns = design.to(objective.dtype).T.contiguous()  # (p, rows)
         grams += times_transposed((spread[:, None] * columns).flatten(0, 1), columns).view_as(grams)
     mean_spread = classes.diagonal(dim1=1, dim2=2).sum(dim=1)  # (M,)
-    grams /= mean_spread[:, None, None]
+    # Where every row is certain of its class there are none, and the penalty is all that is left.
+    grams /= torch.where(mean_spread > 0, mean_spread, 1.0)[:, None, None]
     values, vectors = torch.linalg.eigh(classes / sample.total[:, None, None])  # (M, K), (M, K, K)
     # A column without a penalty gets a tiny one, so that D can be divided by.
     penalty = objective.quadratic[:, 0] + 1e-9 * grams.diagonal(dim1=1, dim2=2)  # (M, p)

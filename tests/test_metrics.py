@@ -86,6 +86,19 @@ def test_every_metric_is_positive_definite(n_outputs, make, C):
         assert (vector * make(objective, 5 * theta)(vector)).sum() > 0
 
 
+@pytest.mark.parametrize(
+    ("n_outputs", "make"), [*product((1, 4), (dense_metric, kronecker_metric, diagonal_metric)), (4, class_metric)]
+)
+def test_of_rows_without_any_curvature_the_penalty_is_left(n_outputs, make):
+    objective = make_objective(n_outputs, C=(1.0,))
+    theta = torch.zeros_like(draw(objective))
+    theta[:, 0, -1] = 1e4  # whatever the rows are, the first class is certain
+    vector = objective.centred(draw(objective, seed=1))[..., :-1]
+    found = make(objective, theta)(torch.cat([vector, torch.zeros_like(theta[..., :1])], dim=2))
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[..., :-1] * objective.quadratic[..., :-1], vector, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("n_outputs", [1, 3])
 @pytest.mark.parametrize("make", [dense_metric, kronecker_metric, diagonal_metric])
 def test_metrics_of_a_stack_are_those_of_its_models(n_outputs, make):
