@@ -331,7 +331,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         weights = fold_weights(self, rows, truth.numpy(), np.ones((1, len(truth))))  # (1, n)
         sweep = solve_sweep(self, rows, weights, penalties, done)
         Cs, measure = [C for _, C in penalties], MEASURES[self.scoring]
-        by_row = left_out_scores(self, rows, weights, Cs, sweep, truth, measure)  # (J, n)
+        by_row = left_out_scores(rows, weights, Cs, sweep, truth, measure)  # (J, n)
         shares = _score_weights(for_scorer, len(truth))
         shares = shares / shares.sum()
         means = by_row @ shares  # (J,)

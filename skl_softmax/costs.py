@@ -18,6 +18,11 @@ PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e
 # Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
 GATHER_SECONDS = 1e-8
 
+# Columns above which it pays to factorise few rows, which wakes threads; how many times the rows they have to be; what
+# the factors may take. With half as many rows as columns fits take a half to a twentieth of the time (300 x 600 to
+# 2,000 x 4,000), at three quarters 0.2 to 1.2 of it, at nine tenths about as long.
+SPAN_COLUMNS, SPAN_GAIN, SPAN_BYTES = 200, 4 / 3, 256 * 2**20
+
 # Passes longer than this may be worth taking in float32.
 NARROW_SECONDS = 2e-3
 # The part of a pass that float32 has to save, as to leave it takes another: of 200,000 x 50 x 5, 1,000,000 x 20 x 3 and
@@ -40,6 +45,11 @@ def narrow_pays(objective, converts: bool) -> bool:
     of_logits = 4 * n_logits * n_entries / PRODUCT_RATE + 6 * n_logits * ELEMENT_SECONDS
     of_rows = n_entries * ELEMENT_SECONDS
     return not converts or 0.5 * of_logits - of_rows >= NARROW_GAIN * (of_logits + of_rows)
+
+
+def rotation_pays(n_rows: int, n_columns: int) -> bool:
+    """Whether rows are so few that to solve in the space that they span, for 2 n² d operations, is the sooner way."""
+    return n_columns > SPAN_COLUMNS and n_columns >= SPAN_GAIN * n_rows and 8 * n_rows * n_columns <= SPAN_BYTES
 
 
 def balancing_pays(objective) -> bool:

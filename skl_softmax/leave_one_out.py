@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skl_softmax import curvature
 from skl_softmax.costs import DENSE_LIMIT
-from skl_softmax.data import making_on, standardised
+from skl_softmax.data import making_on
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective
 from skl_softmax.sweep import Sweep
@@ -27,14 +27,13 @@ PARAMETER_LIMIT = DENSE_LIMIT
 
 
 def left_out_scores(
-    estimator, rows: TrainingRows, weights: Tensor, Cs: list[float], sweep: Sweep, truth: Tensor, measure: Callable
+    rows: TrainingRows, weights: Tensor, Cs: list[float], sweep: Sweep, truth: Tensor, measure: Callable
 ) -> Tensor:
     """A measure (J, n) of each row by the models without it, from the one fold of a sweep over C.
 
     ``weights`` (1, n), ``truth`` and ``measure`` as in `sweep`.
     """
-    data = standardised(rows.X, estimator.fit_intercept)
-    targets = truth[None, None] if truth.ndim == 1 else truth.T[None]  # (1, 1 or K, n)
+    data, targets = sweep.data, truth[None, None] if truth.ndim == 1 else truth.T[None]  # (1, 1 or K, n)
     scores = []
     for j, C in enumerate(Cs):
         objective = make_stack(rows, data, weights, C, 0.0)

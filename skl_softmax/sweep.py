@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax.data import Data, linear, n_bytes, standardised, take_rows
+from skl_softmax.data import Data, linear, n_bytes, take_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.losses import loss_for
 from skl_softmax.memory import keep_what_is_freed
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.solvers import SolveResult, Status, inner
-from skl_softmax.training import make_deterministic, make_stack, penalty_terms, start_at
+from skl_softmax.training import coordinates, make_deterministic, make_stack, penalty_terms, start_at
 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
@@ -48,7 +48,7 @@ def solve_sweep(
     From the last C the next, weaker penalty is begun. ``done`` is called after each penalty.
     """
     keep_what_is_freed()
-    data = standardised(rows.X, estimator.fit_intercept)
+    data = coordinates(rows.X, estimator.fit_intercept, penalties)
     n_folds, most = len(weights), min(WEIGHT_BYTES / (8 * weights.shape[1]), data.most_outputs / rows.n_outputs)
     stacks = [_Stack(rows, data, part) for part in weights.split(int(max(1, most)))]
     shape = n_folds, len(penalties), rows.n_outputs

@@ -11,8 +11,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from skl_softmax import costs
 from skl_softmax.batches import BatchedObjective
-from skl_softmax.data import Data, home_of, in_coordinates, making_on, normalised, raw, standardised
+from skl_softmax.data import Data, home_of, in_coordinates, making_on, normalised, raw, rotated, standardised
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
@@ -35,6 +36,13 @@ AUTO_BATCH = 256
 # What learning_rate="auto" is for Adam, on normalised columns: with torch's 1e-3 a thousand epochs of one batch each
 # would move no coefficient by more than 1.
 ADAM_RATE = 2e-2
+
+
+def coordinates(X: Tensor, fit_intercept: bool, penalties: list[tuple[float, float]]) -> Data:
+    """X in coordinates in which F with these penalties (l1_ratio, C) is minimised soon."""
+    data = standardised(X, fit_intercept)
+    is_smooth = not any(l1_ratio > 0 and np.isfinite(C) for l1_ratio, C in penalties)  # others know the columns only
+    return rotated(data) if is_smooth and costs.rotation_pays(*X.shape) else data
 
 
 def make_objective(rows: TrainingRows, data: Data, estimator) -> Objective:
@@ -130,7 +138,8 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
         stream = Stream(estimator, rows) if stream is None else stream
         objective = make_batched(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
-    objective = make_objective(rows, standardised(rows.X, estimator.fit_intercept), estimator)
+    data = coordinates(rows.X, estimator.fit_intercept, [(estimator.l1_ratio, estimator.C)])
+    objective = make_objective(rows, data, estimator)
     return make_deterministic(estimator, objective, start_at(objective, begin), observe)
 
 
@@ -149,7 +158,8 @@ def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=N
     note = print if estimator.verbose else None
     options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note, **known)
     models = f"{objective.n_models} models of " if objective.n_models > 1 else ""
-    options.say(f"{name}: {objective.n_rows:,} rows, {models}{objective.n_parameters:,} parameters")
+    span = " in the space that the rows span" if objective.data.rotates else ""
+    options.say(f"{name}: {objective.n_rows:,} rows, {models}{objective.n_parameters:,} parameters{span}")
     return Problem(objective, theta, find_solver(name), options)
 
 

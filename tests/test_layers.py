@@ -50,7 +50,7 @@ ALLOWED = {
     "blocks": {"data", "inputs", "parts"},
     "parts": {"costs", "curvature", "data", "inputs", "metrics", "objective", "training"},
     "predictor": {"_version", "data", "finite", "inputs", "losses"},
-    "training": {"batches", "data", "inputs", "objective", "small", "solvers"},
+    "training": {"batches", "costs", "data", "inputs", "objective", "small", "solvers"},
     "batches": {"costs", "curvature", "objective", "small"},
     "watch": {"data", "inputs", "losses", "solvers", "training"},
     "start": {"inputs", "training"},

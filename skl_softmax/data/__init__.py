@@ -12,6 +12,7 @@ intercept there is no last column and the mean is zero. X is never copied as a w
   blocks of rows are centred while they are in cache. Blocks are also widened to the dtype of the computation there.
 - Only of tables of a few megabytes the design itself is kept: there the calls cost more than the arithmetic.
 - Sparse X is never centred.
+- Dense rows fewer than columns are taken in coordinates of the space that they span (`span`) if a copy is small.
 
 A block holds its rows as ``n_parts`` parts of ``part`` rows each, and logits have the shape (n_parts, q, part): matrix
 products with few classes are twice as fast in batches of a thousand rows as in one piece, and softmax over a middle
@@ -32,6 +33,7 @@ from skl_softmax.data.base import Affine, Block, Data, as_tensor, widened
 from skl_softmax.data.dense import PORTION_BYTES, DenseData
 from skl_softmax.data.devices import find_device, has_float64, home_of, making_on
 from skl_softmax.data.row_blocks import RowBlocks
+from skl_softmax.data.span import SpanData
 from skl_softmax.data.sparse import SparseData, csr_tensor, product_with_sparse, scipy_matrix, take_compressed, times
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "normalised",
     "on_device",
     "raw",
+    "rotated",
     "scipy_matrix",
     "standardised",
     "take_rows",
@@ -71,6 +74,11 @@ def standardised(X: Tensor, fit_intercept: bool) -> Data:
     """X in the coordinates that suit its storage."""
     is_dense = X.layout == torch.strided
     return DenseData.standardised(X, fit_intercept) if is_dense else SparseData.raw(X, fit_intercept, torch.float64)
+
+
+def rotated(data: Data) -> Data:
+    """Dense rows in coordinates of the space that they span, if rounding allows; others as they are."""
+    return SpanData.rotated(data) if isinstance(data, DenseData) else data
 
 
 def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:

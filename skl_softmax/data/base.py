@@ -80,6 +80,8 @@ class Data:
     most_outputs: ClassVar[float] = inf
     # Whether products with the columns' covariance come cheap: not where most entries are zero.
     centres: ClassVar[bool] = True
+    # Whether the columns are not those of X as the user gave it.
+    rotates: ClassVar[bool] = False
 
     @property
     def n_rows(self) -> int:
