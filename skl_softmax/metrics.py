@@ -23,6 +23,7 @@ from torch import Tensor
 from skl_softmax.costs import (
     DENSE_LIMIT,
     GRAM_LIMIT,
+    NARROW_WORK,
     ROWS_PER_COLUMN,
     ROWS_PER_PARAMETER,
     class_seconds,
@@ -44,9 +45,6 @@ from skl_softmax.curvature import (
 )
 from skl_softmax.products import times_transposed
 
-# Multiplications from which on a Hessian is tried in float32: smaller ones save no more than a try in vain costs. With
-# tries, fits of 200,000 x 50 x 5, half as many, took 1.04 of the time where columns nearly agree, elsewhere 0.94.
-NARROW_WORK = 2**28
 # What the factors of all classes may take, and the rows, with what they weigh, that those for them are drawn from.
 CLASS_BYTES, CANDIDATE_BYTES = 256 * 2**20, 64 * 2**20
 # Rows that tell whether classes have curvatures of their own, and K Σ_k p_k² from which on they have: 1 at θ = 0.
@@ -108,7 +106,9 @@ def _kind(objective, theta: Tensor) -> str:
     """The kind of metric at θ that suits the sizes."""
     n_parameters, n_columns = objective.n_parameters, objective.data.n_columns
     dense_wins = theta.any() or dense_seconds(objective) <= 2 * kronecker_seconds(objective)
-    if n_parameters <= DENSE_LIMIT and dense_wins:
+    # Of one output the Hessian is a Gram matrix, and needs no eigenvectors.
+    limit = GRAM_LIMIT if objective.n_outputs == 1 and objective.data.centres else DENSE_LIMIT
+    if n_parameters <= limit and dense_wins:
         return "dense"
     return "kronecker" if n_columns <= GRAM_LIMIT and objective.data.centres else "diagonal"
 

@@ -145,6 +145,15 @@ def test_the_choice_of_metric(monkeypatch):
     assert not make_metric(objective, zero + 1).follows
 
 
+def test_one_output_has_its_hessian_while_a_gram_matrix_fits(monkeypatch):
+    objective = make_objective(1)
+    monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
+    metric = make_metric(objective, draw(objective))
+    assert (metric.kind, metric.exact, metric.follows) == ("dense", True, True)
+    monkeypatch.setattr(metrics, "GRAM_LIMIT", 1)
+    assert make_metric(objective, draw(objective)).kind == "diagonal"
+
+
 def test_the_choice_of_a_metric_by_classes(monkeypatch):
     monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
     objective = make_objective(6, C=(0.1, 1.0))
