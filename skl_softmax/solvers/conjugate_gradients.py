@@ -19,12 +19,13 @@ def conjugate_gradients(
     precondition: Callable[[Tensor], Tensor],
     gradient: Tensor,
     negligible: Tensor | float = 0.0,
+    delay: int = DELAY,
 ) -> tuple[Tensor, Tensor]:
     """Solve H d = -g by preconditioned conjugate gradients, Nocedal & Wright (2006), algorithm 5.3.
 
     Iteration j raises ½ gᵀ H⁻¹ g, as far as it is known, by ½ α_j ρ_j. What the last few iterations added estimates
     what is still missing (Strakoš & Tichý 2002, "On error estimation in the conjugate gradient method"); the iteration
-    stops when that is a small part of the sum in each model, or the sum is ``negligible`` (M,).
+    stops when ``delay`` of them add a small part of the sum in each model, or the sum is ``negligible`` (M,).
 
     Returns
     -------
@@ -37,7 +38,7 @@ def conjugate_gradients(
     conjugate = preconditioned = precondition(residual)
     rho = inner(residual, preconditioned)  # (M,)
     decrement = torch.zeros_like(rho)
-    gains: deque[Tensor] = deque(maxlen=DELAY)
+    gains: deque[Tensor] = deque(maxlen=delay)
     for _ in range(MAX_ITER):
         curved = product(conjugate)
         curvature = inner(conjugate, curved)  # (M,)
@@ -49,7 +50,7 @@ def conjugate_gradients(
         residual.addcmul_(per_model(alpha, gradient), curved, value=-1)
         gains.append(0.5 * alpha * rho)
         decrement = decrement + gains[-1]
-        if len(gains) == DELAY:
+        if len(gains) == delay:
             known = sum(gains) <= DECREMENT_ACCURACY * decrement  # (M,)
             if (known | (decrement <= negligible)).all():
                 break

@@ -30,7 +30,8 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     - From zero, the way goes over samples of rows (`samples`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts, in a long run only where curvature describes the step
-      (`Run.trusted_gap`). Where the Hessian of all rows costs little, Newton's step tells it at the very end.
+      (`Run.trusted_gap`). At the very end Newton's step tells it, where the Hessian of all rows costs little or the
+      metric knows no correlations.
 
     Cost: one pass over the rows an iteration, a few in all for the metrics, 2 MEMORY vectors.
     """
@@ -56,8 +57,9 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             continue
         is_rough = run.is_near_by_rough(metric, gap)
         if is_rough:
-            metric, memory = run.make_metric(), Memory()
-            direction, slope, *_ = run.newton_by(metric.solve)
+            metric, memory = run.make_metric() if metric.exact else metric, Memory()
+            step = run.newton_by(metric.solve) if metric.exact else run.newton_by_products(is_check=True)
+            direction, slope = step.direction, step.slope
             gap = _told(run, slope)
         stay = run.settle(run.trusted_gap(gap, direction) if run.is_long else gap)
         if not run.active:
