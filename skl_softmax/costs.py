@@ -15,6 +15,8 @@ GRAM_LIMIT = 6000
 # eigendecompositions in operations a second; what a pass does beyond its products, in seconds an element of x̃ and of
 # the logits; what any evaluation costs at least.
 PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
+# Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
+GATHER_SECONDS = 1e-8
 # How much sooner the Hessian of one output is made and factored, half of one product, where that is in float32: by 4.6
 # to 5 for 3,000 x 1,500 to 20,000 x 1,500. Those of several outputs take 1.5 to 3 times less than is reckoned, too, but
 # to make them as much more often gained nothing: letter takes 1.1 of the time, sweeps of raw covertype 1.2.
@@ -22,8 +24,6 @@ GRAM_GAIN = 4
 # Multiplications from which on a Hessian is tried in float32: smaller ones save no more than a try in vain costs. With
 # tries, fits of 200,000 x 50 x 5, half as many, took 1.04 of the time where columns nearly agree, elsewhere 0.94.
 NARROW_WORK = 2**28
-# Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
-GATHER_SECONDS = 1e-8
 
 # Columns above which it pays to factorise few rows, which wakes threads; how many times the rows they have to be; what
 # the factors may take. With half as many rows as columns fits take a half to a twentieth of the time (300 x 600 to

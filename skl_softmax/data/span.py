@@ -25,7 +25,7 @@ class SpanData(DenseData):
     takes as long as one with X.
     """
 
-    centre: Tensor | None = None  # (d,)
+    centre: Tensor | None = None  # (d,), zero without an intercept
     reflectors: Tensor | None = None  # (d, n)
     factors: Tensor | None = None  # (n,)
 
@@ -51,14 +51,14 @@ class SpanData(DenseData):
     def to_theta(self, weight: Tensor, bias: Tensor) -> Tensor:
         weight, bias = weight.double().to(self.home), bias.double().to(self.home)
         turned = self._turn(weight, transpose=True)[..., : self.X.shape[1]]  # (..., K, n)
-        return super().to_theta(turned, bias + weight @ self.centre if self.fit_intercept else bias)
+        return super().to_theta(turned, bias + weight @ self.centre)
 
     def from_theta(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         turned, bias = super().from_theta(theta)  # (..., K, n), (..., K)
         padded = torch.zeros(*turned.shape[:-1], len(self.centre), dtype=turned.dtype, device=turned.device)
         padded[..., : turned.shape[-1]] = turned
         weight = self._turn(padded)  # (..., K, d)
-        return weight, bias - weight @ self.centre if self.fit_intercept else bias
+        return weight, bias - weight @ self.centre
 
     def _turn(self, weight: Tensor, transpose: bool = False) -> Tensor:
         """Q times the vectors (..., d), or its transpose, Q being completed to a basis of all."""

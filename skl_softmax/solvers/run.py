@@ -366,7 +366,7 @@ class Run:
     def is_near_by_rough(self, metric: Metric, gap: list[float]) -> bool:
         """Whether a gap that would end the run is not by the Hessian where it is, which would cost little.
 
-        Or by a metric that knows no correlations: those told gaps up to 40 times too small.
+        Or by a metric that knows no correlations: those told gaps up to 200 times too small.
         """
         if metric.kind == "diagonal":
             return self.options.tol > 0 and self.is_any_near(gap)
