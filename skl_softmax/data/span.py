@@ -17,9 +17,10 @@ MOST_UNEVEN = 1e5
 class SpanData(DenseData):
     """Rows x_i by their coordinates in the space that they span: x_i - centre = Q r_i, r_i the rows of ``X``.
 
-    With an L2 penalty or none W is in that space too, for what lies outside of it moves no logit, and the columns of
-    Q (d, n) are orthonormal, so that ‖W‖ is the norm of the coefficients V of r: W = V Qᵀ. That is F itself, of n
-    columns instead of d. Hastie & Tibshirani (2004), "Efficient quadratic regularization for expression arrays".
+    What of W lies outside of that space moves no logit: with an L2 penalty there is none of it at the minimum, without
+    a penalty there need be none. The columns of Q (d, n) are orthonormal, so that ‖W‖ is the norm of the coefficients V
+    of r: W = V Qᵀ. That is F itself, of n columns instead of d. Hastie & Tibshirani (2004), "Efficient quadratic
+    regularization for expression arrays".
 
     Q is kept as Householder reflectors, which takes as much as X in float64 and 2 n² d operations; a product with it
     takes as long as one with X.
