@@ -100,9 +100,28 @@ def test_rows_that_others_give_add_nothing_without_a_penalty():
     assert np.abs(clf.coef_).max() < 100
 
 
-def test_columns_of_very_unequal_size_stay(in_columns):
+@pytest.mark.parametrize("n_large", [3, 130])
+@pytest.mark.parametrize("factor", [1e7, 1e12])
+def test_columns_keep_their_digits_beside_larger_ones(n_large, factor, in_columns):
+    X, y = make_table(3)
+    X[:, np.random.default_rng(2).permutation(N_COLUMNS)[:n_large]] *= factor
+    data = make_data(True, X)
+    span = rotated(data)
+    assert span.rotates
+    theta = span.to_theta((1 / data.scale).diag(), -data.mean / data.scale)  # whose logits are the columns of X
+    columns = span.design(slice(None)) @ theta.T
+    torch.testing.assert_close(columns, (data.X - data.mean) / data.scale, rtol=0, atol=1e-9)
+    values = [
+        call(lambda: TorchSoftmaxClassifier(C=1e-2 / factor, tol=1e-10).fit(X, y).loss_curve_[-1])
+        for call in (lambda function: function(), in_columns)
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
+def test_columns_stay_where_they_would_lose_their_digits(in_columns):
     X, y = make_table(2)
-    X[:, 0] *= 1e7
+    X[:, :3] *= 1e9
+    X[:30, :3] = 0.0  # rows that do not show what the first columns have are the first to be reflected
     assert not rotated(make_data(True, X)).rotates
     assert not rotated(make_data(True, np.ones((4, 300)))).rotates
     known = TorchSoftmaxClassifier().fit(X, y).coef_
