@@ -49,10 +49,16 @@ class Setting:
     """One way to call a contestant. ``make(C, n)`` gives an unfitted estimator with ``coef_`` and ``intercept_``."""
 
     peer: str
-    label: str
+    accuracy: str
     make: Callable
     n_threads: int | None = None  # of BLAS and OpenMP; None leaves them alone
     suits: Callable = anything
+
+    @property
+    def label(self):
+        """What distinguishes it from the peer's other settings."""
+        threads = "" if self.n_threads is None else f", {self.n_threads} thread{'s' * (self.n_threads > 1)}"
+        return self.accuracy + threads
 
 
 class TorchLBFGS:
@@ -129,7 +135,7 @@ def logistic(solver, tol, max_iter):
 
 
 def one_versus_rest(tol):
-    """`SGDClassifier` with the same penalty."""
+    """`SGDClassifier` with the same penalty; with three or more classes another model."""
     return lambda C, n: SGDClassifier(loss="log_loss", alpha=1 / (C * n), tol=tol, random_state=0)
 
 
@@ -140,14 +146,13 @@ def settings():
     for solver, (suits, max_iter, threads) in LOGISTIC.items():
         for n_threads in threads:
             for tol in TOLERANCES:
-                label = f"tol={tol:g}, {n_threads} thread{'s' * (n_threads > 1)}"
                 make = logistic(solver, tol, max_iter)
-                yield Setting(f"LogisticRegression({solver})", label, make, n_threads, suits)
+                yield Setting(f"LogisticRegression({solver})", f"tol={tol:g}", make, n_threads, suits)
     for tol in TOLERANCES:
         make = partial(TorchLBFGS, tolerance=tol)
         yield Setting("torch.optim.LBFGS", f"tolerance_grad={tol:g}", make, suits=dense)
     for tol in (1e-3, 1e-5):
-        yield Setting("SGDClassifier(log_loss)", f"tol={tol:g}", one_versus_rest(tol), 1)
+        yield Setting("SGDClassifier(log_loss)", f"tol={tol:g}", one_versus_rest(tol), 1, two_classes)
     for epochs in (10, 100):
         make = partial(SkorchLinear, max_epochs=epochs)
         yield Setting("skorch", f"{epochs} epochs", make, suits=dense)

@@ -107,6 +107,17 @@ def embeddings(_):
 
 
 @cache
+def gene_like(_):
+    """200 samples of 5,000 genes that 30 pathways move together, log-normal and on scales of their own, 4 classes."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(4, size=200)
+    pathways = rng.normal(size=(200, 30)) + 0.7 * rng.normal(size=(4, 30))[y]
+    loadings = rng.normal(size=(30, 5_000)) * (rng.random((30, 5_000)) < 0.1)
+    logs = 0.5 * pathways @ loadings + 0.5 * rng.normal(size=(200, 5_000)) + rng.normal(scale=2, size=5_000)
+    return np.exp(logs), y
+
+
+@cache
 def text_like(_):
     """20,000 documents of about 100 of 50,000 words, Zipf-distributed, tf-idf-like values, 20 topics."""
     rng = np.random.default_rng(0)
@@ -145,6 +156,7 @@ PROBLEMS = {
         Problem("covertype_10k", "medium", covertype_10k),
         Problem("mnist_like", "medium", mnist_like),
         Problem("embeddings", "medium", embeddings),
+        Problem("gene_like", "wide", gene_like),
         Problem("tall_scaled", "large", tall_scaled),
         Problem("tall_raw", "large", badly_scaled(tall_scaled)),
         Problem("tall_raw_float32", "large", badly_scaled(tall_scaled), "float32"),

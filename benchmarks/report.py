@@ -21,7 +21,7 @@ COLORS = {
     "SGDClassifier(log_loss)": "#8C6D31",
     "skorch": "#333333",
 }
-SIZES = ("tiny", "medium", "large", "online")
+SIZES = ("tiny", "medium", "wide", "large", "online")
 
 
 def report(path: Path):
@@ -68,6 +68,7 @@ def row(result):
         "passes": result["passes"],
         "fit / read": ours["median"] / result["read_seconds"] if ours else None,
         "memory [MB]": tried["memory"] / 1e6 if tried.get("memory") is not None else None,
+        "measured on": result["date"],
     }
 
 
@@ -113,13 +114,14 @@ def note(record):
     machine = record["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("scikit-learn", "torch", "numpy", "scipy"))
     return (
-        f"Measured on {machine['date']} on {machine['cores']} cores, Python {machine['python']}, {versions}. Ours is "
+        f"Measured on {machine['cores']} cores, Python {machine['python']}, {versions}. Ours is "
         "the constructor with nothing but C. F is recomputed in float64 NumPy; F* is the lowest F that any contestant "
         "or our solver newton at tol=1e-11 reached. Of every peer the quickest setting (tolerance, threads) that "
         "reaches the target counts, medians of up to nine turns after a pause each (a turn is one fit, or as many as "
-        "take 50 ms, without the first); one that does not within the limit counts with that time (≥). Peers that did "
-        "not take part in the last run of a problem, torch.optim.LBFGS, skorch and saga among them, keep their figures "
-        "of an earlier one. Passes: over X, for "
+        "take 50 ms, without the first; of what takes more than 5 s the first fit); one that does not within the limit "
+        "counts with that time (≥). A peer's fit is stopped before that when it has taken three times as long as the "
+        "quickest that got there. SGDClassifier takes part where there are two classes: with more it fits another "
+        "model. Passes: over X, for "
         "values with gradients and Hessian-vector products, samples by their share. fit / read: time of a fit over "
         "that of reading X once. Memory: the most held beyond what was held before the fit."
     )

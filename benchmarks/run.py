@@ -14,6 +14,9 @@ from benchmarks.problems import PROBLEMS
 
 PACKAGES = ("skl-softmax", "numpy", "scipy", "scikit-learn", "torch", "skorch")
 MAX_REPEATS, REPEAT_SECONDS = 9, 5.0
+# A peer's fit that has taken this many times as long as another's that reached the target decides nothing any more. Not
+# less than a second, of which a first fit may need a part to wake threads and import.
+PATIENCE, LEAST_PATIENCE = 3.0, 1.0
 
 
 def run(names, Cs, peers, target, limit, data_dir, path):
@@ -23,7 +26,7 @@ def run(names, Cs, peers, target, limit, data_dir, path):
     for name in names:
         X, y = PROBLEMS[name].data(data_dir)
         for C in Cs:
-            result = {"problem": name, "size": PROBLEMS[name].size, "C": C, "limit": limit}
+            result = {"problem": name, "size": PROBLEMS[name].size, "C": C, "limit": limit, "date": machine()["date"]}
             result |= contest(X, y, C, peers, target, limit)
             results[name, C] = result if peers is None else with_others(result, results.get((name, C)), peers, target)
             ordered = [results[p, c] for p in PROBLEMS for c in sorted(c for q, c in results if q == p)]
@@ -68,24 +71,38 @@ def with_others(result, known, peers, target):
 
 
 def search(entries, X, y, C, target, limit):
-    """Fit the settings once, of each peer from rough to exact, until one is stopped or has reached the target."""
-    tried, finished, best = [], set(), np.inf
+    """Fit the settings once, of each peer from rough to exact, until one is stopped or has reached the target.
+
+    What has not reached it with one number of threads is not tried with another.
+    """
+    tried, finished, missed, best = [], set(), set(), np.inf
     for setting in entries:
-        if (setting.peer, setting.n_threads) in finished:
+        if (setting.peer, setting.n_threads) in finished or (setting.peer, setting.accuracy) in missed:
             continue
+        allowed = limit if setting.peer in (OURS, REFERENCE) else patience(tried, best, target, limit)
         with measure.PeakMemory() as peak:
-            seconds, model, warns = measure.fit(setting, X, y, C, limit)
+            seconds, model, warns = measure.fit(setting, X, y, C, allowed)
         value = np.inf if model is None else measure.objective(model, X, y, C)
         value = np.inf if np.isnan(value) else value
         best = min(best, value)
         if model is None or value - best <= target / 2 * abs(best):
             finished.add((setting.peer, setting.n_threads))
+        elif value - best > target * abs(best):
+            missed.add((setting.peer, setting.accuracy))
         passes = float(model.n_passes_) if hasattr(model, "n_passes_") else None
         tried.append(
-            {"peer": setting.peer, "label": setting.label, "setting": setting, "first": min(seconds, limit),
+            {"peer": setting.peer, "label": setting.label, "setting": setting, "first": min(seconds, allowed),
              "objective": value, "warns": warns, "passes": passes, "memory": peak.bytes}
         )  # fmt: skip
     return tried
+
+
+def patience(tried, best, target, limit):
+    """Seconds after which a peer's fit is stopped."""
+    reached = [
+        t["first"] for t in tried if t["peer"] not in (OURS, REFERENCE) and t["objective"] - best <= target * abs(best)
+    ]
+    return min(limit, max(LEAST_PATIENCE, PATIENCE * min(reached, default=np.inf)))
 
 
 def fastest(reached):
@@ -97,9 +114,9 @@ def fastest(reached):
 
 
 def repeat(reached, X, y, C, limit):
-    """Take turns, until each has had its repeats or its share of time."""
+    """Take turns, until each has had its repeats or its share of time, for which the first fit is enough if long."""
     for t in reached:
-        t["seconds"] = []
+        t["seconds"] = [t["first"]] if t["first"] > REPEAT_SECONDS else []
     for _ in range(MAX_REPEATS):
         for t in reached:
             if not t["seconds"] or sum(t["seconds"]) < REPEAT_SECONDS:

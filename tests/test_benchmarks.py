@@ -29,6 +29,30 @@ def test_run_and_report(tmp_path, monkeypatch, capsys):
     assert "tiny" in capsys.readouterr().out
 
 
+def test_peers_are_waited_for_while_they_may_be_the_quickest(monkeypatch):
+    """Those of two threads do not try what one has shown to be too rough, and nobody is waited for without need."""
+    from benchmarks import run
+    from benchmarks.peers import Setting
+
+    allowed, objectives = [], {"tol=0.1": 1.1, "tol=0.01": 1.0}
+
+    def fit(setting, X, y, C, seconds):
+        allowed.append((setting.peer, setting.label, seconds))
+        return 2.0, setting, False
+
+    monkeypatch.setattr(run.measure, "fit", fit)
+    monkeypatch.setattr(run.measure, "objective", lambda setting, *_: objectives[setting.accuracy])
+    peers = ("A", 1), ("A", 2), ("B", 1)
+    entries = [Setting(peer, accuracy, None, n) for peer, n in peers for accuracy in objectives]
+    entries.insert(0, Setting(OURS, "tol=0.01", None))
+    run.search(entries, None, None, 1.0, target=1e-6, limit=60.0)
+    assert allowed == [
+        (OURS, "tol=0.01", 60.0),
+        ("A", "tol=0.1, 1 thread", 60.0), ("A", "tol=0.01, 1 thread", 60.0), ("A", "tol=0.01, 2 threads", 6.0),
+        ("B", "tol=0.1, 1 thread", 6.0), ("B", "tol=0.01, 1 thread", 6.0),
+    ]  # fmt: skip
+
+
 def test_its_objective_is_that_of_the_tests():
     X, y = PROBLEMS["wine"].data(None)
     model = converged(X, y, C=2.0)
