@@ -33,6 +33,7 @@ from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.solvers import Status
 from skl_softmax.sweep import Sweep, accuracy, held_out_scores, negative_log_loss, solve_refit, solve_sweep
+from skl_softmax.training import coordinates
 
 # Scores that need no more than logits.
 MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accuracy": accuracy}
@@ -60,7 +61,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         Folds: an int (None: 5) of stratified ones, any of scikit-learn's splitters, or pairs of training and test
         indices. "alo" is approximate leave-one-out: one fit of all rows for each penalty, and from its Hessian what the
         fit without each row would have given (`skl_softmax.leave_one_out`). Only for ``l1_ratio`` 0, "neg_log_loss" or
-        "accuracy", and at most 1,200 parameters.
+        "accuracy", and at most 1,200 parameters; where rows are fewer than columns, those of the space that the rows
+        span are counted.
     scoring : str, callable or None, default=None
         What is best: the name of a scorer or one; None is "neg_log_loss". That and "accuracy" need no predictions
         beyond the logits.
@@ -304,7 +306,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     ) -> tuple[Sweep, np.ndarray]:
         """The models of all folds and penalties, and their scores (F, J)."""
         counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
-        sweep = solve_sweep(self, rows, fold_weights(self, rows, truth.numpy(), counts), penalties, done)
+        data = coordinates(rows.X, self.fit_intercept, penalties)
+        sweep = solve_sweep(self, rows, data, fold_weights(self, rows, truth.numpy(), counts), penalties, done)
         tests = [test for _, test in folds]
         if self.scoring in MEASURES and not (for_scorer.keys() - {"sample_weight"}):
             weights = _score_weights(for_scorer, len(truth))
@@ -321,7 +324,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self, rows: TrainingRows, truth: Tensor, penalties, for_scorer: dict, done
     ) -> tuple[Sweep, np.ndarray, np.ndarray]:
         """The models of all rows, their scores (1, J) and standard errors (J,)."""
-        n_parameters = rows.n_outputs * (rows.X.shape[1] + self.fit_intercept)
+        data = coordinates(rows.X, self.fit_intercept, penalties)
+        n_parameters = rows.n_outputs * data.n_columns
         if self.scoring not in MEASURES or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
             raise ValueError(
                 "cv='alo' needs the whole Hessian of a smooth objective and scores of single rows: l1_ratios=(0.0,), "
@@ -329,7 +333,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 f"{n_parameters}). Set cv=5, or what is missing."
             )
         weights = fold_weights(self, rows, truth.numpy(), np.ones((1, len(truth))))  # (1, n)
-        sweep = solve_sweep(self, rows, weights, penalties, done)
+        sweep = solve_sweep(self, rows, data, weights, penalties, done)
         Cs, measure = [C for _, C in penalties], MEASURES[self.scoring]
         by_row = left_out_scores(rows, weights, Cs, sweep, truth, measure)  # (J, n)
         shares = _score_weights(for_scorer, len(truth))

@@ -14,7 +14,7 @@ from skl_softmax.losses import loss_for
 from skl_softmax.memory import keep_what_is_freed
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.solvers import SolveResult, Status, inner
-from skl_softmax.training import coordinates, make_deterministic, make_stack, penalty_terms, start_at
+from skl_softmax.training import make_deterministic, make_stack, penalty_terms, start_at
 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
@@ -39,16 +39,17 @@ class Sweep:
 
 
 def solve_sweep(
-    estimator, rows: TrainingRows, weights: Tensor, penalties: list[tuple[float, float]], done: Callable
+    estimator, rows: TrainingRows, data: Data, weights: Tensor, penalties: list[tuple[float, float]], done: Callable
 ) -> Sweep:
     """Solve for each fold, a row of ``weights`` (F, n), and each penalty (l1_ratio, C).
+
+    ``data`` are the rows in their `coordinates`.
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
     X is not copied, and one model of the curvature serves all; or several stacks, where larger ones would gain nothing.
     From the last C the next, weaker penalty is begun. ``done`` is called after each penalty.
     """
     keep_what_is_freed()
-    data = coordinates(rows.X, estimator.fit_intercept, penalties)
     n_folds, most = len(weights), min(WEIGHT_BYTES / (8 * weights.shape[1]), data.most_outputs / rows.n_outputs)
     stacks = [_Stack(rows, data, part) for part in weights.split(int(max(1, most)))]
     shape = n_folds, len(penalties), rows.n_outputs

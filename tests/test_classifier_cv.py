@@ -248,7 +248,7 @@ def test_approximate_leave_one_out_says_where_it_ends():
         with pytest.raises(ValueError, match="cv='alo' needs"):
             TorchSoftmaxClassifierCV(cv="alo", **parameters).fit(X, y)
     with pytest.raises(ValueError, match=r"at most 1200 parameters \(here 3003"):
-        TorchSoftmaxClassifierCV(cv="alo").fit(np.random.default_rng(0).normal(size=(150, 1000)), y)
+        TorchSoftmaxClassifierCV(cv="alo").fit(np.random.default_rng(0).normal(size=(1200, 1000)), np.tile(y, 8))
 
 
 @pytest.mark.parametrize("budget", [2**29, 1], ids=["one stack", "a stack for each fold"])
