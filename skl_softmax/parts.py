@@ -260,6 +260,12 @@ def hessian_product(part: Objective, theta: Tensor, direction: Tensor) -> tuple[
     return (part.hessian_product(theta)(direction),)
 
 
+def narrow_hessian_product(part: Objective, theta: Tensor, direction: Tensor) -> tuple[Tensor]:
+    """The same with products in float32 where they fit."""
+    part = part.narrow()
+    return hessian_product(part, theta, direction.to(part.dtype))
+
+
 def hessian(part: Objective, theta: Tensor) -> tuple[Tensor]:
     """The Hessian at θ."""
     return (curvature.loss_hessian(part, theta),)
@@ -336,10 +342,11 @@ class PartsObjective:
 
     def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
         """Products of the Hessian at θ with directions. Nothing of θ is kept with the rows from one to the next."""
+        quantity = hessian_product if self.dtype == torch.float64 else narrow_hessian_product
 
         def product(direction: Tensor) -> Tensor:
-            (curved,) = self.sum_of(hessian_product, theta, direction)
-            return torch.addcmul(curved, self.sample.quadratic, direction)
+            (curved,) = self.sum_of(quantity, theta, direction)
+            return torch.addcmul(curved.to(direction), self.sample.quadratic.to(direction), direction)
 
         return product
 

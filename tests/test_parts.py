@@ -112,6 +112,10 @@ def test_float32_is_near(monkeypatch):
     found, expected = narrow.at(theta), whole.at(theta)
     assert 0 < abs(found.value - expected.value) < 1e-5
     assert found.gradient.dtype == torch.float64
+    direction = theta.float()
+    found, expected = narrow.hessian_product(theta)(direction), whole.hessian_product(theta)(theta)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_the_sample_stands_for_all_rows():
