@@ -195,9 +195,13 @@ def class_covariance(weighted: Tensor, proba: Tensor) -> Tensor:
 
 def diagonal(objective, theta: Tensor) -> Tensor:
     """The diagonal of the Hessian of all rows, (M, K, p)."""
-    proba = objective.probabilities(theta)  # (M, K, n)
-    variances = proba * (1 - proba) * objective.weights[:, None].to(proba)
-    curved = objective.data.column_norms(variances.flatten(0, 1)).view_as(theta)  # (M, K, p)
+
+    def variances(logits: Tensor, rows: slice) -> Tensor:
+        proba = objective.proba(logits.view(*theta.shape[:2], -1))  # (M, K, rows)
+        weights = objective.weights[:, None, rows].to(proba)  # (M, 1, rows)
+        return (1 - proba).mul_(proba).mul_(weights).flatten(0, 1)
+
+    curved = objective.data.norms_by_logits(theta.flatten(0, 1), variances).view_as(theta)  # (M, K, p)
     return curved.div_(objective.total[:, None, None]).add_(objective.quadratic)
 
 

@@ -365,6 +365,10 @@ class Objective:
         """The inverse of the Hessian of all rows, as a product with vectors (M, K, p)."""
         return curvature.inverse(curvature.hessian(self, theta))
 
+    def inverse_diagonal(self, theta: Tensor) -> curvature.Inverse:
+        """The inverse of the diagonal of that Hessian, as a product with vectors (M, K, p)."""
+        return metrics.diagonal_metric(self, theta)
+
     def penalty_gradient(self, theta: Tensor) -> Tensor:
         """The part of the gradient (M, K, p) that is the quadratic penalty's."""
         return self.quadratic * theta

@@ -371,6 +371,12 @@ class PartsObjective:
         (matrix,) = self.sum_of(hessian, theta)
         return curvature.inverse(curvature.definite(self.sample, matrix.clone()))
 
+    def inverse_diagonal(self, theta: Tensor) -> curvature.Inverse:
+        """The inverse of the diagonal of that Hessian, as a product with vectors."""
+        (curved,) = self.sum_of(hessian_diagonal, theta)
+        curved = curved + self.sample.quadratic  # (1, K, p)
+        return curvature.Inverse(torch.mul, (torch.where(curved > 0, 1 / curved, 0.0),))
+
     def metric(
         self, theta: Tensor, growth: int = 1, is_near: bool = False, dtype: torch.dtype = torch.float32
     ) -> metrics.Metric:
@@ -380,10 +386,7 @@ class PartsObjective:
             share = self.sample.n_rows / self.n_rows
             near_price = None if metric.near_price is None else share * metric.near_price
             return replace(metric, price=share * metric.price, near_price=near_price, exact=metric.exact and share == 1)
-        (curved,) = self.sum_of(hessian_diagonal, theta)
-        curved = curved + self.sample.quadratic  # (1, K, p)
-        inverse = torch.where(curved > 0, 1 / curved, 0.0)
-        return replace(metric, solve=curvature.Inverse(torch.mul, (inverse,)))
+        return replace(metric, solve=self.inverse_diagonal(theta))
 
     def samples(self) -> list[tuple[Objective, float]]:
         """Ever larger samples on the way to all rows."""

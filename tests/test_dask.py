@@ -477,7 +477,7 @@ def test_wide_models_go_through_the_scheduler_once(monkeypatch):
     def counted_sum(self, quantity, *vectors):
         before = sum(sent)
         result = sum_of(self, quantity, *vectors)
-        sums.append(((sum(sent) - before) / vectors[0].nbytes, len(self.groups)))
+        sums.append(((sum(sent) - before) / sum(vector.nbytes for vector in vectors), len(self.groups), len(vectors)))
         return result
 
     monkeypatch.setattr(TCP, "write", counted_write)
@@ -490,9 +490,9 @@ def test_wide_models_go_through_the_scheduler_once(monkeypatch):
         DaskTorchSoftmaxClassifier(tol=0.1).fit(*(da.from_array(a, chunks=(20, *a.shape[1:])) for a in (X, y)))
         logs = client.run(lambda dask_worker: [list(log["keys"]) for log in dask_worker.transfer_incoming_log])
     assert len(sums) >= 3
-    assert all(4 < groups <= 8 for _, groups in sums)  # eight, if the scheduler gives each worker four partitions
-    assert all(2 < part < 3.5 for part, _ in sums)
+    assert all(4 < groups <= 8 for _, groups, _ in sums)  # eight, if the scheduler gives each worker four partitions
+    assert all(2 < part < 3.5 for part, *_ in sums)
     fetched = [key for log in logs.values() for keys in log for key in keys if str(key).startswith("asarray")]
     n_pieces = -(-8 * 100 * 641 // 2**17)
     assert len(fetched) == len(set(fetched))  # by the one worker that is not given it
-    assert len(fetched) <= n_pieces * len(sums)
+    assert len(fetched) <= n_pieces * sum(n_vectors for *_, n_vectors in sums)

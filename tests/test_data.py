@@ -106,6 +106,11 @@ def test_design_and_norms(rows, design, tolerance):
     torch.testing.assert_close(rows.design(slice(3, 9)), design[3:9], **close)
     norms = rows.column_norms(weights.to(rows.dtype) if isinstance(rows, SparseData) else weights)
     torch.testing.assert_close(norms.double(), weights @ design.square(), **close)
+    theta = weights[:, : rows.n_columns] / rows.n_columns
+    norms = rows.norms_by_logits(theta, lambda logits, rows: logits.square() * weights[:, rows].to(logits))
+    by_logits = weights * (theta @ design.T).square()
+    close["atol"] = tolerance * (by_logits @ design.square()).max().item()
+    torch.testing.assert_close(norms.double(), by_logits @ design.square(), **close)
     torch.testing.assert_close(rows.row_norms().double(), design.square().sum(dim=1), **close)
 
 

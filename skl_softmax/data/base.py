@@ -1,6 +1,6 @@
 """What every storage of X offers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -45,6 +45,10 @@ class Block(Protocol):
 
     def pullback(self, residual: Tensor, with_bias: bool) -> Affine:
         """Σ_i r_i x_i and, ``with_bias``, Σ_i r_i, the transpose of `logits`; ``residual`` is (n_parts, q, part)."""
+
+
+# Of logits (q, rows) of a slice of the rows, weights (q, rows).
+Weigh = Callable[[Tensor, slice], Tensor]
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,10 @@ class Data:
 
     def column_norms(self, weights: Tensor) -> Tensor:
         """Σ_i w_ji x̃_i² for each weighting j, (q, p); ``weights`` is (q, n)."""
+        raise NotImplementedError
+
+    def norms_by_logits(self, theta: Tensor, weigh: Weigh) -> Tensor:
+        """The same with weights that depend on the logits of θ (q, p), some rows at a time: ``weigh(logits, rows)``."""
         raise NotImplementedError
 
     def row_norms(self) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, widened
+from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, Weigh, widened
 from skl_softmax.data.devices import has_float64, home_of
 from skl_softmax.products import is_quick, times_transposed
 
@@ -251,11 +251,18 @@ class DenseData(Data):
         weights = weights.to(self.home).double()
         return sum(weights[:, rows] @ self.design(rows).square() for rows in self._portions())  # (q, p)
 
+    def norms_by_logits(self, theta: Tensor, weigh: Weigh) -> Tensor:
+        theta, norms = theta.to(self.home).double(), theta.new_zeros(theta.shape, dtype=torch.float64, device=self.home)
+        for rows in self._portions(len(theta)):
+            design = self.design(rows)  # (rows, p)
+            norms.addmm_(weigh(theta @ design.T, rows).double(), design.square())
+        return norms  # (q, p)
+
     def row_norms(self) -> Tensor:
         return torch.cat([self.design(rows).square().sum(dim=1) for rows in self._portions()])
 
-    def _portions(self) -> list[slice]:
-        stride = max(1, PORTION_BYTES // (8 * self.n_columns))
+    def _portions(self, n_outputs: int = 0) -> list[slice]:
+        stride = max(1, PORTION_BYTES // (8 * max(self.n_columns, n_outputs)))
         return [slice(start, start + stride) for start in range(0, self.n_rows, stride)]
 
     def _rows(self, rows: slice, buffer: Tensor | None = None) -> Tensor:

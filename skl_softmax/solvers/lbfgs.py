@@ -30,10 +30,10 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     - From zero, the way goes over samples of rows (`samples`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts, in a long run only where curvature describes the step
-      (`Run.trusted_gap`). At the very end Newton's step tells it, where the Hessian of all rows costs little or the
-      metric knows no correlations.
+      (`Run.trusted_gap`). At the very end Newton's step tells it, where the Hessian of all rows costs little, the
+      metric knows no correlations, or the diagonal of the Hessian promises more (`Run.is_near_by_rough`).
 
-    Cost: one pass over the rows an iteration, a few in all for the metrics, 2 MEMORY vectors.
+    Cost: one pass over the rows an iteration, a few in all for the metrics and the gap, 2 MEMORY vectors.
     """
     return through_samples(_descend, objective, start, options)
 
