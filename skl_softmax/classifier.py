@@ -85,7 +85,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. These
           have ``partial_fit``.
         - any class of `torch.optim.Optimizer`, likewise.
-        - "auto": "proximal" if ``l1_ratio`` > 0; "newton" for tiny problems and for sparse X; else "lbfgs".
+        - "auto": "proximal" if ``l1_ratio`` > 0; "newton" for tiny problems and for sparse X of many columns; else
+          "lbfgs".
 
         The first three do not depend on the scale of the features, so raw data converge. The optimisers do not if
         their rate is "auto": then they work on normalised columns (sparse X as it is) and the result is put in the

@@ -17,6 +17,12 @@ GRAM_LIMIT = 6000
 PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
 # Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
 GATHER_SECONDS = 1e-8
+# Passes over sparse rows that their Gram matrix may cost, with its eigenvectors, for columns to be few.
+GRAM_PASSES = 30
+# Rows that have to show each column for each class for Kronecker factors. With 40 one-hot tables take half of the time
+# that the diagonal takes. With 6 or fewer and C large, rows of such columns come to be told apart, which changes single
+# entries of the diagonal by orders of magnitude, and these factors, which do not follow, took hundreds of iterations.
+ROWS_PER_CLASS = 10
 # How much sooner the Hessian of one output is made and factored, half of one product, where that is in float32: by 4.6
 # to 5 for 3,000 x 1,500 to 20,000 x 1,500. Those of several outputs take 1.5 to 3 times less than is reckoned, too, but
 # to make them as much more often gained nothing: letter takes 1.1 of the time, sweeps of raw covertype 1.2.
@@ -88,6 +94,18 @@ def kronecker_seconds(objective) -> float:
     n_columns = objective.data.n_columns
     n_rows = min(objective.data.n_rows, ROWS_PER_COLUMN * n_columns)
     return CALL_SECONDS + 2 * n_rows * n_columns**2 / PRODUCT_RATE + 10 * n_columns**3 / FACTOR_RATE
+
+
+def correlations_pay(objective) -> bool:
+    """Whether fits are to know how columns are correlated: those of sparse rows that have few."""
+    if objective.data.centres or objective.n_parameters <= DENSE_LIMIT:
+        return True
+    return kronecker_seconds(objective) <= GRAM_PASSES * pass_seconds(objective)
+
+
+def factors_fit(objective) -> bool:
+    """Whether Kronecker factors are near the Hessian: not that of sparse rows of which few show some column."""
+    return objective.data.centres or objective.data.rarest >= ROWS_PER_CLASS * max(2, objective.n_outputs)
 
 
 def class_seconds(objective) -> float:

@@ -27,8 +27,10 @@ from skl_softmax.costs import (
     ROWS_PER_COLUMN,
     ROWS_PER_PARAMETER,
     class_seconds,
+    correlations_pay,
     dense_rows,
     dense_seconds,
+    factors_fit,
     kronecker_seconds,
     pass_seconds,
 )
@@ -83,7 +85,7 @@ def make_metric(
     will do. ``is_near`` says that θ is near the minimum.
     """
     kind = _kind(objective, theta)
-    near_price = _near_price(objective, theta) if kind == "kronecker" else None
+    near_price = _near_price(objective, theta) if kind == "kronecker" and objective.data.centres else None
     if is_near and near_price is not None:
         return metric_by_classes(objective, theta, near_price)
     if objective.is_family and objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters:
@@ -110,7 +112,8 @@ def _kind(objective, theta: Tensor) -> str:
     limit = GRAM_LIMIT if objective.n_outputs == 1 and objective.data.centres else DENSE_LIMIT
     if n_parameters <= limit and dense_wins:
         return "dense"
-    return "kronecker" if n_columns <= GRAM_LIMIT and objective.data.centres else "diagonal"
+    is_cheap = n_columns <= GRAM_LIMIT and correlations_pay(objective)
+    return "kronecker" if is_cheap and factors_fit(objective) else "diagonal"
 
 
 def _near_price(objective, theta: Tensor) -> float | None:

@@ -1,5 +1,7 @@
 """What is chosen by counts of operations."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,3 +41,29 @@ def test_hessians_of_one_output_in_float32_cost_less():
     small, large, classes = (tall_objective(*shape) for shape in ((1000, 400, 1), (4000, 400, 1), (4000, 100, 4)))
     assert costs.dense_seconds(large) < costs.dense_seconds(small)
     assert costs.dense_seconds(large) < 0.3 * costs.dense_seconds(classes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pays", "fit"),
+    [
+        ((20_000, 300, 3), True, True),
+        ((20_000, 60, 20), True, True),
+        ((2_000, 60, 20), True, False),  # a column has 7 rows for each class
+        ((1_000, 800, 20), False, False),
+        ((2_000, 1_000, 1), True, False),
+    ],
+)
+def test_correlations_of_sparse_rows_are_known_where_that_costs_little(shape, pays, fit):
+    n_rows, n_columns, n_outputs = shape
+    columns = torch.arange(4 * n_rows) % n_columns
+    X = torch.sparse_csr_tensor(torch.arange(n_rows + 1) * 4, columns, torch.ones(4 * n_rows), (n_rows, n_columns))
+    objective = replace(tall_objective(n_rows, 1, n_outputs), data=standardised(X, True))
+    assert costs.correlations_pay(objective) == pays
+    assert objective.prefers_newton == (not pays)
+    assert costs.factors_fit(objective) == fit
+
+
+def test_correlations_of_dense_rows_are_known():
+    objective = tall_objective(100, 5_000, 20)
+    assert costs.correlations_pay(objective)
+    assert costs.factors_fit(objective)

@@ -191,6 +191,11 @@ class Data:
         """A copy of some of the columns of X, in the same coordinates; all of them without a copy."""
         raise NotImplementedError
 
+    @property
+    def rarest(self) -> int:
+        """How many rows have an entry in the column in which the fewest have one."""
+        return self.n_rows
+
     def covering(self, lowest: Tensor, highest: Tensor) -> "Data":
         """The same rows in coordinates that suit other rows too, whose columns lie in these ranges (d,)."""
         raise NotImplementedError

@@ -144,6 +144,10 @@ class SparseData(Data):
         entry = self.X.values().element_size() + self.X.col_indices().element_size()
         return max(1, entry * self.X.values().shape[0] // self.n_rows)
 
+    @cached_property
+    def rarest(self) -> int:
+        return torch.bincount(self.X.col_indices(), minlength=self.X.shape[1]).min().item()
+
     def covering(self, lowest: Tensor, highest: Tensor) -> "SparseData":  # noqa: ARG002, neither centred nor scaled
         return self
 

@@ -192,10 +192,14 @@ class Run:
     def newton_by_products(self, is_check: bool = False) -> NewtonStep:
         """Newton's, without the Hessian; as a check of a gap, with a decrement that is known however small it is."""
         narrow = self.objective.narrow()  # a direction need not be exact, so float32 will do for it
-        if self._metric is None or not self._is_close(KEPT):  # else the last one will do
-            self._metric = narrow.metric(self.theta)
+        if self._metric is None or self._is_due_anew(self._metric):
+            self._metric, self._metric_pass = narrow.metric(self.theta), self.n_passes
             self.options.say(f"conjugate gradients in {narrow.dtype}, preconditioned by a {self._metric.kind} metric")
         return self._conjugate_gradients(narrow, self._metric.solve, is_check)
+
+    def _is_due_anew(self, metric: Metric) -> bool:
+        """Whether conjugate gradients need another metric: not near the minimum, nor before it has earned its price."""
+        return not self._is_close(KEPT) and self.passes_of_model >= metric.price
 
     def _conjugate_gradients(self, objective: Objective, precondition: Inverse, is_check: bool = False) -> NewtonStep:
         gradient, multiply, centred = self.point.gradient, objective.hessian_product(self.theta), objective.centred
