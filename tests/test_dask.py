@@ -440,6 +440,15 @@ def test_without_workers_a_fit_ends(processes, rows, monkeypatch):
     assert not hasattr(model, "coef_")
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """Processes that a shell starts in the background, as tests may be, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_ends_the_work(client, rows, monkeypatch):
     # While a sum is waited for: the last iterate stays, and nothing goes on on the workers.
     released = threading.Event()
