@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ["honesty", "memory", "threads", "leaks"]
+PARTS = ["honesty", "tables", "memory", "threads", "leaks"]
 
 
 def speed(arguments):

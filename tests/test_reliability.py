@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from benchmarks import reliability
+from benchmarks.tables import draw
 from skl_softmax import TorchSoftmaxClassifier
 
 
@@ -24,6 +25,15 @@ def test_gaps_and_claims_are_honest():
 @pytest.mark.parametrize("seed", [184, 326, 392, 395, 20029, 20048, 20119, 20615])
 def test_gaps_and_claims_are_honest_where_they_were_not(seed):
     fits = reliability.judged(reliability.hostile(seed), tolerances=(1e-3, 1e-7))
+    assert not [fit for fit in fits if reliability.too_small(fit) or reliability.claims_too_much(fit)]
+
+
+# By Kronecker factors or by an earlier Hessian of a sample, which know little of columns that repeat each other, the
+# first six told gaps 10 to 190 times too small.
+@pytest.mark.parametrize("seed", [15, 69, 70, 118, 121, 133, *range(7)])
+def test_gaps_of_larger_tables_are_honest(seed):
+    fits = reliability.judged_table(draw(seed), tolerances=(1e-4, 1e-7), solvers=("auto",))
+    assert len(fits) == 2
     assert not [fit for fit in fits if reliability.too_small(fit) or reliability.claims_too_much(fit)]
 
 

@@ -1,0 +1,68 @@
+"""Hostile tables of the sizes that users have, drawn by number: medium and wide, raw and scaled, dense and sparse."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+KINDS = ("normal", "correlated", "raw", "repeated", "float32", "expression", "counts", "one-hot")
+MOST_NUMBERS, MOST_PARAMETERS = 2e6, 2e4
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, their labels, and the C to fit with."""
+
+    kind: str
+    X: np.ndarray | sp.csr_array
+    y: np.ndarray
+    C: float
+
+
+def draw(seed):
+    """The table of this number: 30 to 5,000 rows, 30 to 4,000 columns, 2 to 60 classes."""
+    rng = np.random.default_rng(seed)
+    kind = str(rng.choice(KINDS))
+    while True:
+        n, d = (int(10 ** rng.uniform(1.5, high)) for high in (3.7, 3.6))
+        n_classes = int(rng.choice([2, 2, 3, 8, 20, 60]))
+        if n > n_classes and n * d <= MOST_NUMBERS and d * n_classes <= MOST_PARAMETERS:
+            break
+    y = rng.integers(n_classes, size=n)
+    y[:n_classes] = np.arange(n_classes)  # none is missing
+    X = (sparse_rows if kind in ("counts", "one-hot") else dense_rows)(rng, kind, y, d)
+    # In units in which rows have length one, as else hardly a C would matter to raw tables.
+    length = np.sqrt(X.multiply(X).mean() * d if sp.issparse(X) else np.square(X - X.mean(axis=0)).mean() * d)
+    return Table(kind, X, y, float(10 ** rng.uniform(-2, 5) / length**2))
+
+
+def dense_rows(rng, kind, y, d):
+    """Rows around the centres of their classes, which may lie nearer or farther apart."""
+    n, distance = len(y), rng.choice([0.0, 0.5, 3.0])
+    X = rng.normal(size=(n, d)) + distance * (rng.normal(size=(y.max() + 1, d)) * (rng.random(d) < 0.1))[y]
+    if kind == "correlated":
+        X = X @ (rng.normal(size=(d, d)) / np.arange(1, d + 1))
+    elif kind == "raw":
+        width = rng.uniform(1, 4)
+        X = X * 10 ** rng.uniform(-width, width, size=d) + 10 ** rng.uniform(-width, width, size=d)
+    elif kind == "repeated":
+        X[n // 2 :] = X[: n - n // 2]
+    elif kind == "expression":
+        X = np.exp(rng.uniform(0.5, 1.5) * X + rng.normal(scale=2, size=d))
+    return X.astype(np.float32) if kind == "float32" else X
+
+
+def sparse_rows(rng, kind, y, d):
+    """Counts of words, most of them rare, some of a class's own; or levels of four categories."""
+    n, n_classes = len(y), y.max() + 1
+    if kind == "one-hot":
+        levels = d // 4
+        columns = levels * np.arange(4) + (levels * rng.random((n, 4)) ** 2).astype(int)
+    else:
+        own = rng.random((n, max(1, d // 20))) < rng.choice([0.0, 0.1, 0.5])
+        common = (d * rng.random(own.shape) ** 3).astype(int)
+        columns = np.where(own, (common % (d // n_classes + 1) + y[:, None] * (d // n_classes)) % d, common)
+    ends = np.arange(0, columns.size + 1, columns.shape[1])
+    X = sp.csr_array((np.ones(columns.size), columns.ravel(), ends), shape=(n, d))
+    X.sum_duplicates()
+    return X
