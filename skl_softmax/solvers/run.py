@@ -398,7 +398,6 @@ class Run:
         if len(near) < len(gap):
             some = torch.tensor(near)
             objective, theta, gradient = objective.select(some), theta[some], gradient[some]
-        self.n_passes += len(near) / len(gap)
         promised = numbers(gradient, objective.inverse_diagonal(theta)(gradient))
         return any(0.5 * more > MISSED * gap[i] for more, i in zip(promised, near, strict=True))
 
