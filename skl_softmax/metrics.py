@@ -85,7 +85,7 @@ def make_metric(
     will do. ``is_near`` says that θ is near the minimum.
     """
     kind = _kind(objective, theta)
-    near_price = _near_price(objective, theta) if kind == "kronecker" and objective.data.centres else None
+    near_price = _near_price(objective, theta) if kind == "kronecker" else None
     if is_near and near_price is not None:
         return metric_by_classes(objective, theta, near_price)
     if objective.is_family and objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters:
@@ -117,8 +117,12 @@ def _kind(objective, theta: Tensor) -> str:
 
 
 def _near_price(objective, theta: Tensor) -> float | None:
-    """The price of a metric by classes, if it fits and rows choose among few of many classes, 1 / Σ_k p_k²."""
-    if objective.n_outputs == 1 or 4 * objective.n_parameters * objective.data.n_columns > CLASS_BYTES:
+    """The price of a metric by classes, if it fits and dense rows choose among few of many classes, 1 / Σ_k p_k²."""
+    if (
+        not objective.data.centres
+        or objective.n_outputs == 1
+        or 4 * objective.n_parameters * objective.data.n_columns > CLASS_BYTES
+    ):
         return None
     price = class_seconds(objective) / pass_seconds(objective)
     if not theta.any():

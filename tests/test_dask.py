@@ -474,7 +474,7 @@ def test_ctrl_c_ends_the_work(client, rows, monkeypatch):
 
 def test_wide_models_go_through_the_scheduler_once(monkeypatch):
     # Client and scheduler are in this process, workers in others. What this process sends in a sum over eight groups is
-    # θ to the scheduler, θ to one worker and the gradient to the client, and little else.
+    # θ (or θ and a direction) to the scheduler, the same to one worker, the gradient to the client, and little else.
     sent, sums = [], []
     write, sum_of = TCP.write, skl_softmax.cluster.GroupSum.__call__
 

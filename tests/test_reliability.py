@@ -32,8 +32,8 @@ def test_gaps_and_claims_are_honest_where_they_were_not(seed):
 # first six told gaps 10 to 190 times too small.
 @pytest.mark.parametrize("seed", [15, 69, 70, 118, 121, 133, 0, 1])
 def test_gaps_of_larger_tables_are_honest(seed):
-    fits = reliability.judged_table(draw(seed), tolerances=(1e-4, 1e-7), solvers=("auto",))
-    assert len(fits) == 2
+    fits = reliability.judged_table(draw(seed), tolerances=(1e-2, 1e-4, 1e-7), solvers=("auto",))
+    assert len(fits) == 3
     assert not [fit for fit in fits if reliability.too_small(fit) or reliability.claims_too_much(fit)]
 
 

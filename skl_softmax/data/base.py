@@ -192,9 +192,9 @@ class Data:
         raise NotImplementedError
 
     @property
-    def rarest(self) -> int:
-        """How many rows have an entry in the column in which the fewest have one."""
-        return self.n_rows
+    def rarest(self) -> float:
+        """How many rows have an entry in the column in which the fewest have one; infinity where all entries count."""
+        return inf
 
     def covering(self, lowest: Tensor, highest: Tensor) -> "Data":
         """The same rows in coordinates that suit other rows too, whose columns lie in these ranges (d,)."""
@@ -214,7 +214,8 @@ class Data:
 
     def column_norms(self, weights: Tensor) -> Tensor:
         """Σ_i w_ji x̃_i² for each weighting j, (q, p); ``weights`` is (q, n)."""
-        raise NotImplementedError
+        zero = torch.zeros(len(weights), self.n_columns, dtype=torch.float64, device=self.home)
+        return self.norms_by_logits(zero, lambda _, rows: weights[:, rows].to(self.home))
 
     def norms_by_logits(self, theta: Tensor, weigh: Weigh) -> Tensor:
         """The same with weights that depend on the logits of θ (q, p), some rows at a time: ``weigh(logits, rows)``."""

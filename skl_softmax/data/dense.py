@@ -247,10 +247,6 @@ class DenseData(Data):
         one, other = np.triu_indices(self.n_columns)
         return self.small_columns[one] * self.small_columns[other]
 
-    def column_norms(self, weights: Tensor) -> Tensor:
-        weights = weights.to(self.home).double()
-        return sum(weights[:, rows] @ self.design(rows).square() for rows in self._portions())  # (q, p)
-
     def norms_by_logits(self, theta: Tensor, weigh: Weigh) -> Tensor:
         theta, norms = theta.to(self.home).double(), theta.new_zeros(theta.shape, dtype=torch.float64, device=self.home)
         for rows in self._portions(len(theta)):

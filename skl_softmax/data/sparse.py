@@ -145,7 +145,7 @@ class SparseData(Data):
         return max(1, entry * self.X.values().shape[0] // self.n_rows)
 
     @cached_property
-    def rarest(self) -> int:
+    def rarest(self) -> float:
         return torch.bincount(self.X.col_indices(), minlength=self.X.shape[1]).min().item()
 
     def covering(self, lowest: Tensor, highest: Tensor) -> "SparseData":  # noqa: ARG002, neither centred nor scaled
@@ -164,15 +164,6 @@ class SparseData(Data):
         features = columns[columns < x.shape[1]].numpy()
         dense = torch.from_numpy(scipy_matrix(x)[:, features].toarray()).double()
         return torch.cat([dense, dense.new_ones(len(dense), len(columns) - len(features))], dim=1)  # (rows, columns)
-
-    def column_norms(self, weights: Tensor) -> Tensor:
-        weights = weights.to(self.dtype)
-        columns = weights.new_zeros(self.n_columns, len(weights))  # (p, q)
-        for block in self._blocks:
-            columns[: self.X.shape[1]] += times(block.x_transposed, weights[:, block.rows], squares=True).T
-        if self.fit_intercept:
-            torch.sum(weights, dim=1, out=columns[-1])
-        return columns.T  # (q, p)
 
     def norms_by_logits(self, theta: Tensor, weigh: Weigh) -> Tensor:
         affine, n_features = self.affine(theta), self.X.shape[1]
