@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from skl_softmax import threads
 
-# Up to here torch.softmax takes longer than its parts: 2 to 4 times as long for 3 to 5 classes, as long for 100.
+# Up to so many logits torch.softmax takes less time than the calls of its parts.
+FEW_LOGITS = 2**11
+# Beyond, it takes longer up to so many classes: 2 to 4 times as long for 3 to 5, as long for 100.
 MANY_CLASSES = 64
 
 
@@ -137,7 +139,8 @@ class SoftmaxLoss:
     @staticmethod
     def proba(logits: Tensor) -> Tensor:
         """Probabilities (n, K) from logits (n, K)."""
-        if logits.shape[1] >= MANY_CLASSES and not threads.is_small(logits):
+        is_wide = logits.shape[1] >= MANY_CLASSES and not threads.is_small(logits)
+        if is_wide or logits.numel() <= FEW_LOGITS:
             return torch.softmax(logits, dim=1)
         powers = threads.exp_(logits - logits.amax(dim=1, keepdim=True))
         return powers.div_(powers.sum(dim=1, keepdim=True))

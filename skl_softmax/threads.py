@@ -28,7 +28,9 @@ def is_small_product(rows: Tensor, n_outputs: int) -> bool:
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """X Wᵀ + b (n, K) of few rows (n, d), weights (K, d) and bias (K,) of one type, float32 or float64."""
-    return torch.from_numpy(rows.numpy() @ weight.numpy().T).add_(bias)
+    with np.errstate(invalid="ignore"):  # 0 times infinity, as in torch
+        product = rows.numpy() @ weight.numpy().T
+    return torch.from_numpy(product).add_(bias)
 
 
 def exp_(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
@@ -52,6 +53,41 @@ def test_bad_input(estimator, call, is_fitted):
     with pytest.raises(error):
         estimator.fit(*arguments)
     assert same(estimator, before)
+
+
+STORAGES = {
+    "array": np.asarray,
+    "float32": np.float32,
+    "float16": np.float16,
+    "columns": np.asfortranarray,
+    "lists": np.ndarray.tolist,
+    "objects": lambda X: X.astype(object),
+    "tensor": torch.from_numpy,
+    "sparse": sp.csr_array,
+}
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_predictions_for_bad_rows(storage, bad, is_sparse):
+    model = TorchSoftmaxClassifier(l1_ratio=1.0, C=0.02).fit(X, y)
+    assert not model.coef_[:, 1].any()  # so that sparse coefficients do not touch what is wrong
+    model = model.sparsify() if is_sparse else model
+    wrong = np.where(np.arange(X.size).reshape(X.shape) == 301, bad, X)
+    before = dict(vars(model))
+    for method in (model.predict, model.predict_proba, model.predict_log_proba, model.decision_function):
+        method(STORAGES[storage](X))
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
+            method(STORAGES[storage](wrong))
+    assert same(model, before)
+
+
+@pytest.mark.parametrize("rows", [X[:, :3], X[0], X[:0], X[None]])
+def test_predictions_for_other_shapes(rows):
+    model = TorchSoftmaxClassifier().fit(X, y)
+    with pytest.raises(ValueError, match=r"X has 3 features|Expected 2D|0 sample|dim 3"):
+        model.predict_proba(rows)
 
 
 @pytest.mark.parametrize("is_fitted", [False, True])

@@ -145,6 +145,16 @@ class TestLargeX:
                 call()
         assert model.coef_ is before
 
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_zeros_of_sparse_coefficients_do_not_hide_it(self, bad):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(1000, 4))
+        model = TorchSoftmaxClassifier(l1_ratio=1.0, C=0.05).fit(X, X[:, 0] > 0).sparsify()
+        assert not model.coef_.toarray()[:, 1].any()
+        X[7, 1] = bad
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
+            model.predict(X)
+
     @pytest.mark.parametrize(("bad", "row"), [(np.nan, 0), (np.inf, 77), (-np.inf, 999)])
     @pytest.mark.parametrize("is_first", [True, False])
     @pytest.mark.parametrize("options", [{}, {"learning_rate": 0.1}, {"batch_size": 100}, {"solver": "adam"}])
