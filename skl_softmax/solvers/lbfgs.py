@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner, numbers, per_model
+from skl_softmax.solvers.gaps import is_doubtful, trusted_gap
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
@@ -30,8 +31,8 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     - From zero, the way goes over samples of rows (`samples`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts, in a long run only where curvature describes the step
-      (`Run.trusted_gap`). At the very end Newton's step tells it, where the Hessian of all rows costs little, the
-      metric knows no correlations, or the diagonal of the Hessian promises more (`Run.is_near_by_rough`).
+      (`trusted_gap`). At the very end Newton's step tells it, where the Hessian of all rows costs little, the
+      metric knows no correlations, or the diagonal of the Hessian promises more (`is_doubtful`).
 
     Cost: one pass over the rows an iteration, a few in all for the metrics and the gap, 2 MEMORY vectors.
     """
@@ -55,13 +56,13 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             if lost:
                 memory, metric = Memory(), run.make_metric()
             continue
-        is_rough = run.is_near_by_rough(metric, gap)
+        is_rough = is_doubtful(run, metric, gap)
         if is_rough:
             metric, memory = run.make_metric() if metric.exact else metric, Memory()
             step = run.newton_by(metric.solve) if metric.exact else run.newton_by_products(is_check=True)
             direction, slope = step.direction, step.slope
             gap = _told(run, slope)
-        stay = run.settle(run.trusted_gap(gap, direction) if run.is_long else gap)
+        stay = run.settle(trusted_gap(run, gap, direction) if run.is_long else gap)
         if not run.active:
             break
         if stay is not None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
+from skl_softmax.solvers.gaps import certify_if_near, trusted_gap
 from skl_softmax.solvers.run import CHORD, Run
 
 # Convergence is faster than linear if a decrement is its predecessor times at most this power of the last such factor.
@@ -21,8 +22,8 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     the decrement had promised, no more is left than the difference and the error of the decrement itself; and, in case
     the promise was kept by chance, than the next decrement will be, by how the last ones shrank: where classes of
     little weight are told apart ever better, each is a third of the one before. In a run that is long only decrements
-    count, and the gains carried on. All this only where curvature describes the step (`Run.trusted_gap`). Where the
-    penalty is all that curves F, a bound by duality ends the run before a step is solved for (`Run.certify_if_near`).
+    count, and the gains carried on. All this only where curvature describes the step (`trusted_gap`). Where the
+    penalty is all that curves F, a bound by duality ends the run before a step is solved for (`certify_if_near`).
     """
     run = Run(objective, start, options)
     left, known, theta = [inf] * objective.n_models, [(inf, inf)] * objective.n_models, start
@@ -30,16 +31,16 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         going_on = run.extrapolated_gap()
         gap = list(map(max, left, going_on))
         if run.are_near(gap):
-            gap = run.trusted_gap(gap, run.theta - theta)
+            gap = trusted_gap(run, gap, run.theta - theta)
         elif run.takes_products:
-            gap = run.certify_if_near()
+            gap = certify_if_near(run)
         if run.are_near(gap):
             run.settle(gap)
             break
         before = run.point.value.tolist()
         direction, slope, unexplained, is_chord = run.newton_step()
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
-        stay = run.settle(run.trusted_gap(list(map(max, decrements, going_on)), direction))
+        stay = run.settle(trusted_gap(run, list(map(max, decrements, going_on)), direction))
         if not run.active:
             break
         if stay is not None:

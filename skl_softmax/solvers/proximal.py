@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions
+from skl_softmax.solvers.gaps import certify
 from skl_softmax.solvers.line_search import ROUNDING
 from skl_softmax.solvers.orthants import minimise_on_orthants
 from skl_softmax.solvers.products import HessianProducts, ProductModels
@@ -95,7 +96,7 @@ def _gap(run: Run, promised: Tensor, left: Tensor) -> list[float]:
 def _certified(run: Run, is_last: bool) -> list[float]:
     """Bounds of F - F* by duality: proved if they may end the run, else to first order, which takes no pass."""
     gap = run.objective.first_order_gap(run.theta, run.point).tolist()
-    return run.certify() if is_last or run.is_any_near(gap) else gap
+    return certify(run) if is_last or run.is_any_near(gap) else gap
 
 
 def _renewed(run: Run, hessians, stay: Tensor | None, damping: float):

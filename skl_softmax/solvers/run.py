@@ -8,7 +8,6 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import (
     Anchor,
-    Certificate,
     Evaluation,
     Inverse,
     Iterate,
@@ -50,14 +49,6 @@ CHECK_DELAY = 8
 KEPT = 1e-3
 # tol down to which float32 leads: by changes of F, whose rounding is 1e-7 of what the last steps gain, and by Hessians.
 NARROW_TOL = 1e-10
-# Passes that a new Hessian of all rows may cost to check a gap with.
-CHECK = 3.0
-# How many times as much as a gap the diagonal of the Hessian has to promise for the gap not to be believed. Over 160
-# tables that ends lies of 4 to 1,000 times, but for a few at tol=1e-2, and fits take 1.02 of the passes at tol=1e-7,
-# 1.28 at 1e-2.
-MISSED = 2.0
-# Passes after which a Hessian of a sample is no longer taken to tell gaps. One that was older told a twentieth.
-OLD = 10
 # Relative gap from which on a metric may be made that holds near the minimum only, and the number of passes, as a
 # multiple of its price, after which it is made again. From 0.1 on, and as often as others, sweeps over embeddings take
 # 1.1 times as long.
@@ -200,7 +191,7 @@ class Run:
 
     def _is_due_anew(self, metric: Metric) -> bool:
         """Whether conjugate gradients need another metric: not near the minimum, nor before it has earned its price."""
-        return not self._is_close(KEPT) and self.passes_of_model >= metric.price
+        return not self.is_close(KEPT) and self.passes_of_model >= metric.price
 
     def _conjugate_gradients(self, objective: Objective, precondition: Inverse, is_check: bool = False) -> NewtonStep:
         gradient, multiply, centred = self.point.gradient, objective.hessian_product(self.theta), objective.centred
@@ -253,7 +244,7 @@ class Run:
             self._growth *= 2
         self._metric_pass, self._metric_iteration = self.n_passes, self.iteration
         dtype = torch.float32 if self.options.tol >= NARROW_TOL else torch.float64
-        metric = self.objective.metric(self.theta, self._growth, self._is_close(), dtype)
+        metric = self.objective.metric(self.theta, self._growth, self.is_close(), dtype)
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
         if metric.price >= DEAR and metric.apart_price is None and len(self.models) == self._record.n_models:
             self._kept = Kept(metric, self.point.value)
@@ -293,31 +284,13 @@ class Run:
             self.options.say(f"the Hessian of {rows} at the price of {models.price:.1f} passes")
         return models
 
-    def certify(self) -> list[float]:
-        """Bounds of each model's F - F* by duality, at the point with the best intercept, where the run goes on."""
-        return self._certified(self.objective.certificate(self.theta))
-
-    def certify_if_near(self) -> list[float]:
-        """The same by the penalty's curvature, if that is to end the run; else infinity."""
-        if self._is_close() and self.are_near(self.objective.convex_gap(self.point).tolist()):
-            return self._certified(self.objective.convex_certificate(self.theta))
-        return [inf] * len(self.models)
-
-    def _certified(self, found: Certificate) -> list[float]:
-        self.n_passes += 1
-        excess = found.point.value - self.point.value  # (M,)
-        if (excess > ROUNDING * self.point.value.abs()).any():  # intercepts without a minimum went astray
-            return (found.gap - excess).tolist()
-        self.theta, self.point = found.theta, found.point
-        return found.gap.tolist()
-
     def metric_is_due(self, metric: Metric) -> bool:
         """Whether the passes since the metric was made have cost as much as it did, and as many are to come.
 
         One that holds near the minimum takes the place of another as soon as the run is there, if twice as many passes
         as it costs are to come: it saves half of them or more.
         """
-        if metric.near_price is not None and self._is_close():
+        if metric.near_price is not None and self.is_close():
             return self._passes_to_come() >= 2 * metric.near_price
         if self.passes_of_model < max(self._passes_until_due(metric), 0.5):  # none yet where it was made
             return False
@@ -334,7 +307,7 @@ class Run:
             return metric.price - 0.5
         return RENEWAL * metric.price if metric.is_near else max(self._metric_pass, ROUGH_RENEWAL * metric.price)
 
-    def _is_close(self, part: float = CLOSE) -> bool:
+    def is_close(self, part: float = CLOSE) -> bool:
         """Whether no model can gain more than this part of F."""
         return all(self._record.is_close(model, part) for model in self.models)
 
@@ -373,60 +346,10 @@ class Run:
         """Whether the next step is to bring one of the gaps below this part of F, if it shrinks as in the last one."""
         return any(self._record.is_next_close(model, part) for model in self.models)
 
-    def is_near_by_rough(self, metric: Metric, gap: list[float]) -> bool:
-        """Whether a gap that would end the run is not to be believed, or to be known better at little cost.
-
-        Metrics that know no correlations told gaps up to 200 times too small, rough or old ones up to 1,000. Those kept
-        from another penalty are not asked: sweeps of digits would take 1.2 to 1.6 times as long.
-        """
-        if not self.is_any_near(gap):
-            return False
-        if metric.kind == "diagonal":
-            return self.options.tol > 0
-        if metric.exact and metric.price <= CHECK:
-            return self.passes_of_model > 0 or metric.solve.has_ridge
-        if metric.is_kept or (metric.follows and self.passes_of_model < OLD):
-            return False
-        return self._is_missed_by_metric(gap)
-
-    def _is_missed_by_metric(self, gap: list[float]) -> bool:
-        """Whether much more than a gap that would end the run is promised by steps along single parameters.
-
-        Each of them cannot see the others, but its curvature is that of F: with ½ gᵀ D⁻¹ g, D the diagonal of the
-        Hessian, a metric that has the curvature along g wrong is found out.
-        """
-        near = [i for i, ends in enumerate(map(self.is_near, self.point.value.tolist(), gap)) if ends]
-        objective, theta, gradient = self.objective, self.theta, self.point.gradient  # (M, ...)
-        if len(near) < len(gap):
-            some = torch.tensor(near)
-            objective, theta, gradient = objective.select(some), theta[some], gradient[some]
-        promised = numbers(gradient, objective.inverse_diagonal(theta)(gradient))
-        return any(0.5 * more > MISSED * gap[i] for more, i in zip(promised, near, strict=True))
-
     @property
     def is_long(self) -> bool:
         """Whether the problem takes more iterations than those that curvature describes well."""
         return self.iteration >= 2 * WINDOW
-
-    def trusted_gap(self, gap: list[float], direction: Tensor) -> list[float]:
-        """Gaps told by curvature where a model may end, or by duality where the direction leaves what that describes.
-
-        Along a direction that moves no two logits of a row apart by more than S, curvature becomes e^S times as small
-        in a step at most, so that for S < 1 no more than twice the decrement is to be gained, and for S ≥ 1 any amount
-        may be (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1), but F, which losses and
-        penalties add up to, and none is negative.
-        """
-        ends = self.is_long and self.iteration >= self.options.max_iter
-        may_end = [ends or near for near in map(self.is_near, self.point.value.tolist(), gap)]
-        if not any(may_end):
-            return gap
-        self.n_passes += 0.5  # without a gradient
-        changes = self.objective.largest_change(direction).tolist()
-        leaves = [may and change >= 1 for may, change in zip(may_end, changes, strict=True)]
-        if not any(leaves):
-            return gap
-        bounds = torch.minimum(self.objective.first_order_gap(self.theta, self.point), self.point.value).tolist()
-        return [max(g, bound) if left else g for g, bound, left in zip(gap, bounds, leaves, strict=True)]
 
     def settle(self, gap: list[float]) -> Tensor | None:
         """Record the finished models and drop them from the stack; return which stay, None if all do."""
