@@ -35,8 +35,8 @@ def conjugate_gradients(
     """
     direction = torch.zeros_like(gradient)
     residual = -gradient
-    conjugate = preconditioned = precondition(residual)
-    rho = inner(residual, preconditioned)  # (M,)
+    conjugate = precondition(residual)
+    rho = inner(residual, conjugate)  # (M,)
     decrement = torch.zeros_like(rho)
     gains: deque[Tensor] = deque(maxlen=delay)
     for _ in range(MAX_ITER):
@@ -48,6 +48,7 @@ def conjugate_gradients(
             alpha = torch.where((curvature <= 0) & (rho > 0), 1.0, alpha)
         direction.addcmul_(per_model(alpha, gradient), conjugate)
         residual.addcmul_(per_model(alpha, gradient), curved, value=-1)
+        del curved  # with many parameters each vector counts
         gains.append(0.5 * alpha * rho)
         decrement = decrement + gains[-1]
         if len(gains) == delay:
@@ -58,4 +59,5 @@ def conjugate_gradients(
         rho, previous = inner(residual, preconditioned), rho
         beta = torch.where(previous > 0, rho / previous, 0.0)  # (M,)
         conjugate = torch.addcmul(preconditioned, per_model(beta, gradient), conjugate)
+        del preconditioned
     return direction, decrement

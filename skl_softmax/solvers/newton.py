@@ -37,6 +37,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         if run.are_near(gap):
             run.settle(gap)
             break
+        del theta  # as large as each of the vectors that the next step takes
         before = run.point.value.tolist()
         direction, slope, unexplained, is_chord = run.newton_step()
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
@@ -49,6 +50,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             before, slope, decrements, known = ([x[i] for i in kept] for x in (before, slope, decrements, known))
         theta = run.theta
         run.descend(direction, slope, lengthens=True)
+        del direction
         after = run.point.value.tolist()
         left = [
             inf if is_long else max(_missed(d, b - a, unexplained, is_chord), _next_decrement(d, *last_two, abs(a)))
