@@ -157,7 +157,8 @@ def _is_as_fitted(estimator: BaseEstimator, X) -> bool:
     For a few hundred rows they take twice as long as the probabilities.
     """
     is_plain = type(X) is np.ndarray and X.dtype in ROWS["dtype"] and X.ndim == 2 and len(X) > 0
-    return is_plain and X.shape[1] == estimator.n_features_in_ and not hasattr(estimator, "feature_names_in_")
+    n_features = getattr(estimator, "n_features_in_", None)  # None of a model whose coefficients were set by hand
+    return is_plain and X.shape[1] == n_features and not hasattr(estimator, "feature_names_in_")
 
 
 def refuse_bad_rows(rows: TrainingRows) -> None:

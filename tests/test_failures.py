@@ -90,6 +90,12 @@ def test_predictions_for_other_shapes(rows):
         model.predict_proba(rows)
 
 
+def test_predictions_by_coefficients_set_by_hand():
+    fitted, model = TorchSoftmaxClassifier().fit(X, y), TorchSoftmaxClassifier()
+    model.classes_, model.coef_, model.intercept_ = fitted.classes_, fitted.coef_, fitted.intercept_
+    np.testing.assert_array_equal(model.predict_proba(X), fitted.predict_proba(X))
+
+
 @pytest.mark.parametrize("is_fitted", [False, True])
 @pytest.mark.parametrize("raised", RAISED, ids=lambda e: type(e).__name__)
 def test_faults_on_the_way(estimator, raised, is_fitted, monkeypatch):
