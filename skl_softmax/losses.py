@@ -30,8 +30,15 @@ class SigmoidLoss:
 
     @staticmethod
     def value_and_residual(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each row (..., 1, rows) and its derivative by the logits (..., 1, rows), σ(z) - y."""
-        return SigmoidLoss.value(logits, targets), torch.sigmoid(logits).sub_(targets)
+        """Loss of each row (..., 1, rows) and its derivative by the logits (..., 1, rows), σ(z) - y.
+
+        From the class that y is near to, so that nothing cancels where rows are told apart.
+        """
+        near = targets.round()
+        sign = 1 - 2 * near
+        away = sign * logits  # (..., 1, rows)
+        value, residual, rest = functional.softplus(away), torch.sigmoid(away).mul_(sign), targets - near
+        return value.addcmul_(rest, logits, value=-1), residual.sub_(rest)
 
     @staticmethod
     def curvature_product(proba: Tensor, direction: Tensor) -> Tensor:
@@ -84,15 +91,25 @@ class SoftmaxLoss:
 
     @staticmethod
     def value_and_residual(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each row (..., 1, rows) and its derivative by the logits (..., K, rows), p - y."""
-        log_proba = torch.log_softmax(logits, dim=-2)
+        """Loss of each row (..., 1, rows) and its derivative by the logits (..., K, rows), p - y.
+
+        With class indices both come from the odds of the other classes, s: ℓ = log(1 + s), and p - 1 = -s / (1 + s).
+        Nothing cancels where rows are told apart, so that both are known to eps of themselves. From log p they were
+        known to eps of 1, by which 20,000 x 100 with 5 classes and C=1e6 had not converged after 13,000 passes for 43.
+        """
         if targets.is_floating_point():
+            log_proba = torch.log_softmax(logits, dim=-2)
             value = -(log_proba * targets).sum(dim=-2, keepdim=True)
             return value, log_proba.exp_().sub_(targets)
         index = targets.expand(*logits.shape[:-2], 1, logits.shape[-1])
-        value = -log_proba.gather(-2, index)
-        proba = log_proba.exp_()
-        return value, proba.scatter_add_(-2, index, proba.new_full((), -1.0).expand(index.shape))
+        below = logits - logits.amax(dim=-2, keepdim=True)  # (..., K, rows)
+        own = below.gather(-2, index)  # (..., 1, rows)
+        odds = below.exp_().scatter_(-2, index, own.new_zeros(()).expand(index.shape))
+        others = odds.sum(dim=-2, keepdim=True)
+        beyond = others + own.expm1()  # the sum with the own class, less 1
+        value = beyond.log1p().sub_(own)
+        share = beyond.add_(1).reciprocal_()
+        return value, odds.scatter_(-2, index, others.neg_()).mul_(share)
 
     @staticmethod
     def curvature_product(proba: Tensor, direction: Tensor) -> Tensor:

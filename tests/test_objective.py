@@ -1,6 +1,7 @@
 """F, its gradient and its curvature against autograd, finite differences and naive formulas."""
 
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
@@ -129,6 +130,33 @@ def test_a_loss_alone_is_that_with_its_derivative(n_outputs, are_proba):
     before, loss = logits.clone(), loss_for(n_outputs)
     torch.testing.assert_close(loss.value(logits, targets), loss.value_and_residual(logits, targets)[0])
     torch.testing.assert_close(logits, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_and_residuals_are_known_to_rounding_of_themselves(n_outputs, dtype):
+    # Of whole numbers, so that what is seen is the loss's own rounding; from log p it was all of ℓ where rows are told
+    # apart.
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randint(-20, 21, (1, n_outputs, N), generator=generator).to(dtype)
+    targets = torch.randint(0, max(2, n_outputs), (1, 1, N), generator=generator)
+    if n_outputs == 1:
+        logits += 40 * targets
+        own, others, targets = targets * logits, (1 - targets) * logits, targets.to(dtype)
+        factor = 1 - 2 * targets.numpy()
+    else:
+        logits.scatter_add_(1, targets, torch.full(targets.shape, 40, dtype=dtype))
+        own, others, factor = logits.gather(1, targets), logits.scatter(1, targets, -inf), 1.0
+    odds = np.exp(others.numpy().astype(np.longdouble) - own.numpy())  # of other classes
+    total = odds.sum(axis=1, keepdims=True)
+    residual = factor * odds / (1 + total)
+    if n_outputs > 1:
+        np.put_along_axis(residual, targets.numpy(), -total / (1 + total), axis=1)
+    assert total.min() < torch.finfo(dtype).eps
+    value, derivative = loss_for(n_outputs).value_and_residual(logits, targets)
+    rounding = 8 * torch.finfo(dtype).eps
+    np.testing.assert_allclose(value, np.log1p(total).astype(float), rtol=rounding, atol=0)
+    np.testing.assert_allclose(derivative, residual.astype(float), rtol=rounding, atol=0)
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
