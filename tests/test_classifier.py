@@ -777,7 +777,7 @@ class TestSparse:
 def as_if_it_were_large(monkeypatch):
     """Let a small table be solved by conjugate gradients, and those in float32."""
     monkeypatch.setattr(costs, "narrow_pays", lambda *_: True)
-    monkeypatch.setattr(import_module("skl_softmax.solvers.run"), "DIRECT_LIMIT", 0)
+    monkeypatch.setattr(import_module("skl_softmax.solvers.newton_steps"), "DIRECT_LIMIT", 0)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

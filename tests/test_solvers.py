@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.curvature import Inverse
 from skl_softmax.small import SmallObjective
-from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, run
+from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, newton_steps
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.lbfgs import MIN_SCALE, Memory
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, backtrack, lengthen
@@ -316,7 +316,7 @@ def test_the_last_step_of_newton_may_be_a_chord(load, monkeypatch):
     n_hessians = len(made)
     minimum = TorchSoftmaxClassifier(tol=1e-14).fit(X, y).loss_curve_[-1]
     assert model.optimality_gap_ == pytest.approx(model.loss_curve_[-1] - minimum, rel=0.5)
-    monkeypatch.setattr(run, "CHORD", inf)
+    monkeypatch.setattr(newton_steps, "CHORD", inf)
     made.clear()
     assert TorchSoftmaxClassifier().fit(X, y).n_iter_ == model.n_iter_
     assert len(made) == n_hessians + 1

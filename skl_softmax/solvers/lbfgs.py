@@ -7,6 +7,7 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner, numbers, per_model
 from skl_softmax.solvers.gaps import is_doubtful, trusted_gap
+from skl_softmax.solvers.newton_steps import newton_by, newton_by_products
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
@@ -59,7 +60,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         is_rough = is_doubtful(run, metric, gap)
         if is_rough:
             metric, memory = run.make_metric() if metric.exact else metric, Memory()
-            step = run.newton_by(metric.solve) if metric.exact else run.newton_by_products(is_check=True)
+            step = newton_by(run, metric.solve) if metric.exact else newton_by_products(run, is_check=True)
             direction, slope = step.direction, step.slope
             gap = _told(run, slope)
         stay = run.settle(trusted_gap(run, gap, direction) if run.is_long else gap)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
 from skl_softmax.solvers.gaps import certify_if_near, trusted_gap
-from skl_softmax.solvers.run import CHORD, Run
+from skl_softmax.solvers.newton_steps import CHORD, newton_by_products, newton_step, takes_products
+from skl_softmax.solvers.run import Run
 
 # Convergence is faster than linear if a decrement is its predecessor times at most this power of the last such factor.
 SUPERLINEAR = 1.5
@@ -32,14 +33,14 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         gap = list(map(max, left, going_on))
         if run.are_near(gap):
             gap = trusted_gap(run, gap, run.theta - theta)
-        elif run.takes_products:
+        elif takes_products(run):
             gap = certify_if_near(run)
         if run.are_near(gap):
             run.settle(gap)
             break
         del theta  # as large as each of the vectors that the next step takes
         before = run.point.value.tolist()
-        direction, slope, unexplained, is_chord = run.newton_step()
+        direction, slope, unexplained, is_chord = newton_step(run)
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
         stay = run.settle(trusted_gap(run, list(map(max, decrements, going_on)), direction))
         if not run.active:
@@ -90,5 +91,5 @@ def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     metric = run.make_metric()
     if metric.follows:
         return run.point.value, 0.5 * inner(run.point.gradient, metric.solve(run.point.gradient))
-    slope = run.newton_by_products().slope
+    slope = newton_by_products(run).slope
     return run.point.value, -0.5 * torch.tensor(slope, dtype=torch.float64)

@@ -1,7 +1,6 @@
 """The models of a stack that are still being solved."""
 
 from math import inf, isnan, log
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,36 +16,16 @@ from skl_softmax.solvers.base import (
     SolveResult,
     SolverOptions,
     Status,
-    numbers,
 )
-from skl_softmax.solvers.conjugate_gradients import DECREMENT_ACCURACY, DELAY, conjugate_gradients
 from skl_softmax.solvers.line_search import backtrack, halve, lengthen
 from skl_softmax.solvers.record import ROUNDING, WINDOW, Record
 
-# Above this many parameters the Hessian (here 32 MB) is no longer formed and Newton's step comes from conjugate
-# gradients.
-DIRECT_LIMIT = 2000
-# What a chord leaves at most, in units of what the last step's rate says. Where H is (1 + e) times the last one, that
-# step, which met half of the change, left e²/4 of the gap, and the chord leaves e².
-CHORD = 10.0
-# The largest such rate for which the last Hessian tells gaps, where e = 1/2. Beyond it two chords, at rates of a tenth,
-# told a hundredth of what was left.
-CHORD_RATE = 1 / 16
 # Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
 NOISE, LOST = 1e-6, 0.1
 # Evaluations for each step from which on a metric of a sample is taken to be poor: along what its rows do not show,
 # as a rare column without a penalty, it asks for steps of any length. Raw covertype (10,000 rows) with C=inf had not
 # converged after 1,000 iterations, and takes 69 with samples that grow.
 POOR = 1.5
-# Decrements below this part of what ends a run need not be known to `DECREMENT_ACCURACY`. That saves 6.5
-# of 143 passes on sparse text with C = 100, on others none or one.
-NEGLIGIBLE = 0.01
-# Steps of conjugate gradients that have to add little where they check a gap that was told without correlations: after
-# three, as else, or six some of these were still told eight times too small.
-CHECK_DELAY = 8
-# Relative gap from which on conjugate gradients keep their metric. Over five sparse problems with C of 0.01, 1 and 100
-# that saves a quarter of the metrics, at up to 3 % more passes, once 11; from 0.01 on passes are up to a third more.
-KEPT = 1e-3
 # tol down to which float32 leads: by changes of F, whose rounding is 1e-7 of what the last steps gain, and by Hessians.
 NARROW_TOL = 1e-10
 # Relative gap from which on a metric may be made that holds near the minimum only, and the number of passes, as a
@@ -61,15 +40,6 @@ ROUGH_RENEWAL = 4
 DEAR = 4.0
 # A gap below this multiple of |F| that no step makes smaller is rounding.
 STUCK_ROUNDING = torch.finfo(torch.float64).eps ** 0.5
-
-
-class NewtonStep(NamedTuple):
-    """Newton's directions, the slopes along them, and the part of their decrements that may be missing."""
-
-    direction: Tensor  # (M, ...)
-    slope: list[float]  # minus twice the decrements
-    unexplained: float
-    is_chord: bool = False  # whether the Hessian is that of the last step
 
 
 class Run:
@@ -87,17 +57,17 @@ class Run:
         self.objective, self.options = objective, options
         self.n_passes = self.iteration = 0
         self._metric_pass = self._metric_iteration = 0
-        self._metric: Metric | None = None  # of conjugate gradients
+        self.preconditioner: Metric | None = None  # of conjugate gradients
         self._kept: Kept | None = None  # for another run
-        self._inverse: Inverse | None = None  # of the last Hessian
+        self.inverse: Inverse | None = None  # of the last Hessian
         self._anchor: Anchor | None = None  # by whose changes F is evaluated
         self._goes_by_changes = False  # from the next step on
         self._growth = 1  # of the samples that metrics are taken from
         self.models = list(range(objective.n_models))
         self.stuck = [False] * objective.n_models
         self._trusted_from = 0  # the iteration from which on gains tell gaps
-        self._slope = self._slope_before = [0.0] * objective.n_models  # along the last two directions
-        self._was_full = False  # whether the last step had length 1
+        self.slope = self.slope_before = [0.0] * objective.n_models  # along the last two directions
+        self.was_full = False  # whether the last step had length 1
         self.theta, self.point = self._begin(start)
         if any(map(isnan, self.point.value.tolist())):
             raise FloatingPointError("F is not a number where the solver begins.")
@@ -118,11 +88,6 @@ class Run:
         """Whether any model is left."""
         return bool(self.models)
 
-    @property
-    def takes_products(self) -> bool:
-        """Whether the Hessian is too large to form."""
-        return self.objective.n_parameters > DIRECT_LIMIT
-
     def evaluate(self, theta: Tensor) -> Evaluation:
         """Value and gradient, counted."""
         self.n_passes += 1
@@ -138,82 +103,15 @@ class Run:
             self.n_passes += 0.5  # without a gradient
             self.options.say("changes from here in float32")
 
-    def newton_step(self) -> NewtonStep:
-        """Newton's, by the Cholesky factor of the Hessian where it is small enough to form, or by products with it.
-
-        The last step's Hessian will do where a step by it, a chord, is to end the run: its gap is the last one times a
-        multiple of what the last step, if that had length 1, made of that.
-        """
-        if self.takes_products:
-            return self.newton_by_products()
-        last_two = zip(self._slope_before, self._slope, strict=True)
-        expected = [last * (last / before) * (last / before) if before else -inf for before, last in last_two]
-        if self._ends_by_chord(expected):
-            chord = self.newton_by(self._inverse)
-            if self._ends_by_chord(chord.slope):
-                return chord._replace(is_chord=True, unexplained=CHORD * max(self._rates(chord.slope)))
-        self._inverse = self.objective.inverse_hessian(self.theta)
-        return self.newton_by(self._inverse)
-
-    def _ends_by_chord(self, slope: list[float]) -> bool:
-        """Whether chords with these slopes are to end the run."""
-        rates = self._rates(slope)
-        if not self._was_full or max(rates) > CHORD_RATE:
-            return False
-        return self.are_near([-0.5 * CHORD * now * rate for now, rate in zip(slope, rates, strict=True)])
-
-    def _rates(self, slope: list[float]) -> list[float]:
-        """These slopes over those along the last directions."""
-        return [now / last if last else inf for now, last in zip(slope, self._slope, strict=True)]
-
-    def newton_by(self, inverse: Inverse) -> NewtonStep:
-        """Newton's, by the inverse Hessian at the point, and by products besides where that is singular to rounding.
-
-        There, as with collinear columns, the ridge that makes it definite keeps steps short along what only the penalty
-        resolves, and hides what is to be gained. The product with the rows and then with their transpose knows those
-        directions to eps², the matrix to eps.
-        """
-        direction = -inverse(self.point.gradient)
-        step = NewtonStep(direction, numbers(self.point.gradient, direction), unexplained=0.0)
-        if inverse.has_ridge and self.objective.holds_collinear:
-            better = self._conjugate_gradients(self.objective, inverse)
-            if all(a <= b for a, b in zip(better.slope, step.slope, strict=True)):  # else rounding is all there is
-                return better
-        return step
-
-    def newton_by_products(self, is_check: bool = False) -> NewtonStep:
-        """Newton's, without the Hessian; as a check of a gap, with a decrement that is known however small it is."""
-        narrow = self.objective.narrow()  # a direction need not be exact, so float32 will do for it
-        if self._metric is None or self._is_due_anew(self._metric):
-            self._metric, self._metric_pass = narrow.metric(self.theta), self.n_passes
-            self.options.say(f"conjugate gradients in {narrow.dtype}, preconditioned by a {self._metric.kind} metric")
-        return self._conjugate_gradients(narrow, self._metric.solve, is_check)
-
-    def _is_due_anew(self, metric: Metric) -> bool:
-        """Whether conjugate gradients need another metric: not near the minimum, nor before it has earned its price."""
-        return not self.is_close(KEPT) and self.passes_of_model >= metric.price
-
-    def _conjugate_gradients(self, objective: Objective, precondition: Inverse, is_check: bool = False) -> NewtonStep:
-        gradient, multiply, centred = self.point.gradient, objective.hessian_product(self.theta), objective.centred
-
-        def product(direction: Tensor) -> Tensor:
-            self.n_passes += 1
-            return multiply(direction)
-
-        def solve(residual: Tensor) -> Tensor:
-            return centred(precondition(centred(residual)))  # what rounding leaves along 1 ⊗ v has no curvature
-
-        negligible = (0 if is_check else NEGLIGIBLE) * self.options.tol * self.point.value.abs()  # (M,)
-        delay = CHECK_DELAY if is_check else DELAY
-        direction = conjugate_gradients(product, solve, gradient.to(objective.dtype), negligible, delay)[0]
-        direction = direction.to(gradient.dtype)  # (M, ...)
-        return NewtonStep(direction, numbers(gradient, direction), unexplained=DECREMENT_ACCURACY)
+    def precondition_by(self, metric: Metric) -> None:
+        """Let conjugate gradients go by a metric at the point."""
+        self.preconditioner, self._metric_pass = metric, self.n_passes
 
     def is_lost_in_rounding(self) -> bool:
         """Whether the objective is too rough to lead any model further."""
         if any(self.stuck) or not self.objective.resolves(self.theta):
             return True
-        return self.iteration > 0 and any(map(self._is_noise, self.models, self.point.value.tolist(), self._slope))
+        return self.iteration > 0 and any(map(self._is_noise, self.models, self.point.value.tolist(), self.slope))
 
     def _is_noise(self, model: int, value: float, slope: float) -> bool:
         """Whether the last step's gain is near what float32 resolves, and next to nothing of what was promised."""
@@ -378,10 +276,10 @@ class Run:
 
         With ∇loss(θ) + λ D θ = 0 for every λ, H dθ = -dλ D θ = λ D θ d log C.
         """
-        if self._record.tangent is None or self._inverse is None:
+        if self._record.tangent is None or self.inverse is None:
             self._record.tangent = None
             return
-        tangent = self._inverse(self.objective.penalty_gradient(self.theta))  # (M, ...)
+        tangent = self.inverse(self.objective.penalty_gradient(self.theta))  # (M, ...)
         for i, (model, status) in enumerate(zip(self.models, statuses, strict=True)):
             if status is not None:
                 self._record.tangent[model] = tangent[i]
@@ -393,11 +291,11 @@ class Run:
         """
         if self._goes_by_changes:  # not sooner: the run may have been at its end
             self._make_anchor()
-        before, self._slope_before, self._slope = self.n_passes, self._slope, slope
+        before, self.slope_before, self.slope = self.n_passes, self.slope, slope
         self.theta, self.point, self.stuck = backtrack(self.evaluate, self.theta, self.point, direction, slope)
         if lengthens and len(slope) == 1 and self.n_passes == before + 1:
             self.theta, self.point = lengthen(self.evaluate, self.theta, self.point, direction, *slope)
-        self._was_full = self.n_passes == before + 1
+        self.was_full = self.n_passes == before + 1
         if self._anchor is not None and any(self.stuck):
             self._anchor, self.stuck = None, [False] * len(self.models)
             self.point = self.evaluate(self.theta)
@@ -445,13 +343,13 @@ class Run:
 
     def _keep(self, stay: list[int]) -> Tensor:
         self.models, self.stuck = [self.models[i] for i in stay], [self.stuck[i] for i in stay]
-        self._slope = [self._slope[i] for i in stay]
+        self.slope = [self.slope[i] for i in stay]
         index = torch.tensor(stay, dtype=torch.int64)
         if stay:
             self.theta = self.theta[index]
             self.point = type(self.point)(self.point.value[index], self.point.gradient[index])
             self.objective = self.objective.select(index)
-            self._metric = None if self._metric is None else self._metric.select(index)
-            self._inverse = None if self._inverse is None else self._inverse.select(index)
+            self.preconditioner = None if self.preconditioner is None else self.preconditioner.select(index)
+            self.inverse = None if self.inverse is None else self.inverse.select(index)
             self._anchor = None if self._anchor is None else self._anchor.select(index)
         return index
