@@ -55,7 +55,8 @@ def make_anchor(objective, theta: Tensor, point) -> Anchor | None:
     """One at θ (M, K, p), or None where float32 does not pay or is too rough, or the probabilities are too many."""
     narrow, n_models, n_outputs = objective.narrow(), objective.n_models, objective.n_outputs
     shape = n_models, max(2, n_outputs), objective.n_rows
-    if narrow is objective or 4 * prod(shape) > min(PROBA_BYTES, objective.n_rows * objective.data.row_bytes):
+    is_too_large = 4 * prod(shape) > min(PROBA_BYTES, objective.n_rows * objective.data.row_bytes)
+    if narrow.dtype == objective.data.wide or is_too_large:
         return None
     if not narrow.resolves(theta):
         return None

@@ -79,8 +79,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         - "newton": Newton's method with a line search; the Hessian of all rows, from 2,000 parameters on conjugate
           gradients on products with it.
         - "lbfgs": limited-memory BFGS in a metric of subsampled curvature. A fit from zero goes over growing samples of
-          the rows, so that all rows are needed a few times only, and takes the first steps in float32 where that is
-          quicker.
+          the rows, so that all rows are needed a few times only, and goes in float32 where that is quicker and for as
+          long as it is exact enough.
         - "proximal": proximal Newton on working sets, for any ``l1_ratio``; the only one for ``l1_ratio`` > 0.
         - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. These
           have ``partial_fit``.

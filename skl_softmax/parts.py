@@ -398,6 +398,11 @@ class PartsObjective:
             return self
         return replace(self, dtype=torch.float32)
 
+    def rounding(self, theta: Tensor) -> tuple[Evaluation, float]:
+        """What float32 adds to F and its gradient at θ, by a sample of rows, and what part of a pass that takes."""
+        lost, passes = self.sample.rounding(theta)
+        return lost, passes * self.sample.n_rows / self.n_rows
+
     def anchor(self, theta: Tensor, point: Evaluation) -> None:
         """None: what is known of the rows at θ would have to be kept with them."""
 

@@ -9,9 +9,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from skl_softmax import TorchSoftmaxClassifier, anchor, costs
+from skl_softmax import objective as objective_module
 from skl_softmax.anchor import make_anchor
 from skl_softmax.data import DenseData
 from skl_softmax.objective import Evaluation, Objective
+from tests import reference
 
 N, D, MODELS = 300, 20, 3
 
@@ -83,7 +85,11 @@ def test_what_is_known_of_the_point_is_gone_on_from(objective):
 def test_there_is_none_where_it_does_not_pay(objective, monkeypatch):
     theta = draw(objective, 0)
     point = objective.at(theta)
-    assert objective.narrow().anchor(theta, point) is None  # in float32 already
+    narrow = objective.narrow()
+    assert narrow.anchor(theta, point) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(DenseData, "wide", torch.float32)  # the widest there is, as on "mps"
+        assert narrow.anchor(theta, point) is None
     assert objective.anchor(1e6 * theta, point) is None  # logits beyond what float32 resolves
     with monkeypatch.context() as patch:
         patch.setattr(anchor, "PROBA_BYTES", 4 * MODELS * max(2, objective.n_outputs) * N - 1)
@@ -105,3 +111,37 @@ def test_a_fit_that_ends_by_changes(capsys, monkeypatch):
     np.testing.assert_allclose(clf.coef_, exact.coef_, rtol=0, atol=1e-4 * size)
     TorchSoftmaxClassifier(C=1, tol=1e-11, solver="lbfgs", verbose=1).fit(X, y)
     assert "changes from here" not in capsys.readouterr().out  # they do not tell gaps that small
+
+
+def test_what_float32_loses_is_told_by_some_rows(objective, monkeypatch):
+    theta = 0.01 * draw(objective, 0)
+    exact, rounded = objective.at(theta), objective.narrow().at(theta)
+    lost, passes = objective.rounding(theta)
+    assert passes == 2.0  # these rows are all
+    torch.testing.assert_close(lost.value, rounded.value - exact.value)
+    torch.testing.assert_close(lost.gradient, rounded.gradient - exact.gradient)
+    monkeypatch.setattr(objective_module, "ROUNDING_ROWS", N // 4)
+    lost, passes = objective.rounding(theta)
+    assert passes == 0.5
+    of_all, of_some = ((a**2).sum() for a in (rounded.gradient - exact.gradient, lost.gradient))
+    assert of_all < 2 * of_some < 200 * of_all  # errors of fewer rows cancel less, but for those of one sign
+
+
+@pytest.mark.parametrize("C", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("n_classes", [2, 13])
+def test_a_fit_ends_in_float32_where_that_will_do(n_classes, C, capsys, monkeypatch):
+    monkeypatch.setattr(costs, "NARROW_SECONDS", 0.0)
+    monkeypatch.setattr(costs, "NARROW_GAIN", -inf)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 100))
+    y = (X @ rng.normal(size=(100, n_classes)) + 10 * rng.gumbel(size=(2000, n_classes))).argmax(axis=1)
+    exact = TorchSoftmaxClassifier(C=C, solver="newton", tol=1e-12).fit(X, y).loss_curve_[-1]
+    for tol, will_do in ((1e-6, True), (1e-13, False)):
+        clf = TorchSoftmaxClassifier(C=C, tol=tol, solver="lbfgs", verbose=1).fit(X, y)
+        said = capsys.readouterr().out
+        assert "products in torch.float32" in said
+        assert ("products in torch.float64" not in said.split("products in torch.float32")[-1]) == will_do
+        value = reference.objective(clf, X, y, C=C)
+        assert clf.converged_
+        assert value - exact <= 3 * clf.optimality_gap_ + 1e-12 * value
+        assert clf.loss_curve_[-1] == pytest.approx(value, rel=tol if will_do else 1e-11)

@@ -177,6 +177,10 @@ class Rough(Quadratic):
     def narrow(self):
         return replace(self, is_narrow=True)
 
+    def rounding(self, theta):
+        exact, rounded = super().at(theta), self.narrow().at(theta)
+        return Point(rounded.value - exact.value, rounded.gradient - exact.gradient), 0.1
+
 
 @dataclass
 class Family(Quadratic):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner, numbers, per_model
-from skl_softmax.solvers.gaps import is_doubtful, trusted_gap
+from skl_softmax.solvers.gaps import float32_will_do, is_doubtful, trusted_gap
 from skl_softmax.solvers.newton_steps import newton_by, newton_by_products
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
@@ -17,8 +17,8 @@ MIN_CURVATURE = 1e-14
 # The least multiple of a rough metric. Without it a column that is constant in a sample, which asked for a step of
 # 1e12, made all later ones, and the gap told, as much too small: digits with C=inf "converged" where it began.
 MIN_SCALE = 0.01
-# Relative gap at which a fit leaves float32 for float64. Its rounding moves F by some 1e-8 of itself; of 1e-4, 1e-5 and
-# 1e-6 the last was as fast as any on four large tables.
+# Relative gap at which a fit leaves float32 for float64, unless that will do to the end. Its rounding moves F by some
+# 1e-8 of itself; of 1e-4, 1e-5 and 1e-6 the last was as fast as any on four large tables.
 NARROW_ACCURACY = 1e-6
 
 
@@ -29,7 +29,8 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
       do not depend on the units of the parameters and few pairs do what is left. It is made anew as soon as the passes
       since it was made have cost as much as a new one will (which is at most twice the cost of knowing the
       best moment beforehand), if the fit is not expected to end sooner; from twice as many rows if steps were too long.
-    - From zero, the way goes over samples of rows (`samples`).
+    - From zero, the way goes over samples of rows (`samples`), and in float32 where that is quicker: to the end where
+      what that loses is next to nothing of the gap that ends a run (`float32_will_do`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts, in a long run only where curvature describes the step
       (`trusted_gap`). At the very end Newton's step tells it, where the Hessian of all rows costs little, the
@@ -44,14 +45,17 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     run = Run(objective if options.is_near else objective.narrow(), start, options)
     options.say(f"{objective.n_rows:,} rows, products in {run.objective.dtype}")
     memory, metric = Memory(), run.first_metric()
-    is_narrow = run.objective is not objective
+    is_narrow, will_do = run.objective is not objective, False
     if options.is_near:
         run.go_by_changes()
     while run.active:
         direction, slope = _direction(run, memory, metric)
         gap = _told(run, slope)
         lost = is_narrow and run.is_lost_in_rounding()
-        if lost or (is_narrow and _is_any_near(gap, run.point.value.tolist())):
+        is_at_end = is_narrow and not (lost or will_do) and _is_any_near(gap, run.point.value.tolist())
+        if is_at_end and (will_do := float32_will_do(run, objective, metric)):
+            run.go_by_changes()
+        elif lost or is_at_end:
             run.widen_here(objective, knows_gap=metric.follows or metric.is_near or not lost)
             is_narrow = False
             if lost:
@@ -75,7 +79,8 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             if metric.exact:
                 memory = Memory()
             direction, slope = _direction(run, memory, metric)
-        if is_narrow and metric.follows and run.is_next_near(NARROW_ACCURACY):  # to leave float32 there takes a pass
+        is_next = is_narrow and not will_do and metric.follows and run.is_next_near(NARROW_ACCURACY)
+        if is_next and not float32_will_do(run, objective, metric):  # to leave float32 there takes a pass
             run.widen(objective)
             is_narrow = False
         theta, gradient = run.theta, run.point.gradient

@@ -121,9 +121,11 @@ class Run:
     def widen(self, objective: Objective) -> None:
         """Take the next step with a more precise version of the objective."""
         self.options.say(f"products in {objective.dtype}")
-        is_part = len(self.models) < objective.n_models
-        objective = objective if self.objective.is_family else objective.apart()
-        self.objective = objective.select(torch.tensor(self.models)) if is_part else objective
+        self.objective = self.of_these(objective if self.objective.is_family else objective.apart())
+
+    def of_these(self, objective: Objective) -> Objective:
+        """An objective of all models, for those that are left."""
+        return objective if len(self.models) == objective.n_models else objective.select(torch.tensor(self.models))
 
     def widen_here(self, objective: Objective, knows_gap: bool) -> None:
         """Go on with a more precise version of the objective, at the same point, whose gap may not be known."""
