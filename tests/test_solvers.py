@@ -1,6 +1,7 @@
 """Every solver on functions whose minimum is known; their parts against slow, obvious versions."""
 
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from math import inf
 
 import numpy as np
@@ -577,6 +578,20 @@ def test_gaps_of_columns_whose_correlations_no_metric_knows_are_checked(seed, to
     assert model.converged_
     assert gap <= tol * least
     assert gap <= 3 * model.optimality_gap_
+
+
+def test_a_check_tells_what_its_step_leaves(monkeypatch):
+    """By a metric that told a thousandth of the gap another check had to follow."""
+    objective, checks = make(size=40, condition=100), []
+    module, check = import_module("skl_softmax.solvers.lbfgs"), newton_steps.newton_by_products
+    monkeypatch.setattr(module, "newton_by_products", lambda *a, **k: checks.append(0) or check(*a, **k))
+    solve = lambda vector: 1e-3 * objective.inverse_diagonal(None)(vector)  # noqa: E731
+    objective.metric = lambda theta, growth=1, is_near=False, dtype=None: Metric(solve, follows=False)
+    begin = 0.9 * objective.minimum
+    gap = objective.at(begin).value.item() - 1
+    result = lbfgs(objective, begin, replace(OPTIONS, tol=0.3 * gap))
+    assert (result.status, result.n_iter, len(checks)) == ([Status.CONVERGED], [1], 1)
+    assert objective.at(result.theta).value.item() - 1 <= result.gap.item() <= 0.3 * gap
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,13 +1,14 @@
 """L-BFGS in a metric of subsampled curvature, on growing samples of rows."""
 
 from collections import deque
+from math import inf
 
 import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, inner, numbers, per_model
 from skl_softmax.solvers.gaps import float32_will_do, is_doubtful, trusted_gap
-from skl_softmax.solvers.newton_steps import newton_by, newton_by_products
+from skl_softmax.solvers.newton_steps import left_of, newton_by, newton_by_products
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
@@ -46,6 +47,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     options.say(f"{objective.n_rows:,} rows, products in {run.objective.dtype}")
     memory, metric = Memory(), run.first_metric()
     is_narrow, will_do = run.objective is not objective, False
+    left = [inf] * objective.n_models  # of each gap by a check that knew correlations
     if options.is_near:
         run.go_by_changes()
     while run.active:
@@ -61,18 +63,23 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             if lost:
                 memory, metric = Memory(), run.make_metric()
             continue
-        is_rough = is_doubtful(run, metric, gap)
+        before, known = run.point.value.tolist(), run.which_near(left)
+        is_rough = is_doubtful(run, metric, [inf if k else g for k, g in zip(known, gap, strict=True)])
+        is_checked = is_rough and not metric.exact and metric.kind != "diagonal"
+        if is_checked:
+            run.forget_gains()
         if is_rough:
             metric, memory = run.make_metric() if metric.exact else metric, Memory()
             step = newton_by(run, metric.solve) if metric.exact else newton_by_products(run, is_check=True)
             direction, slope = step.direction, step.slope
             gap = _told(run, slope)
+        gap = [a if k else g for k, a, g in zip(known, left, gap, strict=True)]
         stay = run.settle(trusted_gap(run, gap, direction) if run.is_long else gap)
         if not run.active:
             break
         if stay is not None:
             memory.keep(stay)
-            direction, slope = direction[stay], [slope[i] for i in stay.tolist()]
+            direction, slope, before = direction[stay], *([x[i] for i in stay.tolist()] for x in (slope, before))
             metric = metric.select(stay)
         elif not is_rough and ((goes_apart := run.pays_apart(metric)) or run.metric_is_due(metric)):
             metric = run.make_metric_apart() if goes_apart else run.make_metric()
@@ -86,6 +93,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         theta, gradient = run.theta, run.point.gradient
         run.descend(direction, slope)
         memory.add(run.theta - theta, run.point.gradient - gradient)
+        left = left_of(run, before, slope, step.unexplained) if is_checked else [inf] * len(slope)
     return run.result()
 
 

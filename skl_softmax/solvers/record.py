@@ -49,12 +49,12 @@ class Record:
         gaps = self.gaps[model]
         return len(gaps) > 1 and gaps[-1] ** 2 <= part * abs(self.curve[model][-1]) * gaps[-2] < inf
 
-    def to_be_gained(self, model: int, value: float) -> float:
-        """What a model at this value of F would gain if its gains went on as a geometric series; 0 if it is young.
+    def to_be_gained(self, model: int, value: float, n_gains: int) -> float:
+        """What a model at this value of F would gain if its gains went on as a geometric series; 0 if they are few.
 
-        Its terms are the gains of single iterations or of WINDOW each, whichever say more.
+        Its terms are the gains of single iterations or of WINDOW each, whichever say more, among the last ``n_gains``.
         """
-        if len(self.curve[model]) < 2 * WINDOW:
+        if n_gains < 2 * WINDOW:
             return 0.0
         curve = [*self.curve[model][-2 * WINDOW :], value]
         return max(_series(curve, window) for window in (1, WINDOW))

@@ -66,6 +66,7 @@ class Run:
         self.models = list(range(objective.n_models))
         self.stuck = [False] * objective.n_models
         self._trusted_from = 0  # the iteration from which on gains tell gaps
+        self._gains_from = 0  # the one from which on they tell what is to come
         self.slope = self.slope_before = [0.0] * objective.n_models  # along the last two directions
         self.was_full = False  # whether the last step had length 1
         self.theta, self.point = self._begin(start)
@@ -228,19 +229,32 @@ class Run:
         """
         if self.iteration < self._trusted_from:
             return [inf] * len(self.models)
-        return list(map(self._record.to_be_gained, self.models, self.point.value.tolist()))
+        n_gains = self.iteration - self._gains_from
+        rows = zip(self.models, self.point.value.tolist(), strict=True)
+        return [self._record.to_be_gained(model, value, n_gains) for model, value in rows]
+
+    def forget_gains(self) -> None:
+        """Let gains until here, and what the next step gains, tell nothing of those to come: that step is Newton's.
+
+        It gains far more than those before, so that gains seemed to grow, and the gap to be any.
+        """
+        self._gains_from = self.iteration + 1
 
     def is_near(self, value: float, gap: float) -> bool:
         """Whether a model with this gap is as near to its minimum as is asked for."""
         return gap <= max(self.options.tol * abs(value), self.options.accuracy)
 
+    def which_near(self, gap: list[float]) -> list[bool]:
+        """Which of the models with these gaps are."""
+        return list(map(self.is_near, self.point.value.tolist(), gap))
+
     def are_near(self, gap: list[float]) -> bool:
         """Whether all of the models with these gaps are."""
-        return all(map(self.is_near, self.point.value.tolist(), gap))
+        return all(self.which_near(gap))
 
     def is_any_near(self, gap: list[float]) -> bool:
         """Whether one of the models with these gaps is."""
-        return any(map(self.is_near, self.point.value.tolist(), gap))
+        return any(self.which_near(gap))
 
     def is_next_near(self, part: float) -> bool:
         """Whether the next step is to bring one of the gaps below this part of F, if it shrinks as in the last one."""
