@@ -7,7 +7,7 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
 from skl_softmax.solvers.gaps import certify_if_near, trusted_gap
-from skl_softmax.solvers.newton_steps import CHORD, newton_by_products, newton_step, takes_products
+from skl_softmax.solvers.newton_steps import missed, newton_by_products, newton_step, takes_products
 from skl_softmax.solvers.run import Run
 
 # Convergence is faster than linear if a decrement is its predecessor times at most this power of the last such factor.
@@ -54,23 +54,11 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         del direction
         after = run.point.value.tolist()
         left = [
-            inf if is_long else max(_missed(d, b - a, unexplained, is_chord), _next_decrement(d, *last_two, abs(a)))
+            inf if is_long else max(missed(d, b - a, unexplained, is_chord), _next_decrement(d, *last_two, abs(a)))
             for d, b, a, last_two in zip(decrements, before, after, known, strict=True)
         ]
         known = [(decrement, last) for decrement, (last, _) in zip(decrements, known, strict=True)]
     return run.result()
-
-
-def _missed(decrement: float, gain: float, unexplained: float, is_chord: bool) -> float:
-    """What a step has left of a gap for which the decrement stood.
-
-    A Hessian (1 + e) H leaves e² of the gap, and the step gains 1 - e of the decrement; with an e for each direction
-    that may add up by chance, and what the last step's rate says is left as well.
-    """
-    missed = abs(decrement - gain)
-    if is_chord and decrement:
-        return max(unexplained * decrement, CHORD * missed * (missed / decrement))
-    return unexplained * decrement + missed
 
 
 def _next_decrement(decrement: float, last: float, earlier: float, value: float) -> float:

@@ -123,8 +123,19 @@ def _by_conjugate_gradients(
     return NewtonStep(direction, numbers(gradient, direction), unexplained=DECREMENT_ACCURACY)
 
 
+def missed(decrement: float, gain: float, unexplained: float, is_chord: bool = False) -> float:
+    """What a step has left of a gap for which the decrement stood.
+
+    A Hessian (1 + e) H leaves e² of the gap, and the step gains 1 - e of the decrement; with an e for each direction
+    that may add up by chance, and what the last step's rate says is left as well.
+    """
+    off = abs(decrement - gain)
+    if is_chord and decrement:
+        return max(unexplained * decrement, CHORD * off * (off / decrement))
+    return unexplained * decrement + off
+
+
 def left_of(run: Run, before: list[float], slope: list[float], unexplained: float) -> list[float]:
     """What a step with these slopes, from these values of F, has left of the gaps for which its decrements stood."""
     values = run.point.value.tolist()
-    decrements_and_gains = [(-0.5 * s, b - a) for s, b, a in zip(slope, before, values, strict=True)]
-    return [unexplained * decrement + abs(decrement - gain) for decrement, gain in decrements_and_gains]
+    return [missed(-0.5 * s, b - a, unexplained) for s, b, a in zip(slope, before, values, strict=True)]
