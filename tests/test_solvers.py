@@ -15,8 +15,8 @@ from skl_softmax.curvature import Inverse
 from skl_softmax.small import SmallObjective
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, newton_steps
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
-from skl_softmax.solvers.lbfgs import MIN_SCALE, Memory
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, backtrack, lengthen
+from skl_softmax.solvers.quasi_newton import MIN_SCALE, QuasiNewton
 from skl_softmax.solvers.run import Run
 
 OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
@@ -514,41 +514,46 @@ def test_a_metric_for_conjugate_gradients_is_kept_near_the_minimum():
 def test_lbfgs_memory_is_the_dense_bfgs_matrix():
     generator = torch.Generator().manual_seed(0)
     objective = make(size=5)
-    memory = Memory(size=10)
+    matrix = QuasiNewton(objective.metric(None), size=10)
     metric_matrix = torch.diag(1 / objective.A[0].diagonal())
     pairs = []
     for _ in range(4):
         step = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
         change = step @ objective.A
-        memory.add(step, change)
+        matrix.add(step, change)
         pairs.append((step[0, 0], change[0, 0]))
     H = metric_matrix
     for s, y in pairs:  # Nocedal & Wright (2006), eq. 6.17
         V = torch.eye(5) - torch.outer(y, s) / (s @ y)
         H = V.T @ H @ V + torch.outer(s, s) / (s @ y)
     gradient = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
-    torch.testing.assert_close(memory.product(gradient, objective.metric(None))[0, 0], H @ gradient[0, 0])
+    torch.testing.assert_close(matrix.product(gradient)[0, 0], H @ gradient[0, 0])
 
 
 def test_lbfgs_scales_a_rough_metric_to_the_last_pair():
     objective = make(size=5)
-    memory, step = Memory(), torch.arange(1.0, 6.0, dtype=torch.float64).view(1, 1, 5)
-    memory.add(step, step @ objective.A)
+    matrix, step = QuasiNewton(objective.metric(None)), torch.arange(1.0, 6.0, dtype=torch.float64).view(1, 1, 5)
+    matrix.add(step, step @ objective.A)
+
+    def product(vector, metric):
+        matrix.renew(metric)
+        return matrix.product(vector)
+
     rough = {f: Metric(lambda vector, f=f: f * vector, follows=False) for f in (1e-9, 1e-6, 1e-3, 1e6, 1e9)}
-    products = {factor: memory.product(step, metric) for factor, metric in rough.items()}
+    products = {factor: product(step, metric) for factor, metric in rough.items()}
     for factor in (1e-6, 1e-3):  # so its size is of no account
         torch.testing.assert_close(products[factor], products[1e-9])
     # But a step along what it hardly sees does not make all others as small.
     across = torch.linalg.qr(torch.cat([step, step @ objective.A], dim=1)[0].T, mode="complete").Q[:, 2].view(1, 1, 5)
     for factor in (1e6, 1e9):
-        torch.testing.assert_close(memory.product(across, rough[factor]), MIN_SCALE * factor * across)
+        torch.testing.assert_close(product(across, rough[factor]), MIN_SCALE * factor * across)
 
 
 def test_lbfgs_memory_ignores_pairs_without_curvature():
     objective = make(size=5)
-    memory, step = Memory(), torch.ones(1, 1, 5, dtype=torch.float64)
-    memory.add(step, torch.zeros_like(step))
-    torch.testing.assert_close(memory.product(step, objective.metric(None)), objective.metric(None).solve(step))
+    matrix, step = QuasiNewton(objective.metric(None)), torch.ones(1, 1, 5, dtype=torch.float64)
+    matrix.add(step, torch.zeros_like(step))
+    torch.testing.assert_close(matrix.product(step), objective.metric(None).solve(step))
 
 
 def test_lbfgs_ends_by_a_hessian_from_where_it_ends(monkeypatch):

@@ -5,7 +5,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Certificate, Metric, Objective, inner, numbers
+from skl_softmax.solvers.base import Certificate, Metric, numbers
 from skl_softmax.solvers.record import ROUNDING
 from skl_softmax.solvers.run import Run
 
@@ -17,20 +17,6 @@ CHECK = 3.0
 MISSED = 2.0
 # Passes after which a Hessian of a sample is no longer taken to tell gaps. One that was older told a twentieth.
 OLD = 10
-
-# What float32 may lose of a gap that ends a run, of whose square root it then takes a thirtieth.
-LOST = 1e-3
-
-
-def float32_will_do(run: Run, objective: Objective, metric: Metric) -> bool:
-    """Whether what float32 loses of F at the point would not end a run, and of its gap is next to nothing of what does.
-
-    With gradients that are off by e the run leads to where a gap of ½ eᵀ H⁻¹ e is left.
-    """
-    lost, passes = run.of_these(objective).rounding(run.theta)
-    run.n_passes += passes
-    of_gap = 0.5 * inner(lost.gradient, metric.solve(lost.gradient))  # (M,)
-    return run.are_near((of_gap / LOST).tolist()) and run.are_near(lost.value.abs().tolist())
 
 
 def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
