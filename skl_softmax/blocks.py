@@ -10,7 +10,8 @@ from torch import Tensor
 
 from skl_softmax import parts
 from skl_softmax.data import RowBlocks, n_bytes
-from skl_softmax.inputs import TrainingRows, class_weights, has_columns, note_features
+from skl_softmax.inputs import TrainingRows, note_features
+from skl_softmax.targets import class_weights, has_columns
 
 
 @dataclass(frozen=True)

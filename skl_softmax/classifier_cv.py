@@ -22,7 +22,6 @@ from skl_softmax.inputs import (
     TrainingRows,
     as_arrays,
     check_training_rows,
-    fold_weights,
     follow,
     part_of,
     routed_parameters,
@@ -33,6 +32,7 @@ from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.solvers import Status
 from skl_softmax.sweep import Sweep, accuracy, held_out_scores, negative_log_loss, solve_refit, solve_sweep
+from skl_softmax.targets import fold_weights
 from skl_softmax.training import coordinates
 
 # Scores that need no more than logits.
@@ -307,7 +307,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """The models of all folds and penalties, and their scores (F, J)."""
         counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
         data = coordinates(rows.X, self.fit_intercept, penalties)
-        sweep = solve_sweep(self, rows, data, fold_weights(self, rows, truth.numpy(), counts), penalties, done)
+        sweep = solve_sweep(self, rows, data, fold_weights(self, rows.weights, truth, counts), penalties, done)
         tests = [test for _, test in folds]
         if self.scoring in MEASURES and not (for_scorer.keys() - {"sample_weight"}):
             weights = _score_weights(for_scorer, len(truth))
@@ -332,7 +332,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 f"scoring 'neg_log_loss' or 'accuracy' and at most {PARAMETER_LIMIT} parameters (here "
                 f"{n_parameters}). Set cv=5, or what is missing."
             )
-        weights = fold_weights(self, rows, truth.numpy(), np.ones((1, len(truth))))  # (1, n)
+        weights = fold_weights(self, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
         sweep = solve_sweep(self, rows, data, weights, penalties, done)
         Cs, measure = [C for _, C in penalties], MEASURES[self.scoring]
         by_row = left_out_scores(rows, weights, Cs, sweep, truth, measure)  # (J, n)
@@ -383,7 +383,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """The coefficients: of a fit of all rows from the folds' mean, or the mean of the best of each fold."""
         if self.refit:
             i, j = np.flatnonzero(self.l1_ratios_ == self.l1_ratio_)[0], np.flatnonzero(self.Cs_ == self.C_)[0]
-            weights = fold_weights(self, rows, truth.numpy(), np.ones((1, len(truth))))  # (1, n)
+            weights = fold_weights(self, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
             place, penalty = np.ravel_multi_index((i, j), self.scores_.shape[1:]), (self.l1_ratio_, self.C_)
             weight, bias, result = solve_refit(self, rows, sweep, weights, penalty, place)
             self.coef_, self.intercept_ = (t.to(rows.dtype).numpy() for t in (weight, bias))

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from skl_softmax import parts
 from skl_softmax.data import as_tensor, take_rows
-from skl_softmax.inputs import TrainingRows, class_weights
+from skl_softmax.inputs import TrainingRows
+from skl_softmax.targets import class_weights
 
 # Seconds without any worker after which a call gives up, and between looks at the workers.
 NO_WORKERS_SECONDS = 60.0

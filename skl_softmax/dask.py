@@ -14,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
-from skl_softmax.inputs import has_columns, note_features, unchanged_on_error
+from skl_softmax.inputs import note_features, unchanged_on_error
 from skl_softmax.parts import SOLVERS
+from skl_softmax.targets import has_columns
 from skl_softmax.training import make_placed_problem, warn_unless_converged
 from skl_softmax.watch import Callbacks, Printer, Watch
 

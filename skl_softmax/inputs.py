@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
-from math import isnan
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.base import BaseEstimator
-from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import _safe_indexing, check_random_state, compute_class_weight
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_method_params,
     _check_sample_weight,
@@ -31,11 +28,10 @@ from torch import Tensor
 from skl_softmax.data import as_tensor, csr_tensor, find_device, on_device, scipy_matrix, widened
 from skl_softmax.finite import check_finite, is_large
 from skl_softmax.memory import explained
+from skl_softmax.targets import encode_targets, has_columns, refuse_missing_labels
 
 # What X may be, for scikit-learn's validation.
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
-# How far from 1 the probabilities in a row of y may sum up to; they are then divided by the sum.
-SUM_TOLERANCE = 1e-4
 
 
 def with_signature(function: Callable) -> Callable:
@@ -69,7 +65,7 @@ class TrainingRows:
 def check_training_rows(
     estimator: BaseEstimator, X, y, sample_weight, classes=None, reset=True, for_folds=False, is_lazy=False
 ) -> TrainingRows:
-    """Check X, y and the weights; encode the labels.
+    """Check X, y and the weights; encode the labels (`skl_softmax.targets`).
 
     ``is_lazy`` leaves NaN and infinity in large X to `check_finite`, for when F is not a number.
 
@@ -77,28 +73,11 @@ def check_training_rows(
     ``for_folds`` keeps the rows of weight zero and leaves "balanced" weights of classes to `fold_weights`.
     """
     X, y, sample_weight = as_rows(X), as_arrays(y), as_arrays(sample_weight)
-    is_soft, is_checked = has_columns(y), not (is_lazy and sample_weight is None and is_large(X))
-    _refuse_missing_labels(y)
-    if isinstance(X, Tensor):
-        check_tensor_rows(estimator, X, reset, is_checked)
-        y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else column_or_1d(y, warn=True)
-        check_consistent_length(X, y)
-    else:
-        how = ROWS | {"order": "C", "multi_output": is_soft, "reset": reset, "ensure_all_finite": is_checked}
-        X, y = validate_data(estimator, X, y, **how)
+    is_checked = not (is_lazy and sample_weight is None and is_large(X))
+    refuse_missing_labels(y)
+    X, y = _check_arrays(estimator, X, y, reset, is_checked)
     weights = _check_weights(sample_weight, X)
-    if is_soft:
-        y, classes = _check_probabilities(y, classes)
-        targets, of_row = _weighted(*_settings(estimator, classes, y, weights, for_folds), y)  # (n, K), (n,)
-        label_proba = None
-    else:
-        targets, classes = _encode(estimator, y, classes)
-        label_proba, of_row = None, 1.0
-        if estimator.class_weight is not None or estimator.label_smoothing:
-            label_proba, of_class = _weighted(
-                *_settings(estimator, classes, y, weights, for_folds), np.eye(len(classes))
-            )
-            of_row = of_class[targets]
+    targets, classes, of_row, label_proba = encode_targets(estimator, y, classes, weights, for_folds)
     weights = weights * of_row  # not in place: made of a data frame, they may be read-only
     counts = (weights > 0) | (for_folds and weights.any())
     if not counts.any():
@@ -107,8 +86,20 @@ def check_training_rows(
         X, targets, weights = _some_rows(X, counts), targets[counts], weights[counts]
     X = as_matrix(X)
     X = on_device(X, find_device(estimator.device, X.device))
-    targets, label_proba = _for_outputs(torch.from_numpy(targets), len(classes), label_proba, estimator.label_smoothing)
-    return TrainingRows(X, targets, torch.from_numpy(weights), classes, label_proba, is_checked)
+    label_proba = None if label_proba is None else torch.from_numpy(label_proba)
+    return TrainingRows(X, torch.from_numpy(targets), torch.from_numpy(weights), classes, label_proba, is_checked)
+
+
+def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool):
+    """X and y, of as many rows, as scikit-learn's estimators check them, and tensors that it cannot hold likewise."""
+    is_soft = has_columns(y)
+    if not isinstance(X, Tensor):
+        how = ROWS | {"order": "C", "multi_output": is_soft, "reset": reset, "ensure_all_finite": is_checked}
+        return validate_data(estimator, X, y, **how)
+    check_tensor_rows(estimator, X, reset, is_checked)
+    y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else column_or_1d(y, warn=True)
+    check_consistent_length(X, y)
+    return X, y
 
 
 def _check_weights(sample_weight, X) -> np.ndarray:
@@ -299,107 +290,6 @@ def as_matrix(X) -> Tensor:
     return csr_tensor(X)
 
 
-def _refuse_missing_labels(y) -> None:
-    """Refuse None, NA and NaN among objects, of which scikit-learn would speak in riddles."""
-    kind = getattr(getattr(y, "dtype", None), "kind", "O")
-    if y is None or kind in "biuf" or (isinstance(y, np.ndarray) and kind != "O") or has_columns(y):
-        return
-    labels = np.asarray(y, dtype=object)
-    missing = [i for i, y in enumerate(labels) if not isinstance(y, str) and _is_missing(y)]
-    if missing:
-        raise ValueError(f"y holds no label in row {missing[0]} ({len(missing)} in all). Leave out such rows.")
-
-
-def _is_missing(label) -> bool:
-    return label is None or type(label).__name__ == "NAType" or (isinstance(label, float) and isnan(label))
-
-
-def _encode(estimator: BaseEstimator, y, classes) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
-    if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the checks take a tenth of the fit
-        check_classification_targets(y)
-        encoder = LabelEncoder()
-        targets = encoder.fit_transform(y)
-        found = encoder.classes_
-    else:
-        found, targets = np.unique(y, return_inverse=True)
-    if classes is None:
-        classes = found
-    else:
-        classes = np.unique(classes)
-        place = np.searchsorted(classes, found)
-        unknown = found[classes[np.minimum(place, len(classes) - 1)] != found]
-        if len(unknown):
-            raise ValueError(
-                f"y holds the labels {unknown.tolist()}, which are not among the classes {classes.tolist()}."
-            )
-        targets = place[targets]
-    if len(classes) < 2:
-        raise ValueError(
-            f"y holds one class only, {classes.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
-            "two. Check how y was made or split."
-        )
-    return targets, classes
-
-
-def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of probabilities of the classes, with columns in the order of the sorted classes."""
-    y = check_array(y, dtype=np.float64, input_name="y")
-    sums = y.sum(axis=1)
-    if not (wrong := (y < 0).any(axis=1) | (np.abs(sums - 1) > SUM_TOLERANCE)).any():
-        y = y / sums[:, None]
-    else:
-        row = int(wrong.argmax())
-        raise ValueError(
-            f"A two-dimensional y holds the probabilities of the classes, at least 0 and with a sum of 1 in each row, "
-            f"but row {row} is {y[row].tolist()}. Pass labels as a one-dimensional array."
-        )
-    if classes is None:
-        return y, np.arange(y.shape[1])
-    classes, order = np.unique(classes, return_index=True)
-    if len(order) != y.shape[1]:
-        raise ValueError(f"classes names {len(order)} different classes, but y has {y.shape[1]} columns.")
-    return y[:, order], classes
-
-
-def has_columns(y) -> bool:
-    """Whether y holds probabilities of classes, with a column for each."""
-    shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
-    return len(shape) == 2 and shape[1] > 1
-
-
-def _settings(estimator: BaseEstimator, classes, y, weights, for_folds) -> tuple[np.ndarray, float]:
-    """Weights of the classes and the label smoothing."""
-    weigh = _soft_class_weight if y.ndim == 2 else _class_weight
-    class_weight, smoothing = estimator.class_weight, estimator.label_smoothing
-    if for_folds and isinstance(class_weight, str):
-        if y.ndim == 2 or smoothing:
-            raise ValueError(
-                "class_weight='balanced' gives every fold targets of its own if they are probabilities or smoothed. "
-                "Pass a dict of weights."
-            )
-        class_weight = None
-    return weigh(class_weight, classes, y, weights), smoothing
-
-
-def fold_weights(estimator: BaseEstimator, rows: TrainingRows, index: np.ndarray, counts: np.ndarray) -> Tensor:
-    """Weights (F, n) of the rows in the training parts of F folds, with "balanced" weights of each part's classes.
-
-    ``index`` (n,) are the rows' classes, ``counts`` (F, n) how often a training part holds them.
-    """
-    weights = rows.weights.numpy() * counts  # (F, n)
-    if isinstance(estimator.class_weight, str):
-        by_class = np.ones((len(counts), len(rows.classes)))  # (F, K)
-        for fold, of_fold in enumerate(weights):
-            labels = index[of_fold > 0]
-            found = np.unique(labels)
-            by_class[fold, found] = compute_class_weight(
-                "balanced", classes=found, y=labels, sample_weight=of_fold[of_fold > 0]
-            )
-        weights *= by_class[:, index]
-    return torch.from_numpy(weights)
-
-
 def routed_parameters(estimator: BaseEstimator, sample_weight, parameters: dict) -> tuple[dict, dict]:
     """What of ``fit``'s metadata goes to the splitter and what to the scorer.
 
@@ -418,44 +308,3 @@ def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:
     X, y = as_rows(X), as_arrays(y)
     rows = as_rows(X[torch.from_numpy(index).to(X.device)].cpu()) if isinstance(X, Tensor) else _safe_indexing(X, index)
     return rows, _safe_indexing(y, index), _check_method_params(X, parameters, index)
-
-
-def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Targets, smoothed and weighted by class, as probabilities (n, K) again and what to weigh the rows with (n,)."""
-    proba = ((1 - smoothing) * proba + smoothing / proba.shape[1]) * by_class  # (n, K)
-    of_row = proba.sum(axis=1)  # (n,)
-    return proba / np.where(of_row > 0, of_row, 1)[:, None], of_row
-
-
-def _for_outputs(
-    targets: Tensor, n_classes: int, label_proba: np.ndarray | None, label_smoothing: float
-) -> tuple[Tensor, Tensor | None]:
-    """Targets in the form that the number of outputs wants, and what class indices stand for."""
-    if n_classes > 2:
-        return targets, torch.from_numpy(label_proba) if label_smoothing and targets.ndim == 1 else None
-    if targets.ndim == 2:
-        return targets[:, 1].contiguous(), None
-    return targets.double() if label_proba is None else torch.from_numpy(label_proba[targets.numpy(), 1]), None
-
-
-def _class_weight(class_weight, classes, y, weights) -> np.ndarray:
-    if class_weight is None:
-        return np.ones(len(classes))
-    by_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
-    if not (by_class >= 0).all():
-        raise ValueError(f"class_weight must not be negative, got {class_weight!r}.")
-    return by_class
-
-
-def class_weights(estimator: BaseEstimator, classes: np.ndarray, counts: np.ndarray) -> dict:
-    """Weights of the classes by label, from the weight of each class's rows, wherever the rows are."""
-    by_class = _soft_class_weight(estimator.class_weight, classes, np.eye(len(classes)), counts)
-    return dict(zip(classes.tolist(), by_class.tolist(), strict=True))
-
-
-def _soft_class_weight(class_weight, classes, proba, weights) -> np.ndarray:
-    """As for labels, where each row is one row of each class with its probability for a weight."""
-    if class_weight != "balanced":
-        return _class_weight(class_weight, classes, classes, np.ones(len(classes)))
-    counts = weights @ proba
-    return np.where(counts > 0, weights.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 1)

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from skl_softmax import costs, curvature, metrics
 from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, standardised, take_rows
-from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows, has_columns
+from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows
 from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH, Evaluation, Objective
+from skl_softmax.targets import has_columns
 from skl_softmax.training import make_stack
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.

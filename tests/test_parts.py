@@ -11,8 +11,9 @@ from sklearn.datasets import make_classification
 
 from skl_softmax import TorchSoftmaxClassifier, costs, parts
 from skl_softmax.data import in_coordinates, standardised, take_rows
-from skl_softmax.inputs import check_training_rows, class_weights
+from skl_softmax.inputs import check_training_rows
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
+from skl_softmax.targets import class_weights
 from skl_softmax.training import make_objective
 
 

@@ -1,0 +1,174 @@
+"""Labels and probabilities of classes, checked and encoded, and what classes weigh."""
+
+from math import isnan
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_array, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from torch import Tensor
+
+# How far from 1 the probabilities in a row of y may sum up to; they are then divided by the sum.
+SUM_TOLERANCE = 1e-4
+
+
+class Targets(NamedTuple):
+    """What the number of outputs wants to know of y."""
+
+    values: np.ndarray  # class indices (n,), or probabilities in float64: (n,) of the second of two classes or (n, K)
+    classes: np.ndarray  # (n_classes,)
+    of_row: np.ndarray | float  # (n,), or one for all: what weights of rows are multiplied with
+    label_proba: np.ndarray | None  # (K, K), what class indices stand for if labels are smoothed
+
+
+def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, for_folds: bool) -> Targets:
+    """Targets of checked ``y``, of these classes or its own, by class_weight and label_smoothing.
+
+    ``for_folds`` leaves "balanced" weights of classes to `fold_weights`.
+    """
+    if has_columns(y):
+        y, classes = _check_probabilities(y, classes)
+        proba, of_row = _weighted(*_settings(estimator, classes, y, weights, for_folds), y)  # (n, K), (n,)
+        return Targets(proba if len(classes) > 2 else proba[:, 1].copy(), classes, of_row, None)
+    index, classes = _encode(estimator, y, classes)
+    smoothing, label_proba, of_row = estimator.label_smoothing, np.eye(len(classes)), 1.0
+    if estimator.class_weight is not None or smoothing:
+        label_proba, of_class = _weighted(*_settings(estimator, classes, y, weights, for_folds), label_proba)
+        of_row = of_class[index]
+    if len(classes) > 2:
+        return Targets(index, classes, of_row, label_proba if smoothing else None)
+    return Targets(label_proba[index, 1], classes, of_row, None)
+
+
+def refuse_missing_labels(y) -> None:
+    """Refuse None, NA and NaN among objects, of which scikit-learn would speak in riddles."""
+    kind = getattr(getattr(y, "dtype", None), "kind", "O")
+    if y is None or kind in "biuf" or (isinstance(y, np.ndarray) and kind != "O") or has_columns(y):
+        return
+    labels = np.asarray(y, dtype=object)
+    missing = [i for i, y in enumerate(labels) if not isinstance(y, str) and _is_missing(y)]
+    if missing:
+        raise ValueError(f"y holds no label in row {missing[0]} ({len(missing)} in all). Leave out such rows.")
+
+
+def _is_missing(label) -> bool:
+    return label is None or type(label).__name__ == "NAType" or (isinstance(label, float) and isnan(label))
+
+
+def _encode(estimator: BaseEstimator, y, classes) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
+    if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the checks take a tenth of the fit
+        check_classification_targets(y)
+        encoder = LabelEncoder()
+        targets = encoder.fit_transform(y)
+        found = encoder.classes_
+    else:
+        found, targets = np.unique(y, return_inverse=True)
+    if classes is None:
+        classes = found
+    else:
+        classes = np.unique(classes)
+        place = np.searchsorted(classes, found)
+        unknown = found[classes[np.minimum(place, len(classes) - 1)] != found]
+        if len(unknown):
+            raise ValueError(
+                f"y holds the labels {unknown.tolist()}, which are not among the classes {classes.tolist()}."
+            )
+        targets = place[targets]
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds one class only, {classes.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
+            "two. Check how y was made or split."
+        )
+    return targets, classes
+
+
+def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of probabilities of the classes, with columns in the order of the sorted classes."""
+    y = check_array(y, dtype=np.float64, input_name="y")
+    sums = y.sum(axis=1)
+    if not (wrong := (y < 0).any(axis=1) | (np.abs(sums - 1) > SUM_TOLERANCE)).any():
+        y = y / sums[:, None]
+    else:
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"A two-dimensional y holds the probabilities of the classes, at least 0 and with a sum of 1 in each row, "
+            f"but row {row} is {y[row].tolist()}. Pass labels as a one-dimensional array."
+        )
+    if classes is None:
+        return y, np.arange(y.shape[1])
+    classes, order = np.unique(classes, return_index=True)
+    if len(order) != y.shape[1]:
+        raise ValueError(f"classes names {len(order)} different classes, but y has {y.shape[1]} columns.")
+    return y[:, order], classes
+
+
+def has_columns(y) -> bool:
+    """Whether y holds probabilities of classes, with a column for each."""
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
+    return len(shape) == 2 and shape[1] > 1
+
+
+def _settings(estimator: BaseEstimator, classes, y, weights, for_folds) -> tuple[np.ndarray, float]:
+    """Weights of the classes and the label smoothing."""
+    weigh = _soft_class_weight if y.ndim == 2 else _class_weight
+    class_weight, smoothing = estimator.class_weight, estimator.label_smoothing
+    if for_folds and isinstance(class_weight, str):
+        if y.ndim == 2 or smoothing:
+            raise ValueError(
+                "class_weight='balanced' gives every fold targets of its own if they are probabilities or smoothed. "
+                "Pass a dict of weights."
+            )
+        class_weight = None
+    return weigh(class_weight, classes, y, weights), smoothing
+
+
+def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Targets, smoothed and weighted by class, as probabilities (n, K) again and what to weigh the rows with (n,)."""
+    proba = ((1 - smoothing) * proba + smoothing / proba.shape[1]) * by_class  # (n, K)
+    of_row = proba.sum(axis=1)  # (n,)
+    return proba / np.where(of_row > 0, of_row, 1)[:, None], of_row
+
+
+def _class_weight(class_weight, classes, y, weights) -> np.ndarray:
+    if class_weight is None:
+        return np.ones(len(classes))
+    by_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
+    if not (by_class >= 0).all():
+        raise ValueError(f"class_weight must not be negative, got {class_weight!r}.")
+    return by_class
+
+
+def _soft_class_weight(class_weight, classes, proba, weights) -> np.ndarray:
+    """As for labels, where each row is one row of each class with its probability for a weight."""
+    if class_weight != "balanced":
+        return _class_weight(class_weight, classes, classes, np.ones(len(classes)))
+    counts = weights @ proba
+    return np.where(counts > 0, weights.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 1)
+
+
+def class_weights(estimator: BaseEstimator, classes: np.ndarray, counts: np.ndarray) -> dict:
+    """Weights of the classes by label, from the weight of each class's rows, wherever the rows are."""
+    by_class = _soft_class_weight(estimator.class_weight, classes, np.eye(len(classes)), counts)
+    return dict(zip(classes.tolist(), by_class.tolist(), strict=True))
+
+
+def fold_weights(estimator: BaseEstimator, weights: Tensor, index: Tensor, counts: np.ndarray) -> Tensor:
+    """Weights (F, n) of the rows in the training parts of F folds, with "balanced" weights of each part's classes.
+
+    All rows have ``weights`` (n,) and classes of this ``index`` (n,); training parts hold them ``counts`` (F, n) times.
+    """
+    weights, index = weights.numpy() * counts, index.numpy()  # (F, n), (n,)
+    if isinstance(estimator.class_weight, str):
+        by_class = np.ones((len(counts), index.max() + 1))  # (F, K)
+        for fold, of_fold in enumerate(weights):
+            labels = index[of_fold > 0]
+            found = np.unique(labels)
+            by_class[fold, found] = compute_class_weight(
+                "balanced", classes=found, y=labels, sample_weight=of_fold[of_fold > 0]
+            )
+        weights *= by_class[:, index]
+    return torch.from_numpy(weights)
