@@ -78,7 +78,8 @@ def check_training_rows(
     X, y = _check_arrays(estimator, X, y, reset, is_checked)
     weights = _check_weights(sample_weight, X)
     targets, classes, of_row, label_proba = encode_targets(estimator, y, classes, weights, for_folds)
-    weights = weights * of_row  # not in place: made of a data frame, they may be read-only
+    if of_row is not None:
+        weights = weights * of_row  # not in place: made of a data frame, they may be read-only
     counts = (weights > 0) | (for_folds and weights.any())
     if not counts.any():
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
