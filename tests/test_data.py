@@ -249,6 +249,23 @@ def test_linear_takes_every_storage(dtype):
     torch.testing.assert_close(linear(csr_tensor(sp.csr_array(SPARSE)), weight, bias), dense)
 
 
+@pytest.mark.parametrize("n_rows", [600, 1100])
+@pytest.mark.parametrize("n_columns", [255, 256])
+@pytest.mark.parametrize("n_outputs", [7, 8, 100, 129])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_linear_is_the_same_whichever_way_the_product_goes(n_rows, n_columns, n_outputs, dtype):
+    generator = torch.Generator().manual_seed(0)
+    X, weight, bias = (
+        torch.randn(shape, dtype=torch.float64, generator=generator)
+        for shape in ((n_rows, n_columns), (n_outputs, n_columns), n_outputs)
+    )
+    X = X.to(dtype)
+    expected = X.double() @ weight.T + bias
+    torch.testing.assert_close(linear(X, weight, bias), expected)
+    proba = linear(X, weight, bias, lambda logits: torch.softmax(logits, dim=1))
+    torch.testing.assert_close(proba, torch.softmax(expected, dim=1))
+
+
 @pytest.mark.parametrize("means", [[12345.678, -0.1, 3e5, 0], [2.5, -0.1, 0, -1]], ids=["far", "near"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_rows_are_centred_in_the_type_that_is_quick_and_the_parameters_take_up_the_rest(dtype, means):
