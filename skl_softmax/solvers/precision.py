@@ -1,7 +1,5 @@
 """From float32 to float64."""
 
-from torch import Tensor
-
 from skl_softmax.solvers.base import Metric, Objective, inner
 from skl_softmax.solvers.run import Run
 
@@ -26,9 +24,10 @@ class Precision:
 
     def is_at_end(self, gap: list[float], metric: Metric) -> bool:
         """Whether float32 has led as near as it leads; where that will do to the end, F goes by its changes instead."""
+        if not self._may_widen:
+            return False
         values = self._run.point.value.tolist()
-        is_near = any(g <= NARROW_ACCURACY * abs(value) for g, value in zip(gap, values, strict=True))
-        if not self._is_narrow or self._will_do or not is_near:
+        if not any(g <= NARROW_ACCURACY * abs(value) for g, value in zip(gap, values, strict=True)):
             return False
         self._will_do = self._loses_nothing(metric)
         if self._will_do:
@@ -45,11 +44,15 @@ class Precision:
 
         Only metrics that follow the Hessian tell where a step leads.
         """
-        if not self._is_narrow or self._will_do or not metric.follows or not self._run.is_next_near(NARROW_ACCURACY):
+        if not self._may_widen or not metric.follows or not self._run.is_next_near(NARROW_ACCURACY):
             return
         if not self._loses_nothing(metric):
             self._run.widen(self._objective)
             self._is_narrow = False
+
+    @property
+    def _may_widen(self) -> bool:
+        return self._is_narrow and not self._will_do
 
     def _loses_nothing(self, metric: Metric) -> bool:
         """Whether what float32 loses of F would not end the run, and of its gap is next to nothing of what does.
@@ -59,5 +62,5 @@ class Precision:
         run = self._run
         lost, passes = run.of_these(self._objective).rounding(run.theta)
         run.n_passes += passes
-        of_gap: Tensor = 0.5 * inner(lost.gradient, metric.solve(lost.gradient))  # (M,)
+        of_gap = 0.5 * inner(lost.gradient, metric.solve(lost.gradient))  # (M,)
         return run.are_near((of_gap / LOST).tolist()) and run.are_near(lost.value.abs().tolist())
