@@ -599,6 +599,24 @@ def test_a_check_tells_what_its_step_leaves(monkeypatch):
     assert objective.at(result.theta).value.item() - 1 <= result.gap.item() <= 0.3 * gap
 
 
+def test_gaps_are_checked_by_products_where_the_new_hessian_is_of_a_sample(monkeypatch):
+    """Once some models have left a stack, a sample may be what pays for the others."""
+    objective, checks = make(size=40, condition=100), []
+    module, check = import_module("skl_softmax.solvers.lbfgs"), newton_steps.newton_by_products
+    monkeypatch.setattr(module, "newton_by_products", lambda *a, **k: checks.append(0) or check(*a, **k))
+    inverse, made = objective.inverse_hessian(None), []
+
+    def metric(theta, growth=1, is_near=False, dtype=None):
+        made.append(0)
+        poor = lambda vector: 1e-6 * vector  # noqa: E731
+        return Metric(inverse if len(made) == 1 else poor, price=1.0, exact=len(made) == 1)
+
+    objective.metric = metric
+    result = lbfgs(objective, objective.minimum + 1, replace(OPTIONS, tol=1e-6))
+    assert len(checks) == 1
+    assert objective.at(result.theta).value.item() - 1 <= max(result.gap.item(), 1e-12)
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     ("n_columns", "storage", "tol"),

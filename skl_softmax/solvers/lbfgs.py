@@ -49,7 +49,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         if precision.is_at_end(gap, matrix.metric):
             precision.widen_here()
             continue
-        known = run.which_near(left)
+        known, tells_left = run.which_near(left), _knows_correlations(matrix.metric)
         check = _check(run, matrix, [inf if k else g for k, g in zip(known, gap, strict=True)])
         if check is not None:
             direction, slope = check.direction, check.slope
@@ -67,8 +67,8 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         before, theta, gradient = run.point.value.tolist(), run.theta, run.point.gradient
         run.descend(direction, slope)
         matrix.add(run.theta - theta, run.point.gradient - gradient)
-        tells = check is not None and _knows_correlations(matrix.metric)
-        left = left_of(run, before, slope, check.unexplained) if tells else [inf] * len(slope)
+        is_told = check is not None and tells_left
+        left = left_of(run, before, slope, check.unexplained) if is_told else [inf] * len(slope)
     return run.result()
 
 
@@ -91,17 +91,17 @@ def _told(run: Run, slope: list[float]) -> list[float]:
 def _check(run: Run, matrix: QuasiNewton, gap: list[float]) -> NewtonStep | None:
     """Newton's step, with its decrement, where gaps that would end the run are doubtful. The last steps are forgotten.
 
-    By a new Hessian of all rows if the metric is an older one, else by products.
+    By a new Hessian of all rows if the metric is an older one, else by products: also where, for the models that are
+    left, that would now be of a sample.
     """
     if not is_doubtful(run, matrix.metric, gap):
         return None
     matrix.forget()
-    if matrix.metric.exact:
-        matrix.renew(run.make_metric())
-        return newton_by(run, matrix.metric.solve)
     if _knows_correlations(matrix.metric):
         run.forget_gains()
-    return newton_by_products(run, is_check=True)
+    if matrix.metric.exact:
+        matrix.renew(run.make_metric())
+    return newton_by(run, matrix.metric.solve) if matrix.metric.exact else newton_by_products(run, is_check=True)
 
 
 def _knows_correlations(metric: Metric) -> bool:
