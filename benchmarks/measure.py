@@ -93,7 +93,7 @@ class PeakMemory:
     def __enter__(self):
         self.bytes = None
         self._before = None
-        with suppress(OSError, AttributeError):  # what an earlier fit freed is not at hand for this one
+        with suppress(OSError, AttributeError, TypeError):  # what an earlier fit freed is not at hand for this one
             ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew

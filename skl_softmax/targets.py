@@ -99,9 +99,8 @@ def _unique_integers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     places = np.subtract(y, least, dtype=np.int64, casting="unsafe")  # the differences of small types may be large
     counts = np.bincount(places)
     found = np.flatnonzero(counts)
-    if len(found) < len(counts):
-        np.take(np.cumsum(counts > 0) - 1, places, out=places, mode="clip")  # in place
-    return (found + least).astype(y.dtype), places
+    index = places if len(found) == len(counts) else (np.cumsum(counts > 0) - 1)[places]
+    return (found + least).astype(y.dtype), index
 
 
 def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:

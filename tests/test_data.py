@@ -261,9 +261,17 @@ def test_linear_is_the_same_whichever_way_the_product_goes(n_rows, n_columns, n_
     )
     X = X.to(dtype)
     expected = X.double() @ weight.T + bias
-    torch.testing.assert_close(linear(X, weight, bias), expected)
+    found = linear(X, weight, bias)
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous()
     proba = linear(X, weight, bias, lambda logits: torch.softmax(logits, dim=1))
     torch.testing.assert_close(proba, torch.softmax(expected, dim=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_rows_are_widened_for_predictions_in_few_bytes(dtype):
+    X, weight = torch.empty(1, 1, dtype=dtype).expand(3000, 20_000), torch.empty(20, 20_000, dtype=torch.float64)
+    assert 0 < 8 * X.shape[1] * data._rows_at_a_time(X, weight) <= data.PREDICTED_BYTES
 
 
 @pytest.mark.parametrize("means", [[12345.678, -0.1, 3e5, 0], [2.5, -0.1, 0, -1]], ids=["far", "near"])

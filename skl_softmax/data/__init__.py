@@ -152,7 +152,7 @@ def n_bytes(X: Tensor) -> int:
 def linear(X: Tensor, weight: Tensor, bias: Tensor, then: Callable[[Tensor], Tensor] = lambda logits: logits) -> Tensor:
     """Logits (n, K) of rows of any storage, in the wider one of the dtypes, or what is made of them row by row.
 
-    Of dense X with many outputs, or that has to be widened, some rows at a time.
+    Of dense X with many outputs, or long rows, or that has to be widened, some rows at a time.
     """
     dtype = torch.promote_types(widened(X.dtype), weight.dtype) if has_float64(X.device) else torch.float32
     weight, bias, is_dense = weight.to(dtype).to(X.device), bias.to(dtype).to(X.device), X.layout == torch.strided
@@ -162,7 +162,7 @@ def linear(X: Tensor, weight: Tensor, bias: Tensor, then: Callable[[Tensor], Ten
     if stride >= len(X):
         return then(_logits(X.to(dtype) if is_dense else X, weight, bias))
     # One for all, as holes that the last one left are taken by what is smaller: predictions took up to 110 MB.
-    wide = None if X.dtype == dtype else X.new_empty(min(stride, len(X)), X.shape[1], dtype=dtype)
+    wide = None if X.dtype == dtype else X.new_empty(stride, X.shape[1], dtype=dtype)
     result = None
     for start in range(0, len(X), stride):
         rows = slice(start, start + stride)
@@ -178,10 +178,8 @@ def _rows_at_a_time(X: Tensor, weight: Tensor) -> int:
     n_outputs, n_columns = weight.shape
     if X.device.type != "cpu":
         return len(X) if X.dtype == weight.dtype else WIDENED_ROWS
-    if _is_long(X, weight):
-        return LONG_ROWS_AT_A_TIME
-    if X.dtype == weight.dtype and n_outputs < MANY_OUTPUTS:
-        return len(X)
+    if X.dtype == weight.dtype and (_is_long(X, weight) or n_outputs < MANY_OUTPUTS):
+        return LONG_ROWS_AT_A_TIME if _is_long(X, weight) else len(X)
     return max(1, PREDICTED_BYTES // (weight.dtype.itemsize * (n_columns + n_outputs)))
 
 
@@ -197,7 +195,7 @@ def _logits(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if X.layout != torch.strided:
         return times(X, weight).T.add_(bias)  # (n, K)
     if _is_long(X, weight):
-        return torch.addmm(bias[:, None], weight, X.T).T  # (n, K)
+        return torch.addmm(bias[:, None], weight, X.T).T.contiguous()  # (n, K)
     if products.is_quick(X, X.dtype, len(weight)):
         return products.times_transposed(X, weight).add_(bias)
     return functional.linear(X, weight, bias)
