@@ -68,10 +68,10 @@ __all__ = [
 MANY_OUTPUTS, PREDICTED_BYTES = 64, 2**23
 # Rows that are widened at a time for predictions on an accelerator.
 WIDENED_ROWS = 2**14
-# Columns and outputs with which logits in float64 are made as W Xᵀ, and of how many rows at a time. With 256 to 4,000
-# columns, probabilities of 8 and 10 outputs take 0.7 to 1 of the time that they do from X Wᵀ, of 20 0.3 to 0.6, of 30
-# 0.5 to 0.75, of 60 to 128 0.75 to 0.95. With fewer columns, or 3 or 300 outputs, they take longer.
-LONG_ROWS, SOME_OUTPUTS, LONG_ROWS_AT_A_TIME = 256, range(8, 129), 1024
+# Columns and outputs with which logits in float64 are made as W Xᵀ, and of how many rows at a time. With 400 to 4,000
+# columns, probabilities of 8 and 10 outputs take 0.7 to 1.04 of the time that they do from X Wᵀ, of 20 0.35 to 0.5, of
+# 30 0.5 to 0.8, of 60 to 128 0.76 to 1.04. With fewer columns, or 3 or 300 outputs, some take longer.
+LONG_ROWS, SOME_OUTPUTS, LONG_ROWS_AT_A_TIME = 384, range(8, 129), 1024
 
 
 def standardised(X: Tensor, fit_intercept: bool) -> Data:
