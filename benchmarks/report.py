@@ -123,7 +123,8 @@ def note(record):
         "quickest that got there. SGDClassifier takes part where there are two classes: with more it fits another "
         "model. Passes: over X, for "
         "values with gradients and Hessian-vector products, samples by their share. fit / read: time of a fit over "
-        "that of reading X once. Memory: the most held beyond what was held before the fit."
+        "that of reading X once. Memory: the most held beyond what was held before the fit, once what earlier fits "
+        "freed had been given back."
     )
 
 
