@@ -91,7 +91,7 @@ def _encode(estimator: BaseEstimator, y, classes) -> tuple[np.ndarray, np.ndarra
 def _unique_integers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As `numpy.unique` with the inverse, of integers, by counts where those between the least and the largest are few.
 
-    Of 1,000,000 labels of three classes it takes a fifth of the time, and 8 MB instead of 42.
+    Of 1,000,000 labels of three classes it takes a tenth of the time, and 8 MB instead of 42.
     """
     least, largest = int(y.min()), int(y.max())
     if largest - least >= len(y) or largest > np.iinfo(np.int64).max:

@@ -54,7 +54,7 @@ def test_integers_beyond_those_with_a_sign(labels):
 
 @pytest.mark.parametrize(("step", "n_arrays"), [(1, 2), (7, 3)])
 def test_encoding_integers_takes_the_memory_of_the_indices(step, n_arrays):
-    """Once or twice with the weights that are passed, if labels are left out three times; to sort takes six."""
+    """That of the weights that are passed, and of one array more where numbers are left out. To sort takes six."""
     y = step * RNG.integers(3, size=200_000)
     tracemalloc.start()
     try:

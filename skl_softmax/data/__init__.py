@@ -178,8 +178,10 @@ def _rows_at_a_time(X: Tensor, weight: Tensor) -> int:
     n_outputs, n_columns = weight.shape
     if X.device.type != "cpu":
         return len(X) if X.dtype == weight.dtype else WIDENED_ROWS
-    if X.dtype == weight.dtype and (_is_long(X, weight) or n_outputs < MANY_OUTPUTS):
-        return LONG_ROWS_AT_A_TIME if _is_long(X, weight) else len(X)
+    if X.dtype == weight.dtype and _is_long(X, weight):
+        return LONG_ROWS_AT_A_TIME
+    if X.dtype == weight.dtype and n_outputs < MANY_OUTPUTS:
+        return len(X)
     return max(1, PREDICTED_BYTES // (weight.dtype.itemsize * (n_columns + n_outputs)))
 
 
