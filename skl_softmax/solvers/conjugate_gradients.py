@@ -1,6 +1,5 @@
 """Conjugate gradients on the Newton system of a stack of models."""
 
-from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -18,14 +17,15 @@ def conjugate_gradients(
     product: Callable[[Tensor], Tensor],
     precondition: Callable[[Tensor], Tensor],
     gradient: Tensor,
-    negligible: Tensor | float = 0.0,
+    low: Tensor | float = 0.0,
     delay: int = DELAY,
 ) -> tuple[Tensor, Tensor]:
     """Solve H d = -g by preconditioned conjugate gradients, Nocedal & Wright (2006), algorithm 5.3.
 
-    Iteration j raises ½ gᵀ H⁻¹ g, as far as it is known, by ½ α_j ρ_j. What the last few iterations added estimates
-    what is still missing (Strakoš & Tichý 2002, "On error estimation in the conjugate gradient method"); the iteration
-    stops when ``delay`` of them add a small part of the sum in each model, or the sum is ``negligible`` (M,).
+    Iteration j raises ½ gᵀ H⁻¹ g, as far as it is known, by ½ α_j ρ_j. What the last ``delay`` iterations added
+    estimates what is still missing (Strakoš & Tichý 2002, "On error estimation in the conjugate gradient method"); the
+    iteration stops when that is a small part of the sum in each model. For sums of at most ``low`` (M,), on which more
+    depends, it is estimated with more care (`_safety`).
 
     Returns
     -------
@@ -38,7 +38,7 @@ def conjugate_gradients(
     conjugate = precondition(residual)
     rho = inner(residual, conjugate)  # (M,)
     decrement = torch.zeros_like(rho)
-    gains: deque[Tensor] = deque(maxlen=delay)
+    gains: list[Tensor] = []
     for _ in range(MAX_ITER):
         curved = product(conjugate)
         curvature = inner(conjugate, curved)  # (M,)
@@ -51,9 +51,9 @@ def conjugate_gradients(
         del curved  # with many parameters each vector counts
         gains.append(0.5 * alpha * rho)
         decrement = decrement + gains[-1]
-        if len(gains) == delay:
-            known = sum(gains) <= DECREMENT_ACCURACY * decrement  # (M,)
-            if (known | (decrement <= negligible)).all():
+        if len(gains) >= delay:
+            missing = sum(gains[-delay:]) * torch.where(decrement <= low, _safety(gains), 1.0)  # (M,)
+            if (missing <= DECREMENT_ACCURACY * decrement).all():
                 break
         preconditioned = precondition(residual)
         rho, previous = inner(residual, preconditioned), rho
@@ -61,3 +61,14 @@ def conjugate_gradients(
         conjugate = torch.addcmul(preconditioned, per_model(beta, gradient), conjugate)
         del preconditioned
     return direction, decrement
+
+
+def _safety(gains: list[Tensor]) -> Tensor:
+    """The most (M,) that the gains from an iteration on were of that iteration's own.
+
+    Where gains shrink and then grow again, as eigenvalues far from the others are found, they may do so once more
+    (Meurant, Papež & Tichý 2021, "Accurate error estimation in CG", section 4).
+    """
+    gained = torch.stack(gains)  # (iterations, M)
+    to_come = gained.flip(0).cumsum(dim=0).flip(0)  # (iterations, M)
+    return torch.where(gained > 0, to_come / gained, 1.0).amax(dim=0)
