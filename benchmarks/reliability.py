@@ -35,7 +35,8 @@ from tests.reference import objective
 SOLVERS, TOLERANCES = ("newton", "lbfgs", "proximal"), (1e-3, 1e-5, 1e-7, 1e-9)
 # The same of larger tables, by the default solver and by one that is another way.
 TABLE_SOLVERS, TABLE_TOLERANCES = ("auto", "newton"), (1e-2, 1e-4, 1e-7, 1e-10)
-MAX_ITER = 100  # of each fit, also where the last digits of a hostile problem would take many
+# Of each fit, also where the last digits of a hostile problem would take many; of those of larger tables.
+MAX_ITER, TABLE_MAX_ITER = 100, 1000
 # Rounding errors of F in units of eps |F|.
 ROUNDINGS = 100
 # The file larger than memory: rows of this many columns of float32, and classes; the limit of memory besides it.
@@ -91,15 +92,14 @@ def hostile(seed):
     return X, proba, weights, case.parameters | {"l1_ratio": 0.0}
 
 
-def fits_of(X, proba, weights, parameters, tolerances, solvers):
+def fits_of(X, proba, weights, parameters, tolerances, solvers, max_iter):
     """Fits by all solvers: tolerance, solver, F, what rounding it may hide, the gap that was told, ``converged_``."""
     dense = X.toarray() if sp.issparse(X) else X
     found = []
     for solver in solvers:
         for tol in tolerances:
-            model = TorchSoftmaxClassifier(solver=solver, tol=tol, max_iter=MAX_ITER, **parameters).fit(
-                X, proba, weights
-            )
+            settings = {"solver": solver, "tol": tol, "max_iter": max_iter} | parameters
+            model = TorchSoftmaxClassifier(**settings).fit(X, proba, weights)
             value = objective(model, dense, proba, sample_weight=weights, **parameters)
             hidden = hidden_by_rounding(model, value, dense, weights)
             found.append((tol, solver, value, hidden, model.optimality_gap_, model.converged_))
@@ -139,12 +139,12 @@ def honesty(n_problems=400, tolerances=TOLERANCES):
     return [fit for problem in problems(n_problems) for fit in judged(problem, tolerances)]
 
 
-def judged(problem, tolerances=TOLERANCES, solvers=SOLVERS, lowest=lowest):
+def judged(problem, tolerances=TOLERANCES, solvers=SOLVERS, lowest=lowest, max_iter=MAX_ITER):
     """Those figures for the fits of one problem."""
     results = []
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        fits = fits_of(*problem, tolerances, solvers)
+        fits = fits_of(*problem, tolerances, solvers, max_iter)
         best = min([lowest(*problem), *(value + hidden for _, _, value, hidden, *_ in fits)])
     for tol, solver, value, hidden, gap, converged in fits:
         size = abs(value)
@@ -205,16 +205,16 @@ def judged_table(table, tolerances=TABLE_TOLERANCES, solvers=TABLE_SOLVERS):
     """The figures of the fits of one of them."""
     targets = np.eye(table.y.max() + 1)[table.y]
     problem = table.X, targets, np.ones(len(table.y)), {"C": table.C, "l1_ratio": 0.0, "fit_intercept": True}
-    return judged(problem, tolerances, solvers, lowest_of_table)
+    return judged(problem, tolerances, solvers, lowest_of_table, TABLE_MAX_ITER)
 
 
 def lowest_of_table(X, proba, weights, parameters):
     """The lowest F of our newton and lbfgs at tight tolerances and of scikit-learn's lbfgs, with its rounding."""
     dense, y = X.toarray() if sp.issparse(X) else X, proba.argmax(axis=1)
     models = (
-        TorchSoftmaxClassifier(solver="newton", tol=1e-12, max_iter=MAX_ITER, **parameters),
-        TorchSoftmaxClassifier(solver="lbfgs", tol=1e-12, max_iter=MAX_ITER, **parameters),
-        LogisticRegression(tol=1e-8, max_iter=3 * MAX_ITER, **parameters),
+        TorchSoftmaxClassifier(solver="newton", tol=1e-12, max_iter=TABLE_MAX_ITER, **parameters),
+        TorchSoftmaxClassifier(solver="lbfgs", tol=1e-12, max_iter=TABLE_MAX_ITER, **parameters),
+        LogisticRegression(tol=1e-8, max_iter=TABLE_MAX_ITER, **parameters),
     )
     found = [objective(model.fit(X, y), dense, proba, sample_weight=weights, **parameters) for model in models]
     hidden = [hidden_by_rounding(model, value, dense, weights) for model, value in zip(models, found, strict=True)]
@@ -228,8 +228,8 @@ def report_tables(results):
         f"{len(results) // (len(TABLE_SOLVERS) * len(TABLE_TOLERANCES))} tables drawn by `benchmarks/tables.py`: 30 to "
         "5,000 rows, 30 to 4,000 columns, 2 to 60 classes; normal, correlated, raw, with each row twice, float32, "
         "expression, counts, one-hot; C from 1e-2 to 1e5 for rows of length one. Fits end after "
-        f"{MAX_ITER} iterations. As above, but that the lowest F is that of all fits, of our newton and lbfgs at "
-        "tol=1e-12 and of scikit-learn's lbfgs at tol=1e-8.\n"
+        f"{TABLE_MAX_ITER:,} iterations. As above, but that the lowest F is that of all fits, of our newton and lbfgs "
+        "at tol=1e-12 and of scikit-learn's lbfgs at tol=1e-8.\n"
     )
     yield from quantiles_of(results, TABLE_SOLVERS, TABLE_TOLERANCES)
 

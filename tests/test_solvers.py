@@ -454,7 +454,9 @@ def test_a_step_that_leaves_much_of_its_slope_is_lengthened_where_that_leads_low
 def test_conjugate_gradients_solve_the_system():
     objective = make(n_models=2, size=DELAY + 12, condition=100)
     gradient = objective.at(start(objective)).gradient
-    direction, decrement = conjugate_gradients(objective.hessian_product(None), objective.metric(None).solve, gradient)
+    direction, decrement, _ = conjugate_gradients(
+        objective.hessian_product(None), objective.metric(None).solve, gradient
+    )
     exact = -torch.linalg.solve(objective.A, gradient.mT).mT
     expected = -0.5 * (gradient * exact).sum(dim=(1, 2))
     assert ((decrement <= expected) & (decrement >= 0.9 * expected)).all()
@@ -466,7 +468,7 @@ def test_conjugate_gradients_solve_the_system():
 
 def test_conjugate_gradients_step_by_the_metric_where_rounding_leaves_no_curvature():
     gradient = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]])
-    direction, decrement = conjugate_gradients(torch.zeros_like, lambda residual: 2 * residual, gradient)
+    direction, decrement, _ = conjugate_gradients(torch.zeros_like, lambda residual: 2 * residual, gradient)
     torch.testing.assert_close(direction, -2 * gradient)
     assert decrement.tolist() == [25.0, 0.0]
 
@@ -488,9 +490,9 @@ def test_conjugate_gradients_look_on_where_gains_may_grow_again():
     curvature = torch.cat([torch.linspace(1, 3, 30), torch.linspace(0.001, 0.003, 6)]).double()
     share = torch.cat([torch.full((30,), 1 / 60), torch.full((6,), 1 / 12)]).double()
     gradient = (2 * share * curvature).sqrt()[None, None]
-    _, decrement = conjugate_gradients(curvature.mul, torch.clone, gradient)
+    _, decrement, _ = conjugate_gradients(curvature.mul, torch.clone, gradient)
     assert decrement.item() < 0.6
-    _, decrement = conjugate_gradients(curvature.mul, torch.clone, gradient, low=torch.ones(1))
+    _, decrement, _ = conjugate_gradients(curvature.mul, torch.clone, gradient, low=torch.ones(1))
     assert 0.9 < decrement.item() < 1
 
 
@@ -593,6 +595,15 @@ def test_a_check_tells_what_its_step_leaves(monkeypatch):
     result = lbfgs(objective, begin, replace(OPTIONS, tol=0.3 * gap))
     assert (result.status, result.n_iter, len(checks)) == ([Status.CONVERGED], [1], 1)
     assert objective.at(result.theta).value.item() - 1 <= result.gap.item() <= 0.3 * gap
+
+
+@pytest.mark.parametrize("condition", [1e5, 1e6])
+def test_gaps_of_long_runs_are_checked(condition):
+    """Gains that came to a pause told gaps 18 and 23 times too small."""
+    objective = make(size=200, condition=condition)
+    result = lbfgs(objective, objective.minimum + 1, replace(OPTIONS, tol=1e-6))
+    assert result.status == [Status.CONVERGED]
+    assert objective.at(result.theta).value.item() - 1 <= min(1e-6, 3 * result.gap.item())
 
 
 def test_gaps_are_checked_by_products_where_the_new_hessian_is_of_a_sample(monkeypatch):

@@ -19,7 +19,8 @@ def conjugate_gradients(
     gradient: Tensor,
     low: Tensor | float = 0.0,
     delay: int = DELAY,
-) -> tuple[Tensor, Tensor]:
+    max_iter: int = MAX_ITER,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Solve H d = -g by preconditioned conjugate gradients, Nocedal & Wright (2006), algorithm 5.3.
 
     Iteration j raises ½ gᵀ H⁻¹ g, as far as it is known, by ½ α_j ρ_j. What the last ``delay`` iterations added
@@ -32,14 +33,16 @@ def conjugate_gradients(
     direction : Tensor of shape (M, ...)
     decrement : Tensor of shape (M,)
         ½ gᵀ H⁻¹ g from below.
+    missing : Tensor of shape (M,)
+        What that lacks by estimate.
     """
     direction = torch.zeros_like(gradient)
     residual = -gradient
     conjugate = precondition(residual)
     rho = inner(residual, conjugate)  # (M,)
     decrement = torch.zeros_like(rho)
-    gains: list[Tensor] = []
-    for _ in range(MAX_ITER):
+    missing, gains = torch.full_like(rho, torch.inf), []
+    for _ in range(max_iter):
         curved = product(conjugate)
         curvature = inner(conjugate, curved)  # (M,)
         # A model that is solved exactly has rho = curvature = 0 and must stand still while others go on.
@@ -60,7 +63,7 @@ def conjugate_gradients(
         beta = torch.where(previous > 0, rho / previous, 0.0)  # (M,)
         conjugate = torch.addcmul(preconditioned, per_model(beta, gradient), conjugate)
         del preconditioned
-    return direction, decrement
+    return direction, decrement, missing
 
 
 def _safety(gains: list[Tensor]) -> Tensor:

@@ -54,7 +54,7 @@ def is_doubtful(run: Run, metric: Metric, gap: list[float]) -> bool:
         return run.passes_of_model > 0 or metric.solve.has_ridge
     if metric.is_kept or (metric.follows and run.passes_of_model < OLD):
         return False
-    return _promises_more(run, gap)
+    return run.affords_check or _promises_more(run, gap)
 
 
 def _promises_more(run: Run, gap: list[float]) -> bool:

@@ -48,7 +48,7 @@ class HessianProducts(Model):
 
     def solve(self, free: Tensor, right: Tensor) -> Tensor:
         mask = self._outer(free)
-        direction, _ = conjugate_gradients(
+        direction, *_ = conjugate_gradients(
             lambda vector: self._product(vector) * mask,
             lambda vector: self._precondition(vector) * mask,
             -self._outer(right),
