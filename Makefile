@@ -1,6 +1,9 @@
 # `make help` lists the targets. Each sets up .venv first if it is not there yet.
 PYTHON ?= python3
 VENV := .venv
+# As many tests at a time, each in one thread.
+WORKERS ?= 2
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -18,13 +21,13 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 iris: $(STAMP)  ## fit iris, compare with other classifiers, write a table and a picture
 	$(BIN)/python benchmarks/iris.py
 
-test: $(STAMP)  ## run the test suite
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## run the test suite; WORKERS=2 tests at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-oldest:  ## run the test suite with the oldest versions of setup.cfg, in .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable '.[test,bench]'
-	.venv-oldest/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(PARALLEL)
 
 docs: $(STAMP)  ## build the documentation in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build/html

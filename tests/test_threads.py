@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from scipy.sparse import csr_array
+from sklearn.datasets import load_digits, make_classification
 
 from skl_softmax import TorchSoftmaxClassifier, data, threads
 from skl_softmax.losses import SoftmaxLoss
@@ -55,3 +56,27 @@ def test_few_rows_wake_no_threads(monkeypatch):
     np.testing.assert_allclose(clf.predict_proba(X), expected, rtol=1e-9, atol=1e-12)
     with pytest.raises(AssertionError, match="torch's"):
         clf.predict_proba(np.tile(X, (20, 1)))
+
+
+@pytest.fixture
+def set_threads():
+    """Sets the number of torch's threads, which is put back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("storage", [np.asarray, np.float32, csr_array])
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_fits_in_two_threads_are_those_of_one(storage, n_classes, set_threads):
+    X, y = make_classification(30_000, 20, n_informative=10, n_classes=n_classes, random_state=0)
+    X, models = storage(X), []
+    for n_threads in (1, 2, 2):
+        set_threads(n_threads)
+        models.append(TorchSoftmaxClassifier(tol=1e-12).fit(X, y))
+        assert torch.get_num_threads() == n_threads
+    one, two, again = models
+    np.testing.assert_array_equal(two.coef_, again.coef_)
+    np.testing.assert_array_equal(two.loss_curve_, again.loss_curve_)
+    np.testing.assert_allclose(two.coef_, one.coef_, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(two.predict_proba(X), one.predict_proba(X), rtol=1e-5, atol=1e-9)
