@@ -18,6 +18,7 @@ def conjugate_gradients(
     precondition: Callable[[Tensor], Tensor],
     gradient: Tensor,
     low: Tensor | float = 0.0,
+    enough: Tensor | float = 0.0,
     delay: int = DELAY,
     max_iter: int = MAX_ITER,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,7 +27,8 @@ def conjugate_gradients(
     Iteration j raises ½ gᵀ H⁻¹ g, as far as it is known, by ½ α_j ρ_j. What the last ``delay`` iterations added
     estimates what is still missing (Strakoš & Tichý 2002, "On error estimation in the conjugate gradient method"); the
     iteration stops when that is a small part of the sum in each model. For sums of at most ``low`` (M,), on which more
-    depends, it is estimated with more care (`_safety`).
+    depends, it is estimated with more care (`_safety`). Where sum and estimate together are ``enough`` (M,) or less, no
+    more has to be known.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def conjugate_gradients(
         decrement = decrement + gains[-1]
         if len(gains) >= delay:
             missing = sum(gains[-delay:]) * torch.where(decrement <= low, _safety(gains), 1.0)  # (M,)
-            if (missing <= DECREMENT_ACCURACY * decrement).all():
+            if ((missing <= DECREMENT_ACCURACY * decrement) | (decrement + missing <= enough)).all():
                 break
         preconditioned = precondition(residual)
         rho, previous = inner(residual, preconditioned), rho

@@ -53,7 +53,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         check = _check(run, matrix, [inf if k else g for k, g in zip(known, gap, strict=True)])
         if check is not None:
             direction, slope = check.direction, check.slope
-            gap = _told(run, [(1 + check.unexplained) * s for s in slope])
+            gap = list(map(max, check.gap, run.extrapolated_gap()))
         gap = [a if k else g for k, a, g in zip(known, left, gap, strict=True)]
         stay = run.settle(trusted_gap(run, gap, direction) if run.is_long else gap)
         if not run.active:

@@ -40,9 +40,9 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             break
         del theta  # as large as each of the vectors that the next step takes
         before = run.point.value.tolist()
-        direction, slope, unexplained, is_chord = newton_step(run)
+        direction, slope, gap, unexplained, is_chord = newton_step(run)
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
-        stay = run.settle(trusted_gap(run, list(map(max, decrements, going_on)), direction))
+        stay = run.settle(trusted_gap(run, list(map(max, gap, going_on)), direction))
         if not run.active:
             break
         if stay is not None:
