@@ -5,6 +5,8 @@ Shapes as in `skl_softmax.objective`: θ is (M, K, p).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -192,6 +194,40 @@ def portions(n_rows: int, n_entries: int) -> list[slice]:
 def class_covariance(weighted: Tensor, proba: Tensor) -> Tensor:
     """Σ s (diag(p) - p pᵀ) of each model, (M, K, K), from s p and p, both (M, K, rows)."""
     return torch.diag_embed(weighted.sum(dim=2)) - weighted @ proba.mT
+
+
+def hessian_product(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
+    """Products of the Hessian at θ with directions, without the matrix: a pass over X each.
+
+    The probabilities at θ are kept for all of them, unless they are too many; then each product costs half a
+    pass more.
+    """
+    data, n_logits = objective.data, objective.n_models * objective.n_outputs
+    keeps = 8 * n_logits * objective.n_rows <= KEEP_PROBA_BYTES
+    at_theta = data.affine(theta.flatten(0, 1))
+    kept = [objective.proba_of(block, at_theta) for block, _, _ in objective.portions(n_logits)] if keeps else None
+    total, quadratic = objective.total[:, None, None].to(objective.dtype), objective.quadratic.to(objective.dtype)
+
+    def product(direction: Tensor) -> Tensor:
+        affine = data.affine(direction.flatten(0, 1))
+
+        def of_block(block, weights: Tensor, proba: Tensor):
+            along = block.logits(affine).view_as(proba)
+            curved = objective.loss.curvature_product(proba, along).mul_(weights)
+            return block.pullback(curved.flatten(1, 2), affine.bias is not None)
+
+        probas = iter(kept) if keeps else None
+        sums = reduce(  # one by one: those of all blocks in a list lie between the blocks' memory
+            add,
+            (
+                of_block(block, weights, next(probas) if keeps else objective.proba_of(block, at_theta))
+                for block, _, weights in objective.portions(n_logits)
+            ),
+        )
+        curved = data.gradient(sums).view_as(theta).div_(total)
+        return curved.to(direction.dtype).addcmul_(quadratic, direction)  # (M, K, p)
+
+    return product
 
 
 def diagonal(objective, theta: Tensor) -> Tensor:

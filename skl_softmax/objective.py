@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from math import inf, log
-from operator import add
 
 import torch
 from torch import Tensor
@@ -321,34 +320,8 @@ class Objective:
         return Evaluation(value, point.gradient + change)
 
     def hessian_product(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
-        """Products of the matrix of second derivatives at θ with directions, without the matrix: a pass over X each.
-
-        The probabilities at θ are kept for all of them, unless they are too many; then each product costs half a
-        pass more.
-        """
-        n_logits = self.n_models * self.n_outputs
-        keeps = 8 * n_logits * self.n_rows <= curvature.KEEP_PROBA_BYTES
-        at_theta = self.data.affine(theta.flatten(0, 1))
-        kept = [self._proba(b, at_theta) for b, _, _ in self.portions(n_logits)] if keeps else None
-        total, quadratic = self.total[:, None, None].to(self.dtype), self.quadratic.to(self.dtype)
-
-        def product(direction: Tensor) -> Tensor:
-            affine = self.data.affine(direction.flatten(0, 1))
-
-            def of_block(block: Block, weights: Tensor, proba: Tensor) -> Affine:
-                along = block.logits(affine).view_as(proba)
-                curved = self.loss.curvature_product(proba, along).mul_(weights)
-                return block.pullback(curved.flatten(1, 2), affine.bias is not None)
-
-            probas = iter(kept) if keeps else None
-            sums = _sum(
-                of_block(block, weights, next(probas) if keeps else self._proba(block, at_theta))
-                for block, _, weights in self.portions(n_logits)
-            )
-            curved = self.data.gradient(sums).view_as(theta).div_(total)
-            return curved.to(direction.dtype).addcmul_(quadratic, direction)  # (M, K, p)
-
-        return product
+        """Products of the Hessian of all rows with directions (M, K, p), without the matrix: a pass over X each."""
+        return curvature.hessian_product(self, theta)
 
     def largest_change(self, direction: Tensor) -> Tensor:
         """How far a step along the direction moves two logits of a row apart, at most over the rows, (M,)."""
@@ -362,14 +335,15 @@ class Objective:
             largest = torch.maximum(largest, self.gathered(moved))
         return largest
 
-    def _proba(self, block: Block, affine: Affine) -> Tensor:
+    def proba_of(self, block: Block, affine: Affine) -> Tensor:
+        """Probabilities of the outputs for a block."""
         logits = block.logits(affine).view(-1, self.n_models, self.n_outputs, block.parts[1])
         return self.proba(logits)  # (parts, M, K, part)
 
     def probabilities(self, theta: Tensor) -> Tensor:
         """Those of the outputs for all rows, (M, K, n)."""
         affine, n_logits = self.data.affine(theta.flatten(0, 1)), self.n_models * self.n_outputs
-        blocks = [self._proba(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
+        blocks = [self.proba_of(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
         return torch.cat(blocks, dim=2).to(self.data.home)
 
     def inverse_hessian(self, theta: Tensor) -> curvature.Inverse:
@@ -483,14 +457,9 @@ class Objective:
         return by_row[:, block.rows].unflatten(1, block.parts).transpose(0, 1)[:, :, None]  # (parts, models, 1, part)
 
 
-def _sum(terms: Iterable):
-    """Σ terms, starting with the first of them, so that a single one costs nothing.
-
-    Terms come one by one: those of all blocks in a list lie between the blocks' memory, which then is never used again.
-    """
-    return reduce(add, terms)
-
-
 def _add_pairs(a: tuple, b: tuple) -> tuple:
-    """Their sums, to add up pairs one after the other without keeping them."""
+    """Their sums, to add up pairs one after the other.
+
+    Those of all blocks in a list lie between the blocks' memory, which then is never used again.
+    """
     return a[0] + b[0], a[1] + b[1]

@@ -1,4 +1,4 @@
-"""Small products and powers, which NumPy makes in one thread, are those of torch."""
+"""Small products and powers, which NumPy makes in one thread, are those of torch; fits in two are those in one."""
 
 import numpy as np
 import pytest

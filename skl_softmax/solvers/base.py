@@ -200,6 +200,10 @@ class SolverOptions:
     leads_on: bool = False
     fallback: tuple[Tensor, list[float]] | None = None
 
+    def last_gap(self, value: float) -> float:
+        """The gap with which a model at this F is finished."""
+        return max(self.tol * abs(value), self.accuracy)
+
     def say(self, text: str) -> None:
         """Pass a note on, if anybody listens."""
         if self.note is not None:

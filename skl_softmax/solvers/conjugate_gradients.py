@@ -27,8 +27,8 @@ def conjugate_gradients(
     Iteration j raises ½ gᵀ H⁻¹ g, as far as it is known, by ½ α_j ρ_j. What the last ``delay`` iterations added
     estimates what is still missing (Strakoš & Tichý 2002, "On error estimation in the conjugate gradient method"); the
     iteration stops when that is a small part of the sum in each model. For sums of at most ``low`` (M,), on which more
-    depends, it is estimated with more care (`_safety`). Where sum and estimate together are ``enough`` (M,) or less, no
-    more has to be known.
+    depends, it is estimated with more care (`_missing`). Where sum and estimate together are ``enough`` (M,) or less,
+    no more has to be known.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def conjugate_gradients(
         gains.append(0.5 * alpha * rho)
         decrement = decrement + gains[-1]
         if len(gains) >= delay:
-            missing = sum(gains[-delay:]) * torch.where(decrement <= low, _safety(gains), 1.0)  # (M,)
+            missing = _missing(gains, decrement <= low, delay)
             if ((missing <= DECREMENT_ACCURACY * decrement) | (decrement + missing <= enough)).all():
                 break
         preconditioned = precondition(residual)
@@ -68,12 +68,17 @@ def conjugate_gradients(
     return direction, decrement, missing
 
 
-def _safety(gains: list[Tensor]) -> Tensor:
-    """The most (M,) that the gains from an iteration on were of that iteration's own.
+def _missing(gains: list[Tensor], is_low: Tensor, delay: int) -> Tensor:
+    """What the sums (M,) of gains may lack: the last ones, and where that ``is_low`` by how much gains grew before.
 
-    Where gains shrink and then grow again, as eigenvalues far from the others are found, they may do so once more
-    (Meurant, Papež & Tichý 2021, "Accurate error estimation in CG", section 4).
+    That factor is the most that the gains from an iteration on were of that iteration's own. Where gains shrink and
+    then grow again, as eigenvalues far from the others are found, they may do so once more. In the manner of Meurant,
+    Papež & Tichý (2021), "Accurate error estimation in CG".
     """
+    last = sum(gains[-delay:])  # (M,)
+    if not is_low.any():
+        return last
     gained = torch.stack(gains)  # (iterations, M)
     to_come = gained.flip(0).cumsum(dim=0).flip(0)  # (iterations, M)
-    return torch.where(gained > 0, to_come / gained, 1.0).amax(dim=0)
+    factor = torch.where(gained > 0, to_come / gained, 1.0).amax(dim=0)  # (M,)
+    return torch.where(is_low, factor * last, last)

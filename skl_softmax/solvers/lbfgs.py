@@ -25,7 +25,7 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts, in a long run only where curvature describes the step
       (`trusted_gap`). At the very end Newton's step tells it, where the Hessian of all rows costs little, the
-      metric knows no correlations, or the diagonal of the Hessian promises more (`is_doubtful`).
+      metric knows no correlations, the diagonal of the Hessian promises more, or passes were many (`is_doubtful`).
 
     Cost: one pass over the rows an iteration, a few for the metrics and the gap, two vectors a remembered step.
     """
@@ -41,7 +41,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         run.go_by_changes()
     while run.active:
         direction, slope = _direction(run, matrix)
-        gap = _told(run, slope)
+        gap = _told(run, [-0.5 * s for s in slope])
         if precision.is_lost():
             precision.widen_here(knows_gap=matrix.metric.follows or matrix.metric.is_near)
             matrix = QuasiNewton(run.make_metric())
@@ -53,7 +53,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         check = _check(run, matrix, [inf if k else g for k, g in zip(known, gap, strict=True)])
         if check is not None:
             direction, slope = check.direction, check.slope
-            gap = list(map(max, check.gap, run.extrapolated_gap()))
+            gap = _told(run, check.gap)
         gap = [a if k else g for k, a, g in zip(known, left, gap, strict=True)]
         stay = run.settle(trusted_gap(run, gap, direction) if run.is_long else gap)
         if not run.active:
@@ -83,9 +83,9 @@ def _direction(run: Run, matrix: QuasiNewton) -> tuple[Tensor, list[float]]:
     return direction, numbers(gradient, direction)
 
 
-def _told(run: Run, slope: list[float]) -> list[float]:
-    """Of each model the decrement, or what its last gains lead on to if that is more."""
-    return [max(-0.5 * s, left) for s, left in zip(slope, run.extrapolated_gap(), strict=True)]
+def _told(run: Run, gap: list[float]) -> list[float]:
+    """Of each model this gap, or what its last gains lead on to if that is more."""
+    return list(map(max, gap, run.extrapolated_gap()))
 
 
 def _check(run: Run, matrix: QuasiNewton, gap: list[float]) -> NewtonStep | None:

@@ -25,7 +25,7 @@ CHORD_RATE = 1 / 16
 # longer ends at five times its tolerance.
 LOW, ENOUGH = 10.0, 0.1
 # Steps of conjugate gradients that have to add little where they check a gap that was told without correlations, and go
-# without themselves: after three, as else, or six some of these were still told eight times too small.
+# without themselves: after three, as else, or six, and without that care, some were still told eight times too small.
 CHECK_DELAY = 8
 # How many products a check may take in a run that affords one, as a part of its passes. One of wide images with C=100
 # took 232 after 460 passes.
@@ -128,7 +128,8 @@ def _by_conjugate_gradients(
     def solve(residual: Tensor) -> Tensor:
         return centred(precondition(centred(residual)))  # what rounding leaves along 1 ⊗ v has no curvature
 
-    ends = (run.options.tol * run.point.value.abs()).clamp_min(run.options.accuracy)  # (M,)
+    value = run.point.value
+    ends = value.new_tensor(list(map(run.options.last_gap, value.tolist())))  # (M,)
     direction, decrement, missing = conjugate_gradients(
         product, solve, gradient.to(objective.dtype), LOW * ends, ENOUGH * ends, delay, max_iter
     )

@@ -1,5 +1,6 @@
 """The record of the models of a run: what is known of each, from its beginning to its end."""
 
+from collections.abc import Callable
 from math import inf, log
 from sys import float_info
 
@@ -59,12 +60,12 @@ class Record:
         curve = [*self.curve[model][-2 * WINDOW :], value]
         return max(_series(curve, window) for window in (1, WINDOW))
 
-    def iterations_to_come(self, model: int, tol: float, accuracy: float) -> float:
-        """How many a model needs until its gap is tol |F|, or ``accuracy``, if it goes on shrinking as in the last."""
+    def iterations_to_come(self, model: int, last_gap: Callable[[float], float]) -> float:
+        """How many a model needs until its gap is ``last_gap`` of F, if it goes on shrinking as in the last."""
         if len(self.gaps[model]) < 2:
             return inf
         before, now = self.gaps[model][-2:]
-        goal = max(tol * abs(self.curve[model][-1]), accuracy, float_info.min)
+        goal = max(last_gap(self.curve[model][-1]), float_info.min)
         return log(now / goal) / log(before / now) if now < before else inf
 
     def stands_still(self, model: int) -> bool:
