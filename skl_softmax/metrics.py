@@ -79,7 +79,9 @@ class Metric:
 def make_metric(
     objective, theta: Tensor, growth: int = 1, is_near: bool = False, dtype: torch.dtype = torch.float32
 ) -> Metric:
-    """The metric at θ that suits the sizes; for a family of models that of all of them together, if rows abound.
+    """The metric at θ that suits the sizes.
+
+    For a family of models that of all of them together, where it is rough or rows abound.
 
     A sample for a dense one has ``growth`` times as many rows as usual, and its products are in ``dtype`` where that
     will do. ``is_near`` says that θ is near the minimum.
@@ -88,10 +90,12 @@ def make_metric(
     near_price = _near_price(objective, theta) if kind == "kronecker" else None
     if is_near and near_price is not None:
         return metric_by_classes(objective, theta, near_price)
-    if objective.is_family and objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters:
+    if objective.is_family and (kind == "kronecker" or objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters):
         one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), growth, dtype=dtype)
-        apart = objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
-        return replace(one, price=one.price / objective.n_models, exact=False, apart_price=apart)
+        # What a rough one misses, one for each model would miss as well.
+        apart = inf if kind in ROUGH else objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
+        price = one.price / objective.n_models
+        return replace(one, price=price, exact=False, apart_price=apart, near_price=near_price)
     solve = dense_metric(objective, theta, growth, dtype) if kind == "dense" else ROUGH[kind](objective, theta)
     price = objective.n_models * _seconds(objective, kind, growth) / pass_seconds(objective)
     exact = kind == "dense" and dense_rows(objective, growth) == objective.data.n_rows

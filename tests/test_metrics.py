@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from math import inf
 
 import pytest
 import torch
@@ -131,6 +132,20 @@ def test_a_metric_for_all_models_tells_the_price_of_one_for_each(growth):
     assert shared.apart_price == apart.price
     assert shared.price < apart.price
     assert shared.select(torch.tensor([1])) is shared
+
+
+def test_a_rough_metric_is_one_for_all_models(monkeypatch):
+    monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
+    family = replace(make_objective(6, C=(0.1, 1.0)), is_family=True)
+    theta, vector = draw(family), draw(family, seed=1)
+    shared, apart = make_metric(family, theta), make_metric(family.apart(), theta)
+    assert shared.kind == apart.kind == "kronecker"
+    assert shared.price < apart.price
+    assert (shared.apart_price, apart.apart_price) == (inf, None)
+    assert shared.near_price == apart.near_price
+    expected = kronecker_metric(family.pooled(), theta.mean(dim=0, keepdim=True))
+    for i in range(2):
+        torch.testing.assert_close(shared.solve(vector)[i], expected(vector[i : i + 1])[0])
 
 
 def test_the_choice_of_metric(monkeypatch):
