@@ -10,8 +10,6 @@ import pandas as pd
 import scipy.sparse as sp
 from sklearn import datasets
 
-CS = (0.01, 1.0, 100.0)
-
 
 @dataclass(frozen=True)
 class Problem:

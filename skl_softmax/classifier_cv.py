@@ -213,8 +213,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 sweep, scores = self._cross_validate(rows, truth, penalties, folds, X, y, for_scorer, done)
                 errors = _standard_errors(scores)
             self._store(rows, sweep, scores)
-            self._choose(scores, errors)
-            self._finish(rows, truth, sweep)
+            place = self._choose(scores, errors)
+            self._finish(rows, truth, sweep, place)
             follow(self, X)
             done(is_last=True)
         self._warn_unless_converged(sweep)
@@ -369,8 +369,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             "rank_test_score": rankdata(-means, method="min").astype(np.int32),
         }
 
-    def _choose(self, scores: np.ndarray, errors: np.ndarray) -> None:
-        """The penalty, from scores (F, J) and the standard errors (J,) of their means."""
+    def _choose(self, scores: np.ndarray, errors: np.ndarray) -> int:
+        """The place of the penalty, from scores (F, J) and the standard errors (J,) of their means."""
         shape = self.scores_.shape[1:]
         means, errors = scores.mean(axis=0).reshape(shape), errors.reshape(shape)  # (n_l1_ratios, n_cs)
         i, j = np.unravel_index(means.argmax(), shape)
@@ -378,14 +378,13 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             within = np.flatnonzero(means[i] >= means[i, j] - errors[i, j])
             j = within[self.Cs_[within].argmin()]
         self.l1_ratio_, self.C_, self.best_score_ = float(self.l1_ratios_[i]), float(self.Cs_[j]), float(means[i, j])
+        return int(np.ravel_multi_index((i, j), shape))
 
-    def _finish(self, rows: TrainingRows, truth: Tensor, sweep: Sweep) -> None:
+    def _finish(self, rows: TrainingRows, truth: Tensor, sweep: Sweep, place: int) -> None:
         """The coefficients: of a fit of all rows from the folds' mean, or the mean of the best of each fold."""
         if self.refit:
-            i, j = np.flatnonzero(self.l1_ratios_ == self.l1_ratio_)[0], np.flatnonzero(self.Cs_ == self.C_)[0]
             weights = fold_weights(self, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
-            place, penalty = np.ravel_multi_index((i, j), self.scores_.shape[1:]), (self.l1_ratio_, self.C_)
-            weight, bias, result = solve_refit(self, rows, sweep, weights, penalty, place)
+            weight, bias, result = solve_refit(self, rows, sweep, weights, (self.l1_ratio_, self.C_), place)
             self.coef_, self.intercept_ = (t.to(rows.dtype).numpy() for t in (weight, bias))
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
             return

@@ -6,6 +6,7 @@ Shapes as in `skl_softmax.objective`: θ is (M, K, p).
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import repeat
 from operator import add
 
 import torch
@@ -211,19 +212,15 @@ def hessian_product(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     def product(direction: Tensor) -> Tensor:
         affine = data.affine(direction.flatten(0, 1))
 
-        def of_block(block, weights: Tensor, proba: Tensor):
+        def of_block(portion, proba: Tensor | None):
+            block, _, weights = portion
+            proba = objective.proba_of(block, at_theta) if proba is None else proba
             along = block.logits(affine).view_as(proba)
             curved = objective.loss.curvature_product(proba, along).mul_(weights)
             return block.pullback(curved.flatten(1, 2), affine.bias is not None)
 
-        probas = iter(kept) if keeps else None
-        sums = reduce(  # one by one: those of all blocks in a list lie between the blocks' memory
-            add,
-            (
-                of_block(block, weights, next(probas) if keeps else objective.proba_of(block, at_theta))
-                for block, _, weights in objective.portions(n_logits)
-            ),
-        )
+        # One by one: those of all blocks in a list lie between the blocks' memory.
+        sums = reduce(add, map(of_block, objective.portions(n_logits), kept or repeat(None)))
         curved = data.gradient(sums).view_as(theta).div_(total)
         return curved.to(direction.dtype).addcmul_(quadratic, direction)  # (M, K, p)
 

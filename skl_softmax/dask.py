@@ -267,7 +267,7 @@ optimality_gap_
         local = delayed(self.to_local(), pure=False)
         with Work(self.client_) as work:
             hits = [delayed(_hits, pure=False)(local, *partition) for partition in align(X, y, sample_weight)]
-            right, weight = work.get(tree(_sum, hits))
+            right, weight = work.get(tree(sum, hits))
         return float(right / weight)
 
     def to_local(self):
@@ -348,7 +348,3 @@ def _hits(model, X, y, sample_weight) -> np.ndarray:
         return np.zeros(2)
     weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
     return np.array([weights @ (model.predict(X) == np.asarray(y).ravel()), weights.sum()])
-
-
-def _sum(terms: list[np.ndarray]) -> np.ndarray:
-    return sum(terms)

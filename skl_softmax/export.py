@@ -134,12 +134,12 @@ class ExportMixin:
 
     @classmethod
     def _fitted(cls, classes: np.ndarray, coef: np.ndarray, intercept: np.ndarray, **parameters):
-        order = np.argsort(classes) if len(classes) > 2 else np.arange(2)
-        if len(classes) == 2 and classes[0] > classes[1]:
-            classes, coef, intercept = classes[::-1], -coef, -intercept
+        order = np.argsort(classes)
+        if len(classes) > 2:
+            coef, intercept = coef[order], intercept[order]
+        elif order[0] == 1:  # the one output is the last class's
+            coef, intercept = -coef, -intercept
         estimator = cls(**parameters)
-        estimator.classes_ = np.asarray(classes)[order]
-        places = order if len(classes) > 2 else [0]
-        estimator.coef_, estimator.intercept_ = coef[places], intercept.astype(coef.dtype)[places]
+        estimator.classes_, estimator.coef_, estimator.intercept_ = classes[order], coef, intercept.astype(coef.dtype)
         estimator.n_features_in_ = coef.shape[1]
         return estimator

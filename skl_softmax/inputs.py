@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
 from sklearn.utils.validation import (
     _check_method_params,
@@ -248,7 +248,7 @@ def torch_generator(random_state) -> torch.Generator:
     if random_state is None:
         generator.seed()
     elif isinstance(random_state, np.random.RandomState):
-        generator.manual_seed(int(check_random_state(random_state).randint(2**31)))
+        generator.manual_seed(int(random_state.randint(2**31)))
     else:
         generator.manual_seed(int(random_state))
     return generator

@@ -107,14 +107,13 @@ def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Rows of probabilities of the classes, with columns in the order of the sorted classes."""
     y = check_array(y, dtype=np.float64, input_name="y")
     sums = y.sum(axis=1)
-    if not (wrong := (y < 0).any(axis=1) | (np.abs(sums - 1) > SUM_TOLERANCE)).any():
-        y = y / sums[:, None]
-    else:
+    if (wrong := (y < 0).any(axis=1) | (np.abs(sums - 1) > SUM_TOLERANCE)).any():
         row = int(wrong.argmax())
         raise ValueError(
             f"A two-dimensional y holds the probabilities of the classes, at least 0 and with a sum of 1 in each row, "
             f"but row {row} is {y[row].tolist()}. Pass labels as a one-dimensional array."
         )
+    y = y / sums[:, None]
     if classes is None:
         return y, np.arange(y.shape[1])
     classes, order = np.unique(classes, return_index=True)

@@ -19,9 +19,7 @@ products with few classes are twice as fast in batches of a thousand rows as in 
 dimension is seven times faster than over the last one. Large products in float32 are in one piece (`products`).
 """
 
-from collections.abc import Callable, Iterator
-from functools import reduce
-from operator import add
+from collections.abc import Callable
 
 import torch
 from scipy.sparse import vstack
@@ -92,14 +90,10 @@ def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
     home, stride = home_of(X.device), max(1, PORTION_BYTES // (8 * X.shape[1]))
     shares, chunks = (weights / weights.sum()).to(home), [slice(i, i + stride) for i in range(0, len(X), stride)]
     rows_of = lambda chunk: X[chunk].to(home).double()  # noqa: E731, (rows, d)
-    mean = _sum_of(shares[chunk] @ rows_of(chunk) for chunk in chunks) * fit_intercept
-    scale = _sum_of(shares[chunk] @ (rows_of(chunk) - mean).square() for chunk in chunks).sqrt()
+    mean = sum(shares[chunk] @ rows_of(chunk) for chunk in chunks) * fit_intercept
+    scale = sum(shares[chunk] @ (rows_of(chunk) - mean).square() for chunk in chunks).sqrt()
     constant = ~(scale > 1e-12 * mean.abs()) | ~scale.isfinite()
     return in_coordinates(X, fit_intercept, mean, torch.where(constant, 1.0, scale))
-
-
-def _sum_of(terms: Iterator[Tensor]) -> Tensor:
-    return reduce(add, terms)
 
 
 def in_coordinates(X: Tensor, fit_intercept: bool, mean: Tensor, scale: Tensor) -> Data:

@@ -43,17 +43,16 @@ class Solver:
     """
 
     minimise: Callable[..., SolveResult]
-    affine_invariant: bool
     optimizer: type[torch.optim.Optimizer] | None = None
     takes_l1: bool = False
 
 
 SOLVERS = {
-    "newton": Solver(newton, affine_invariant=True),
-    "lbfgs": Solver(lbfgs, affine_invariant=True),
-    "proximal": Solver(proximal, affine_invariant=True, takes_l1=True),
-    "sgd": Solver(descend, affine_invariant=False, optimizer=torch.optim.SGD),
-    "adam": Solver(descend, affine_invariant=False, optimizer=torch.optim.Adam),
+    "newton": Solver(newton),
+    "lbfgs": Solver(lbfgs),
+    "proximal": Solver(proximal, takes_l1=True),
+    "sgd": Solver(descend, optimizer=torch.optim.SGD),
+    "adam": Solver(descend, optimizer=torch.optim.Adam),
 }
 
 
@@ -61,7 +60,7 @@ def find_solver(solver: str | type[torch.optim.Optimizer]) -> Solver:
     """The solver of a name, or descent by a class of optimisers."""
     if isinstance(solver, str):
         return SOLVERS[solver]
-    return Solver(descend, affine_invariant=False, optimizer=solver)
+    return Solver(descend, optimizer=solver)
 
 
 def choose_solver(objective: Objective) -> str:
