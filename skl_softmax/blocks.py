@@ -1,7 +1,6 @@
 """F of rows that come in blocks: each sum goes through them once."""
 
 from collections.abc import Callable, Iterator
-from copy import copy
 from dataclasses import dataclass
 from functools import reduce
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from skl_softmax import parts
 from skl_softmax.data import RowBlocks, n_bytes
 from skl_softmax.inputs import TrainingRows, note_features
-from skl_softmax.targets import class_weights, has_columns
+from skl_softmax.targets import has_columns
 
 
 @dataclass(frozen=True)
@@ -40,24 +39,14 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
     """Go through the blocks twice: to check them and find the classes, and to draw a sample of the rows."""
     _check(estimator, y, sample_weight)
     checker = clone(estimator)
-    counts, is_soft, n_rows, size = None, False, 0, 0
-    for number, block in enumerate(blocks):
-        if number == 0:
-            note_features(estimator, block[0])
-            note_features(checker, block[0])
-            is_soft = has_columns(block[1])
-        if (piece := parts.load_piece(number, checker, *block)) is not None:
-            counts = parts.merge_counts([counts, parts.count_labels(piece)])
-            n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X)
+    counts, is_soft, n_rows, size = _look_through(estimator, checker, blocks)
     found, weights = parts.settle_classes(counts, classes, is_soft)
-    encoder = copy(checker)
-    encoder.class_weight = class_weights(checker, found, weights)
-    vars(encoder).pop("feature_names_in_", None)  # tensors have none
+    encoder = parts.make_encoder(checker, found, weights)
 
     def groups() -> Iterator[parts.RowGroup]:
         given = 0
         for number, block in enumerate(blocks):
-            piece = parts.load_piece(number, checker, *block)
+            piece = _load(number, checker, block)
             given += 0 if piece is None else len(piece.X)
             yield parts.encode([piece], encoder, found if classes is None else classes)
         if given != n_rows:
@@ -71,6 +60,27 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
     if total is None:
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
     return PlacedBlocks(groups, total, parts.join(drawn))
+
+
+def _look_through(estimator, checker, blocks: RowBlocks) -> tuple[parts.Counts | None, bool, int, int]:
+    """What the labels weigh, whether they are probabilities, the number of rows and the bytes of X.
+
+    The features are noted by both estimators.
+    """
+    counts, is_soft, n_rows, size = None, False, 0, 0
+    for number, block in enumerate(blocks):
+        if number == 0:
+            note_features(estimator, block[0])
+            note_features(checker, block[0])
+            is_soft = has_columns(block[1])
+        if (piece := _load(number, checker, block)) is not None:
+            counts = parts.merge_counts([counts, parts.count_labels(piece)])
+            n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X)
+    return counts, is_soft, n_rows, size
+
+
+def _load(number: int, checker, block: tuple) -> parts.Piece | None:
+    return parts.load_piece(f"Block {number}", checker, *block)
 
 
 def _check(estimator, y, sample_weight) -> None:

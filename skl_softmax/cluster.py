@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,6 @@ from torch import Tensor
 from skl_softmax import parts
 from skl_softmax.data import as_tensor, take_rows
 from skl_softmax.inputs import TrainingRows
-from skl_softmax.targets import class_weights
 
 # Seconds without any worker after which a call gives up, and between looks at the workers.
 NO_WORKERS_SECONDS = 60.0
@@ -193,17 +191,16 @@ def place(work: Work, partitions: list[tuple], checker, classes, is_soft: bool) 
 
     ``checker`` is an estimator with the parameters of the fit that knows the number and names of the features.
     """
-    pieces = work.keep([delayed(parts.load_piece, pure=False)(i, checker, *p) for i, p in enumerate(partitions)])
+    load = delayed(parts.load_piece, pure=False)
+    pieces = work.keep([load(f"Partition {i}", checker, *partition) for i, partition in enumerate(partitions)])
     counts = work.get(tree(parts.merge_counts, [delayed(parts.count_labels, pure=False)(piece) for piece in pieces]))
     found, weights = parts.settle_classes(counts, classes, is_soft)
-    checker = copy(checker)
-    checker.class_weight = class_weights(checker, found, weights)
-    vars(checker).pop("feature_names_in_", None)  # tensors have none
-    groups = work.keep_groups(parts.encode, pieces, checker, found if classes is None else classes)
+    encoder = parts.make_encoder(checker, found, weights)
+    groups = work.keep_groups(parts.encode, pieces, encoder, found if classes is None else classes)
     total = work.get(tree(parts.merge_tallies, [delayed(parts.tally, pure=False)(group) for group in groups]))
     if total is None:
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
-    share = parts.sample_share(total.n_rows, total.n_bytes, checker.n_features_in_ + 1, len(found))
+    share = parts.sample_share(total.n_rows, total.n_bytes, encoder.n_features_in_ + 1, len(found))
     drawn = [delayed(parts.draw, pure=False)(group, share) for group in groups]
     return PlacedRows(work, groups, total, work.get(delayed(parts.join, pure=False)(drawn)))
 

@@ -184,6 +184,14 @@ optimality_gap_
         vars(checker).update({name: value for name, value in vars(self).items() if name in names})
         return checker
 
+    @property
+    def partial_fit(self):
+        """There is none."""
+        raise AttributeError(
+            "DaskTorchSoftmaxClassifier has no partial_fit: go over the partitions with "
+            "TorchSoftmaxClassifier.partial_fit."
+        )
+
     def decision_function(self, X):
         """Logits: W x + b.
 

@@ -14,6 +14,7 @@ the labels of all pieces are known) → `make_parts` (once the coordinates are k
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from math import ceil, inf
@@ -28,7 +29,7 @@ from skl_softmax import costs, curvature, metrics
 from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, standardised, take_rows
 from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows
 from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH, Evaluation, Objective
-from skl_softmax.targets import has_columns
+from skl_softmax.targets import class_weights, has_columns
 from skl_softmax.training import make_stack
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.
@@ -41,7 +42,7 @@ SAMPLE_BYTES = 128 * 2**20
 class Piece:
     """Rows as the user passed them, X as a tensor."""
 
-    number: int  # in the order of the pieces
+    name: str  # by which errors call it
     X: Tensor  # (n, d)
     y: np.ndarray  # (n,) or (n, K)
     sample_weight: np.ndarray | None  # (n,)
@@ -65,28 +66,28 @@ class PartGroup(list):
 
 
 @contextmanager
-def _naming(number: int) -> Iterator[None]:
+def _naming(piece: str) -> Iterator[None]:
     """Errors in the block say in which piece they are."""
     try:
         yield
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"Partition {number}: {error}") from error
+        raise kind(f"{piece}: {error}") from error
 
 
-def load_piece(number: int, checker, X, y, sample_weight) -> Piece | None:
+def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:
     """Check X and turn it into a tensor; None if there are no rows.
 
     ``checker`` is an estimator that knows the number and names of the features.
     """
-    with _naming(number):
+    with _naming(name):
         check_consistent_length(X, y, sample_weight)
         if X.shape[0] == 0:
             return None
         X = check_prediction_rows(checker, X)
         y, sample_weight = (None if part is None else np.asarray(as_arrays(part)) for part in (y, sample_weight))
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # a table of one column
-        return Piece(number, X.contiguous() if X.layout == torch.strided else X, y, sample_weight)
+        return Piece(name, X.contiguous() if X.layout == torch.strided else X, y, sample_weight)
 
 
 # Labels and the weight of the rows that have them.
@@ -97,7 +98,7 @@ def count_labels(piece: Piece | None) -> Counts | None:
     """The weight of the rows of each label; for probabilities of classes, of each column."""
     if piece is None:
         return None
-    with _naming(piece.number):
+    with _naming(piece.name):
         weights = np.ones(len(piece.y)) if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
         if has_columns(piece.y):
             return np.arange(piece.y.shape[1]), weights @ np.asarray(piece.y, float)
@@ -135,6 +136,14 @@ def settle_classes(counts: Counts | None, classes, is_soft: bool) -> Counts:
     return found, by_class
 
 
+def make_encoder(checker, classes: np.ndarray, weights: np.ndarray):
+    """The ``checker`` of pieces as one of their tensors, which knows what the classes weigh."""
+    encoder = copy(checker)
+    encoder.class_weight = class_weights(checker, classes, weights)
+    vars(encoder).pop("feature_names_in_", None)  # tensors have none
+    return encoder
+
+
 def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup:
     """Rows that count, with targets and weights; ``checker`` has the weights of the classes of all pieces."""
     group = RowGroup()
@@ -142,7 +151,7 @@ def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup
     for piece in pieces:
         if piece is None:
             continue
-        with _naming(piece.number):
+        with _naming(piece.name):
             if _counts(piece, by_label):
                 group.append(check_training_rows(checker, piece.X, piece.y, piece.sample_weight, classes, reset=False))
     return group

@@ -370,6 +370,8 @@ def test_what_does_not_belong_is_refused(client, rows):
         ValueError, match="solver='sgd', but DaskTorchSoftmaxClassifier has 'auto', 'newton', 'lbfgs' only"
     ):
         DaskTorchSoftmaxClassifier(solver="sgd").fit(blocks, labels)
+    with pytest.raises(AttributeError, match=r"go over the partitions with TorchSoftmaxClassifier.partial_fit"):
+        DaskTorchSoftmaxClassifier(solver="sgd").partial_fit(blocks, labels)
     assert not hasattr(DaskTorchSoftmaxClassifier(), "partial_fit")
 
 

@@ -204,10 +204,10 @@ def test_errors_name_the_partition():
     check_training_rows(estimator, X, y, weights)
     X[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"Partition 7: Input X contains NaN"):
-        parts.load_piece(7, estimator, X, y, weights)
+        parts.load_piece("Partition 7", estimator, X, y, weights)
     with pytest.raises(ValueError, match=r"Partition 7: .*inconsistent numbers of samples"):
-        parts.load_piece(7, estimator, X, y[:-1], weights)
-    piece = parts.load_piece(2, estimator, X[4:], y[4:], weights[4:])
+        parts.load_piece("Partition 7", estimator, X, y[:-1], weights)
+    piece = parts.load_piece("Partition 2", estimator, X[4:], y[4:], weights[4:])
     with pytest.raises(ValueError, match=r"Partition 2: y holds the labels \['c'\], which are not among the classes"):
         parts.encode([piece], _checker(estimator), np.array(["a", "b"]))
 
