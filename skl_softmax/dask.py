@@ -35,8 +35,9 @@ class DaskTorchSoftmaxClassifier(TorchSoftmaxClassifier):
     C, l1_ratio, fit_intercept, class_weight, label_smoothing, tol, max_iter, warm_start
         As in the local class. ``l1_ratio`` has to be 0: there is no L1 penalty here.
     solver : {"auto", "newton", "lbfgs"}, default="auto"
-        As in the local class: "auto" is "newton" for sparse X, else "lbfgs", which has nothing but small sums to wait
-        for. "newton" adds up the Hessian of all rows up to 2,000 parameters, products with it from there on.
+        As in the local class: "auto" is "newton" for sparse X of many columns, else "lbfgs", which has nothing but
+        small sums to wait for. "newton" adds up the Hessian of all rows up to 2,000 parameters, products with it from
+        there on.
     device : str, torch.device or None, default=None
         Where the workers keep their rows and compute, as in the local class: "cuda" for workers with a GPU each.
     verbose : int, default=0

@@ -1,6 +1,6 @@
 """What the user passed, checked and turned into tensors.
 
-The only file that touches scikit-learn's less public helpers.
+The only file that touches scikit-learn's less public helpers, but for those that every estimator imports.
 """
 
 from collections.abc import Callable, Iterator

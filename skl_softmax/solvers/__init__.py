@@ -1,7 +1,7 @@
 """The ways to minimise F, by name.
 
 To add one: write ``(objective, start, options) -> SolveResult`` in a file of its own and name it in `SOLVERS`; the
-tests and benchmarks then cover it.
+tests then cover it.
 """
 
 from collections.abc import Callable

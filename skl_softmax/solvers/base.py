@@ -1,11 +1,11 @@
 """What a solver is given and what it returns.
 
-A solver is a function ``(objective, start, options) -> SolveResult``; nothing of it outlives the call. It works on
-a stack of M independent models: ``theta`` has shape (M, ...), values and step sizes have shape (M,), and models that
-are finished leave the stack. A single fit is M = 1.
+A solver is a function ``(objective, start, options) -> SolveResult``; of it nothing but the result outlives the call.
+It works on a stack of M independent models: ``theta`` has shape (M, ...), values and step sizes have shape (M,), and
+models that are finished leave the stack. A single fit is M = 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -38,7 +38,7 @@ class Metric(Protocol):
     """An approximate inverse Hessian."""
 
     solve: Inverse
-    price: float  # what making it costs, in evaluations
+    price: float  # what making it costs, in passes
     kind: str  # what it is, in a word
     exact: bool  # whether it is the inverse Hessian
     follows: bool  # whether another one at a new θ is sure to be better there
@@ -78,6 +78,7 @@ class Objective(Protocol):
     dtype: torch.dtype  # in which its products are computed
     separable_below: Tensor
     prefers_newton: bool  # whether Newton's method needs less time than L-BFGS
+    is_smooth: bool
     holds_collinear: bool  # whether parameters that the rows do not fix are fixed by more than rounding
 
     def at(self, theta: Tensor) -> Evaluation: ...
@@ -95,6 +96,8 @@ class Objective(Protocol):
     def largest_change(self, direction: Tensor) -> Tensor: ...
 
     def first_order_gap(self, theta: Tensor, point: Evaluation) -> Tensor: ...
+
+    def certificate(self, theta: Tensor) -> Certificate: ...
 
     def convex_gap(self, point: Evaluation) -> Tensor: ...
 
@@ -117,6 +120,30 @@ class Objective(Protocol):
     def resolves(self, theta: Tensor) -> bool: ...
 
     def samples(self) -> list[tuple["Objective", float]]: ...
+
+
+class PenalisedObjective(Objective, Protocol):
+    """The same with an L1 penalty, Σ absolute |θ|."""
+
+    absolute: Tensor  # (M, 1, p)
+    diagonal_bound: Tensor  # (M, 1, p), of the Hessian, wherever θ is
+    unseen: Tensor  # (M, 1, p), bool, in which columns one number added to all classes changes nothing
+
+    def hessian_models(self, theta: Tensor, working: Tensor, max_price: float): ...
+
+    def hessian_diagonal(self, theta: Tensor) -> Tensor: ...
+
+    def restrict(self, columns: Tensor) -> "PenalisedObjective": ...
+
+
+class BatchedObjective(Objective, Protocol):
+    """The same by some rows at a time."""
+
+    def batches(
+        self, size: int | None, generator: torch.Generator, shuffle: bool = True
+    ) -> Iterator[tuple[float, Objective]]: ...
+
+    def smoothness(self, batch_size: int | None) -> Tensor: ...
 
 
 class Status(Enum):

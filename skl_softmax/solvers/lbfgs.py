@@ -17,9 +17,10 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     """L-BFGS, Nocedal & Wright (2006), algorithms 7.4 and 7.5, with a metric of the objective's for H₀.
 
     - H₀ is an approximate inverse Hessian at a recent iterate (`skl_softmax.metrics`), so that the iterates
-      do not depend on the units of the parameters and few pairs do what is left. It is made anew as soon as the passes
-      since it was made have cost as much as a new one will (which is at most twice the cost of knowing the
-      best moment beforehand), if the fit is not expected to end sooner; from twice as many rows if steps were too long.
+      do not depend on the units of the parameters and few pairs do what is left. A Hessian is made anew as soon as the
+      passes since it was made have cost as much as a new one will (which is at most twice the cost of knowing the best
+      moment beforehand), a rough metric more rarely, if the fit is not expected to end sooner; from twice as many rows
+      if steps were too long.
     - From zero, the way goes over samples of rows (`samples`), and in float32 where that is quicker: to the end where
       what that loses is next to nothing of the gap that ends a run (`Precision`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as

@@ -5,7 +5,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions
+from skl_softmax.solvers.base import PenalisedObjective, SolveResult, SolverOptions
 from skl_softmax.solvers.gaps import certify
 from skl_softmax.solvers.line_search import ROUNDING
 from skl_softmax.solvers.orthants import minimise_on_orthants
@@ -27,7 +27,7 @@ MARGIN = 0.1
 GROWTH, SMALLEST = 2, 200
 
 
-def proximal(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
+def proximal(objective: PenalisedObjective, start: Tensor, options: SolverOptions) -> SolveResult:
     """Proximal Newton, Lee, Sun & Saunders (2014), "Proximal Newton-type methods for minimizing composite functions".
 
     Each iteration minimises a quadratic model of the smooth part plus the L1 penalty (`orthants`) and searches along
@@ -39,7 +39,7 @@ def proximal(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
     return through_samples(_descend, objective, start, options)
 
 
-def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
+def _descend(objective: PenalisedObjective, start: Tensor, options: SolverOptions) -> SolveResult:
     run = Run(objective, start, options)
     gap, hessians, accuracy, damping = _certified(run, not start.any()), None, ROUGH, 0.0
     while run.active:

@@ -189,7 +189,7 @@ class Run:
         return models
 
     def metric_is_due(self, metric: Metric) -> bool:
-        """Whether the passes since the metric was made have cost as much as it did, and as many are to come.
+        """Whether the passes since the metric was made have cost enough, and as many as a new one costs are to come.
 
         One that holds near the minimum takes the place of another as soon as the run is there, if twice as many passes
         as it costs are to come: it saves half of them or more.
@@ -201,9 +201,10 @@ class Run:
         return self._passes_to_come() >= metric.price
 
     def _passes_until_due(self, metric: Metric) -> float:
-        """What a rough metric misses it misses at every θ: it is made again only when the passes have doubled.
+        """As many as it cost, if another is sure to be better; what a rough one misses it misses at every θ.
 
-        One that was kept has cost nothing yet.
+        That is made again after a multiple of its price, or when passes have doubled. One that was kept has cost
+        nothing.
         """
         if metric.is_kept:
             return 0

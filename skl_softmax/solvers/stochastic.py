@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from skl_softmax.solvers.base import Iterate, SolveResult, SolverOptions, Status
+from skl_softmax.solvers.base import BatchedObjective, Iterate, SolveResult, SolverOptions, Status
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ SCHEDULES = {
 ADAPTIVE_FACTOR, ADAPTIVE_END = 5.0, 1e-6
 
 
-def descend(objective, start: Tensor, options: DescentOptions) -> SolveResult:
+def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions) -> SolveResult:
     """Descent by an optimiser of torch's, such as θ ← θ - learning_rate · ∇F(θ), for a stack of one model.
 
     Each epoch visits every row once, in batches in a random order, or in one batch that holds all rows.
@@ -127,7 +127,7 @@ def _stalls(curve: list[float], options: DescentOptions) -> bool:
 class _Descent:
     """The parameters, the optimiser and its schedule."""
 
-    def __init__(self, objective, start: Tensor, options: DescentOptions):
+    def __init__(self, objective: BatchedObjective, start: Tensor, options: DescentOptions):
         self._objective, memory = objective, options.memory
         goes_on = memory is not None and options.average  # the start is then a mean
         self.parameter = torch.nn.Parameter((memory.theta if goes_on else start).to(start.device, copy=True))
@@ -181,7 +181,7 @@ class _Descent:
         return Memory(state, self._rate, self._n_updates, self.parameter.detach().clone(), self._mean)
 
 
-def _first_rate(objective, options: DescentOptions) -> float | None:
+def _first_rate(objective: BatchedObjective, options: DescentOptions) -> float | None:
     if options.learning_rate != "auto":
         return options.learning_rate
     rate = 1 / objective.smoothness(options.batch_size).item()
