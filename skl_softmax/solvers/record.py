@@ -41,12 +41,9 @@ class Record:
         self._theta[model], self._gradient[model] = theta, gradient
 
     def is_close(self, model: int, part: float) -> bool:
-        """Whether a model can gain no more than this part of F, by the last gap that was finite.
-
-        It is infinite where gains have not shrunk, which does not say that there is more to be gained than before.
-        """
-        known = [gap for gap in self.gaps[model] if gap < inf]
-        return bool(known) and known[-1] <= part * abs(self.curve[model][-1])
+        """Whether a model can gain no more than this part of F."""
+        gaps = self.gaps[model]
+        return bool(gaps) and gaps[-1] <= part * abs(self.curve[model][-1])
 
     def is_next_close(self, model: int, part: float) -> bool:
         """Whether the next step is to bring it there, if the gap shrinks as in the last one."""
