@@ -174,6 +174,41 @@ def test_any_splitter(cv):
     assert relative_error(model.coefs_paths_, expected) < 1e-5
 
 
+@pytest.mark.parametrize("scoring", [None, "f1_macro"])
+def test_splits_of_any_form(problem, scoring):
+    X, y, _ = problem
+    n_rows, numbers = len(y), np.random.default_rng(0).permutation(len(y))
+    train, test = numbers[:-30], numbers[-30:]
+    is_train = np.isin(np.arange(n_rows), train)
+    forms = [
+        (is_train, ~is_train),
+        (train.tolist(), test.tolist()),
+        (train - n_rows, test - n_rows),
+        (train[::-1], test[::-1]),
+        (train.astype(np.uint16), test.astype(np.uint16)),
+    ]
+    expected = TorchSoftmaxClassifierCV(Cs=CS, cv=[(train, test)], scoring=scoring).fit(X, y)
+    for form in forms:
+        found = TorchSoftmaxClassifierCV(Cs=CS, cv=[form], scoring=scoring).fit(X, y)
+        np.testing.assert_allclose(found.scores_, expected.scores_, rtol=1e-6)
+        np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        ([], "gives no folds"),
+        ([(np.arange(300), np.arange(10))], "indices in fold 0 that do not fit 150 rows"),
+        ([(np.arange(100), np.arange(100, 150)), (np.arange(150), [])], "Fold 1 of cv holds out no row"),
+        ([([], np.arange(150))], "Fold 0 of cv trains on no row"),
+    ],
+)
+def test_splits_that_are_none(cv, message):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=message):
+        TorchSoftmaxClassifierCV(Cs=2, cv=cv).fit(X, y)
+
+
 def test_one_validation_set():
     X, y = load_iris(return_X_y=True)
     held_out = np.where(np.arange(150) % 5 == 0, 0, -1)
