@@ -168,7 +168,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Hessian or the model of it that the solver has) and from what the last steps gained; a bound by duality, or F,
         where that step would change logits by more than curvature describes; or a bound by the curvature of the penalty
         where that will do. Of "proximal", unless it was stopped, the duality gap: :math:`F - F^*` is not larger, but
-        for rounding.
+        for rounding. At most F, as no objective is negative.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 
@@ -276,7 +276,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0. A row of weight 0 has no influence.
         coef_init, intercept_init : array-like of the shapes of ``coef_`` and ``intercept_``, default=None
-            Where to start; zeros, or as ``random_state`` says, if None.
+            Where to start; zeros, or as ``random_state`` says, if None. Solvers that are no optimisers start from zeros
+            where the objective is lower there.
         classes : array-like of shape (n_classes,), default=None
             All labels, if not only those in ``y``; the labels of the columns of ``y``, if not 0, 1, ...
 

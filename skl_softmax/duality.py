@@ -20,9 +20,11 @@ from torch import Tensor
 
 from skl_softmax.curvature import class_covariance, factorise
 
-# Newton steps for the intercept alone. They are damped as for self-concordant functions, Boyd & Vandenberghe (2004),
-# section 9.6; a class without rows takes one unit a step to its infinite minimum and is left somewhere on the way.
-INTERCEPT_STEPS = 40
+# Newton steps for the intercept alone; a class without rows takes log 2 a step to its infinite minimum and is left
+# somewhere on the way.
+INTERCEPT_STEPS = 60
+# Those that move logits apart by this at most, where curvature changes by a quarter, are not shortened.
+FULL_STEP = 0.25
 # A step with a squared decrement below this leaves the square of it.
 BALANCED = 1e-12
 # Excesses of |G| below this part of λ₁ are rounding.
@@ -53,18 +55,19 @@ class _Rows:
 
 def certificate(objective, theta: Tensor) -> Certificate:
     """Put the intercepts where they are best for the weights, and bound the gap there: a pass over X in all."""
-    theta, rows, loss, gradient = _with_best_intercepts(objective, theta)
+    theta, rows, loss, gradient, is_balanced = _with_best_intercepts(objective, theta)
     point = objective.penalised(loss, gradient.clone(), theta)
     scales = torch.stack([torch.ones_like(loss), _feasible_scale(objective, gradient)])
     duals = [_dual_value(objective, rows, gradient, theta, scale) for scale in scales]
-    return Certificate(theta, point, (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0))
+    gap = (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0)  # (M,)
+    return Certificate(theta, point, torch.where(is_balanced, gap, torch.inf))
 
 
 def convex_certificate(objective, theta: Tensor) -> Certificate:
     """The same by `convex_gap`, in less time, of smooth F whose weights all have a penalty."""
-    theta, _, loss, gradient = _with_best_intercepts(objective, theta)
+    theta, _, loss, gradient, is_balanced = _with_best_intercepts(objective, theta)
     point = objective.penalised(loss, gradient, theta)
-    return Certificate(theta, point, convex_gap(objective, point))
+    return Certificate(theta, point, torch.where(is_balanced, convex_gap(objective, point), torch.inf))
 
 
 def convex_gap(objective, point) -> Tensor:
@@ -81,16 +84,21 @@ def convex_gap(objective, point) -> Tensor:
     return (squares @ (0.5 / penalty).mT).sum(dim=(1, 2))
 
 
-def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows], Tensor, Tensor]:
-    """θ (M, K, p) so, and there what became of the rows, the mean loss (M,) and its gradient (M, K, p)."""
+def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows], Tensor, Tensor, Tensor]:
+    """θ (M, K, p) so, and there what became of the rows, the mean loss (M,) and its gradient (M, K, p).
+
+    Last, whether the intercepts have got there, (M,), which a bound has to know.
+    """
     affine, n_logits = objective.data.affine(theta.flatten(0, 1)), theta.shape[0] * theta.shape[1]
     rows = [
         _Rows(targets, weights, block.logits(affine).view(-1, *theta.shape[:2], block.parts[1]))
         for block, targets, weights in objective.portions(n_logits)
     ]
+    is_balanced = torch.ones(len(theta), dtype=torch.bool, device=theta.device)
     if objective.data.fit_intercept:
         theta = theta.clone()
-        theta[..., -1] += _balance(objective, rows)
+        moved, is_balanced = _balance(objective, rows)
+        theta[..., -1] += moved
         if objective.n_outputs > 1:  # one number added to all intercepts changes nothing; without it they sum to zero
             theta[..., -1] -= objective.data.from_theta(theta)[1].mean(dim=1, keepdim=True)
     else:
@@ -104,7 +112,7 @@ def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows]
     gradient = objective.data.gradient(reduce(add, pulled)).view_as(theta)  # (M, K, p), of the loss
     gradient /= total[:, None, None]
     losses = [(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=objective.data.wide) for r in rows]
-    return theta, rows, objective.gathered(reduce(add, losses)) / total, gradient
+    return theta, rows, objective.gathered(reduce(add, losses)) / total, gradient, is_balanced
 
 
 def first_order_gap(objective, theta: Tensor, point) -> Tensor:
@@ -155,25 +163,31 @@ def _conjugate(objective, gradient: Tensor, theta: Tensor) -> Tensor:
     return torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
 
 
-def _balance(objective, rows: list[_Rows]) -> Tensor:
-    """Add to the logits the intercepts (M, K) at which the residuals sum to zero, and return them."""
+def _balance(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
+    """Add to the logits the intercepts (M, K) at which the residuals sum to zero; return them, and whether they do.
+
+    Long steps, that move logits apart by S, are shortened to log(1 + S), with which Newton's method converges from
+    anywhere: Sun & Tran-Dinh (2019), "Generalized self-concordant functions: a recipe for Newton-type methods".
+    """
     n_models, n_outputs = rows[0].logits.shape[1:3]
     moved = torch.zeros(n_models, n_outputs, dtype=torch.float64)
+    is_balanced = torch.zeros(n_models, dtype=torch.bool)
     for _ in range(INTERCEPT_STEPS):
         _differentiate(objective, rows)
         gradient, curvature = _of_intercepts(objective, rows)  # (M, K), (M, K, K)
         step = -torch.cholesky_solve(gradient[..., None], factorise(curvature))[..., 0]  # (M, K)
-        decrement = -(gradient * step).sum(dim=1)  # (M,), squared
-        step = torch.where(decrement > 1 / 16, 1 / (1 + decrement.clamp_min(0).sqrt()), 1.0)[:, None] * step
+        is_balanced = -(gradient * step).sum(dim=1) <= BALANCED  # (M,)
+        apart = step.abs().amax(dim=1) if n_outputs == 1 else step.amax(dim=1) - step.amin(dim=1)  # (M,)
+        step = torch.where(apart > FULL_STEP, apart.log1p() / apart, 1.0)[:, None] * step
         if not step.isfinite().all():  # probabilities of 0 and 1 only have no curvature
             break
         moved += step
         for r in rows:
             r.logits += step[:, :, None].to(r.logits.dtype).to(r.logits.device)
-        if (decrement <= BALANCED).all():
+        if is_balanced.all():
             break
     _differentiate(objective, rows)
-    return moved
+    return moved, is_balanced
 
 
 def _of_intercepts(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import log
 
 import numpy as np
 import torch
@@ -156,6 +157,8 @@ def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=N
     """
     name = choose_solver(objective) if estimator.solver == "auto" else estimator.solver
     note = print if estimator.verbose else None
+    if theta.any():  # zeros are better than a start with a higher F, where rounding may have left no curvature
+        known["fallback"] = torch.zeros_like(theta), [log(max(2, theta.shape[1]))] * len(theta)
     options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note, **known)
     models = f"{objective.n_models} models of " if objective.n_models > 1 else ""
     span = " in the space that the rows span" if objective.data.rotates else ""

@@ -365,6 +365,34 @@ class TestStart:
         assert again.n_iter_ == [0]
         assert relative_error(again.coef_, first.coef_) < 1e-12
 
+    @pytest.mark.parametrize("solver", ["auto", "newton", "lbfgs", "proximal"])
+    @pytest.mark.parametrize("far", [-1e6, -1e4, -100.0, 40.0, 1e3])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_a_fit_from_anywhere_finds_the_optimum(self, solver, far, n_classes):
+        X, y = load_iris(return_X_y=True)
+        X, y = X[y >= 3 - n_classes], y[y >= 3 - n_classes]
+        begin = [far] if n_classes == 2 else [far, 0.0, -far / 2]
+        model = TorchSoftmaxClassifier(solver=solver).fit(X, y, intercept_init=begin)
+        assert model.converged_
+        assert model.loss_curve_[-1] == pytest.approx(TorchSoftmaxClassifier().fit(X, y).loss_curve_[-1], rel=1e-6)
+
+    def test_a_warm_start_in_other_units_finds_the_optimum(self):
+        X, y = load_iris(return_X_y=True)
+        model = TorchSoftmaxClassifier(warm_start=True).fit(X, y).fit(1000 * X, y)
+        assert model.loss_curve_[-1] == pytest.approx(
+            TorchSoftmaxClassifier().fit(1000 * X, y).loss_curve_[-1], rel=1e-6
+        )
+
+    @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+    @pytest.mark.parametrize(
+        "parameters", [{"solver": "sgd", "learning_rate": 2.0}, {"max_iter": 1}, {"solver": "lbfgs"}]
+    )
+    def test_no_gap_is_larger_than_the_objective(self, parameters):
+        X, y = load_iris(return_X_y=True)
+        begin = np.random.default_rng(0).normal(size=(3, 4))
+        model = TorchSoftmaxClassifier(**{"max_iter": 2} | parameters).fit(X, y, coef_init=begin)
+        assert 0 < model.optimality_gap_ <= model.loss_curve_[-1]
+
     def test_warm_start_goes_on_from_the_last_fit(self, problem):
         X, y, _ = problem
         clf = TorchSoftmaxClassifier(warm_start=True).fit(X, y)

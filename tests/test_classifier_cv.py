@@ -21,6 +21,7 @@ from sklearn.model_selection import (
     PredefinedSplit,
     RepeatedStratifiedKFold,
     StratifiedKFold,
+    TimeSeriesSplit,
 )
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -228,6 +229,16 @@ def test_a_fold_without_a_class():
     np.testing.assert_allclose(model.coefs_paths_[0, 0, 1, :, :4], single.coef_, atol=1e-3)
     assert np.isfinite(model.scores_).all()
     assert (model.scores_ < -2).all()
+
+
+@pytest.mark.parametrize("cv", [KFold(2), TimeSeriesSplit(3)])
+def test_a_fold_of_one_class(cv):
+    X, y = load_iris(return_X_y=True)
+    X, y = X[:100], y[:100]
+    model = TorchSoftmaxClassifierCV(Cs=(0.1, 1.0), cv=cv).fit(X, y)
+    single = TorchSoftmaxClassifier(C=model.C_).fit(X, y)
+    assert model.converged_
+    np.testing.assert_allclose(model.coef_, single.coef_, rtol=1e-3)
 
 
 def test_groups_and_weights_are_routed():

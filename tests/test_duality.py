@@ -32,7 +32,7 @@ def minimum(problem):
 
 
 @CASES
-@pytest.mark.parametrize("distance", [1e-6, 1e-2, 1.0])
+@pytest.mark.parametrize("distance", [1e-6, 1e-2, 1.0, 30.0, 1000.0])
 def test_it_bounds_the_gap_and_vanishes_with_it(n_outputs, l1_ratio, fit_intercept, distance):
     problem = objective(n_outputs, l1_ratio, fit_intercept)
     best = minimum(problem)
@@ -42,7 +42,19 @@ def test_it_bounds_the_gap_and_vanishes_with_it(n_outputs, l1_ratio, fit_interce
     for _ in range(20):
         theta = best + distance * torch.randn(best.shape, dtype=torch.float64, generator=generator)
         found = problem.certificate(theta)
-        assert found.gap.item() >= found.point.value.item() - lowest - 1e-14
+        assert found.gap.item() >= found.point.value.item() * (1 - 1e-14) - lowest - 1e-14
+
+
+@pytest.mark.parametrize("far", [-1000.0, -145.0, -30.0, 30.0, 700.0])
+@pytest.mark.parametrize("n_outputs", [1, 4])
+def test_intercepts_are_balanced_from_anywhere(n_outputs, far):
+    problem = objective(n_outputs, 1.0, True)
+    near = minimum(problem)
+    theta = near.clone()
+    theta[:, 0, -1] += far
+    found, expected = problem.certificate(theta), problem.certificate(near)
+    assert found.gap.item() == pytest.approx(expected.gap.item(), abs=1e-10)
+    assert found.point.value.item() == pytest.approx(expected.point.value.item(), rel=1e-10)
 
 
 @pytest.mark.parametrize(("n_outputs", "fit_intercept"), [(1, True), (3, True), (4, False)])

@@ -64,7 +64,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
 def _next_decrement(decrement: float, last: float, earlier: float, value: float) -> float:
     """What follows a decrement if they go on shrinking as they did; of the first, its square relative to F."""
     if last in (0.0, inf):
-        return decrement**2 / value if value else inf
+        return decrement * decrement / value if value else inf
     rate = decrement / last
     return decrement * (rate**2 if rate <= (last / earlier) ** SUPERLINEAR else rate)
 
@@ -78,6 +78,7 @@ def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     run = Run(objective, theta, SolverOptions(tol=0.0, max_iter=0))
     metric = run.make_metric()
     if metric.follows:
-        return run.point.value, 0.5 * inner(run.point.gradient, metric.solve(run.point.gradient))
-    slope = newton_by_products(run).slope
-    return run.point.value, -0.5 * torch.tensor(slope, dtype=torch.float64)
+        decrement = 0.5 * inner(run.point.gradient, metric.solve(run.point.gradient))
+    else:
+        decrement = -0.5 * torch.tensor(newton_by_products(run).slope, dtype=torch.float64)
+    return run.point.value, torch.minimum(decrement, run.point.value)  # no minimum is below zero

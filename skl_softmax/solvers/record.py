@@ -77,7 +77,10 @@ class Record:
         """All of it, once every model has ended."""
         return SolveResult(
             theta=self._theta,
-            gap=torch.tensor([gaps[-1] for gaps in self.gaps], dtype=torch.float64),
+            # Losses and penalties are not negative, and so is no minimum of F.
+            gap=torch.tensor(
+                [min(g[-1], c[-1]) for g, c in zip(self.gaps, self.curve, strict=True)], dtype=torch.float64
+            ),
             n_iter=self._n_iter,
             status=self._status,
             loss_curve=self.curve,

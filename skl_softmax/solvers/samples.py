@@ -21,7 +21,7 @@ def through_samples(
     of all rows gains less than half of what the sample gained, the start is better: of a rare column without a penalty,
     such as one that tells the few rows of a sample that have it apart, the sample's parameters are far too large.
     """
-    theta, n_passes, at_start, fallback = start, 0.0, None, None
+    theta, n_passes, at_start, fallback = start, 0.0, None, options.fallback
     if not start.any():
         for sample, gap in objective.samples():
             rough = replace(
