@@ -31,12 +31,13 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
     """
     if has_columns(y):
         y, classes = _check_probabilities(y, classes)
-        proba, of_row = _weighted(*_settings(estimator, classes, y, weights, for_folds), y)  # (n, K), (n,)
+        proba, of_row = _weighted(*_settings(estimator, classes, weights @ y, for_folds, is_soft=True), y)
         return Targets(proba if len(classes) > 2 else proba[:, 1].copy(), classes, of_row, None)
     index, classes = _encode(estimator, y, classes)
     smoothing, label_proba, of_row = estimator.label_smoothing, np.eye(len(classes)), None
     if estimator.class_weight is not None or smoothing:
-        label_proba, of_class = _weighted(*_settings(estimator, classes, y, weights, for_folds), label_proba)
+        counts = np.bincount(index, weights, minlength=len(classes))
+        label_proba, of_class = _weighted(*_settings(estimator, classes, counts, for_folds), label_proba)
         of_row = of_class[index]
     if len(classes) > 2:
         return Targets(index, classes, of_row, label_proba if smoothing else None)
@@ -111,7 +112,8 @@ def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
         row = int(wrong.argmax())
         raise ValueError(
             f"A two-dimensional y holds the probabilities of the classes, at least 0 and with a sum of 1 in each row, "
-            f"but row {row} is {y[row].tolist()}. Pass labels as a one-dimensional array."
+            f"but row {row} is {y[row].tolist()}, with a sum of {sums[row]:.6g}. Divide rows by their sums, or pass "
+            "labels as a one-dimensional array."
         )
     y = y / sums[:, None]
     if classes is None:
@@ -128,18 +130,19 @@ def has_columns(y) -> bool:
     return len(shape) == 2 and shape[1] > 1
 
 
-def _settings(estimator: BaseEstimator, classes, y, weights, for_folds) -> tuple[np.ndarray, float]:
-    """Weights of the classes and the label smoothing."""
-    weigh = _soft_class_weight if y.ndim == 2 else _class_weight
+def _settings(
+    estimator: BaseEstimator, classes, counts: np.ndarray, for_folds: bool, is_soft: bool = False
+) -> tuple[np.ndarray, float]:
+    """Weights of the classes and the label smoothing, from what the rows of each class weigh, ``counts`` (K,)."""
     class_weight, smoothing = estimator.class_weight, estimator.label_smoothing
     if for_folds and isinstance(class_weight, str):
-        if y.ndim == 2 or smoothing:
+        if is_soft or smoothing:
             raise ValueError(
                 "class_weight='balanced' gives every fold targets of its own if they are probabilities or smoothed. "
                 "Pass a dict of weights."
             )
         class_weight = None
-    return weigh(class_weight, classes, y, weights), smoothing
+    return _class_weight(class_weight, classes, counts), smoothing
 
 
 def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,26 +152,21 @@ def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tupl
     return proba / np.where(of_row > 0, of_row, 1)[:, None], of_row
 
 
-def _class_weight(class_weight, classes, y, weights) -> np.ndarray:
+def _class_weight(class_weight, classes, counts) -> np.ndarray:
+    """Weights of the classes, from the weight (K,) of the rows of each; "balanced" is 1 for those that have none."""
     if class_weight is None:
         return np.ones(len(classes))
-    by_class = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=weights)
-    if not (by_class >= 0).all():
-        raise ValueError(f"class_weight must not be negative, got {class_weight!r}.")
+    if class_weight == "balanced":
+        return np.where(counts > 0, counts.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 1)
+    by_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    if not ((by_class >= 0) & np.isfinite(by_class)).all():
+        raise ValueError(f"class_weight must be finite and not negative, got {class_weight!r}.")
     return by_class
-
-
-def _soft_class_weight(class_weight, classes, proba, weights) -> np.ndarray:
-    """As for labels, where each row is one row of each class with its probability for a weight."""
-    if class_weight != "balanced":
-        return _class_weight(class_weight, classes, classes, np.ones(len(classes)))
-    counts = weights @ proba
-    return np.where(counts > 0, weights.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 1)
 
 
 def class_weights(estimator: BaseEstimator, classes: np.ndarray, counts: np.ndarray) -> dict:
     """Weights of the classes by label, from the weight of each class's rows, wherever the rows are."""
-    by_class = _soft_class_weight(estimator.class_weight, classes, np.eye(len(classes)), counts)
+    by_class = _class_weight(estimator.class_weight, classes, counts)
     return dict(zip(classes.tolist(), by_class.tolist(), strict=True))
 
 

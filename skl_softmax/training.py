@@ -248,6 +248,8 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
         make_optimizer = partial(make_optimizer, momentum=estimator.momentum, foreach=False)  # there is one tensor
     elif rate == "auto":
         rate = ADAM_RATE if make_optimizer is torch.optim.Adam else None
+    memory = stream.recall()
+    theta, goes_on = _exact_start(objective, begin, memory, estimator.average)
     options = DescentOptions(
         tol=estimator.tol,
         max_iter=estimator.max_iter,
@@ -260,23 +262,24 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
         average=estimator.average,
         patience=estimator.n_iter_no_change,
         generator=generator,
-        memory=stream.recall(),
+        memory=memory if goes_on or not estimator.average else None,  # a mean is one of where the optimiser was
     )
-    theta = _exact_start(objective, begin, options.memory)
     return Problem(objective, theta, solver, options, stream, objective.total.item())
 
 
-def _exact_start(objective: Objective, begin, memory: Memory | None) -> Tensor:
-    """θ (1, K, p) of a weight and a bias, or of which these are the rounded image, if that is where a call ended."""
+def _exact_start(objective: Objective, begin, memory: Memory | None, averages: bool) -> tuple[Tensor, bool]:
+    """θ (1, K, p) of a weight and a bias, or where an optimiser was that has ended there, and whether one has.
+
+    The weight and bias are then the rounded image of its parameters, or of their mean.
+    """
     if begin is None:
-        return _zeros(objective).to(objective.dtype)
+        return _zeros(objective).to(objective.dtype), False
     data = objective.data
     if memory is not None:
-        theta = memory.theta.to(data.home)
-        image = data.from_theta(theta[0])
+        image = data.from_theta((memory.mean if averages else memory.theta).to(data.home)[0])
         if all(torch.equal(a.cpu().to(b.dtype), b) for a, b in zip(image, begin, strict=True)):
-            return theta
-    return data.to_theta(*begin)[None].to(objective.dtype)
+            return memory.theta.to(data.home), True
+    return data.to_theta(*begin)[None].to(objective.dtype), False
 
 
 def _rate(estimator) -> float | str:
@@ -320,6 +323,7 @@ class Stream:
         dtype = "torch.float64" if any_units else str(rows.dtype)
         return (
             solver,
+            str(rows.X.layout) if any_units else "",  # of sparse rows no column is centred
             estimator.momentum > 0,
             estimator.average,
             any_units,

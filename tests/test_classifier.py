@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skl_softmax import TorchSoftmaxClassifier, costs
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, costs
 from skl_softmax.classifier import SOLVERS
 
 DETERMINISTIC = ["newton", "lbfgs"]
@@ -276,6 +276,19 @@ class TestLabelsAndWeights:
         assert set(clf.predict(X)) == set(labels)
         assert clf.score(X, labels[index]) > 0.5
 
+    def test_balanced_classes_of_which_one_has_no_row(self):
+        X, y = load_iris(return_X_y=True)
+        weights = np.where(y == 2, 0.0, 1 + y)
+        balanced = TorchSoftmaxClassifier(class_weight="balanced")
+        given = TorchSoftmaxClassifier(class_weight={0: 50 / 50, 1: 50 / 100}).fit(X, y, weights)  # 150 / (3 counts)
+        for model in (
+            clone(balanced).fit(X, y, weights),
+            clone(balanced).fit(X[y < 2], y[y < 2], weights[y < 2], classes=[0, 1, 2]),
+            clone(balanced).fit(RowBlocks([(X, y, weights)])),
+            clone(balanced).fit(X, np.eye(3)[y], weights),
+        ):
+            np.testing.assert_allclose(model.coef_, given.coef_, rtol=1e-4, atol=1e-7)
+
     def test_a_class_without_weight_stays_and_is_never_probable(self, problem):
         X, y, _ = problem
         sample_weight = (y != "class b").astype(float)
@@ -494,10 +507,11 @@ class TestErrors:
             fitted.fit(*change(X, y, sample_weight))
         assert pickle.dumps(fitted) == before
 
-    def test_negative_class_weight(self, problem):
+    @pytest.mark.parametrize("weight", [-1, np.inf])
+    def test_class_weights_that_are_none(self, problem, weight):
         X, y, _ = problem
-        with pytest.raises(ValueError, match="class_weight must not be negative"):
-            TorchSoftmaxClassifier(class_weight={"class a": -1}).fit(X, y)
+        with pytest.raises(ValueError, match="class_weight must be finite and not negative"):
+            TorchSoftmaxClassifier(class_weight={"class a": weight}).fit(X, y)
 
     def test_class_weights_that_leave_nothing(self, problem):
         X, y, _ = problem

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from reference import converged, objective, relative_error
+from scipy.sparse import csr_array
 from sklearn.datasets import load_iris, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
@@ -26,6 +27,29 @@ def table():
 def state(clf):
     """Everything that a call may change, for comparison."""
     return pickle.dumps({k: v for k, v in vars(clf).items() if k != "_stream"}), vars(clf).get("_stream")
+
+
+class TestChanges:
+    """Of what a stream is made of, and of where it is."""
+
+    def test_dense_rows_and_sparse_ones(self):
+        X, y = load_iris(return_X_y=True)
+        X = X * [1, 10, 1000, 0.01] + [5, 100, 1e4, 3]
+        clf = TorchSoftmaxClassifier(solver="sgd", average=True)
+        for _ in range(100):
+            clf.partial_fit(X, y, classes=[0, 1, 2])
+        before = objective(clf, X, y)
+        clf.partial_fit(csr_array(X), y)
+        assert objective(clf, X, y) < 2 * before
+
+    def test_a_given_start_is_where_a_mean_begins(self):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifier(solver="sgd", average=True, warm_start=True, max_iter=300).fit(X, y)
+        clf.set_params(max_iter=1)
+        going_on = clf.fit(X, y).loss_curve_[0]
+        assert going_on < 0.5
+        clf.fit(X, y, coef_init=np.zeros((3, 4)), intercept_init=np.zeros(3))
+        assert clf.loss_curve_[0] == pytest.approx(np.log(3))
 
 
 class TestOptimisers:

@@ -129,8 +129,7 @@ class _Descent:
 
     def __init__(self, objective: BatchedObjective, start: Tensor, options: DescentOptions):
         self._objective, memory = objective, options.memory
-        goes_on = memory is not None and options.average  # the start is then a mean
-        self.parameter = torch.nn.Parameter((memory.theta if goes_on else start).to(start.device, copy=True))
+        self.parameter = torch.nn.Parameter(start.clone())
         self._rate = _first_rate(objective, options)
         self._optimizer = options.optimizer([self.parameter], *([] if self._rate is None else [self._rate]))
         self._averages, self._mean, self._n_updates = options.average, start.clone(), 0
