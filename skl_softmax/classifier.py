@@ -317,9 +317,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             result = self._solve(problem, rows, watch, keep)
             self._store_stream(problem, result)
             follow(self, X)
-        if context is not None:
-            context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
-        warn_unless_converged(self, result)
+            if context is not None:
+                context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
+            warn_unless_converged(self, result)
         return self
 
     @available_if(has_partial_fit)
@@ -401,12 +401,13 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         """Minimise, and store where that ends or, interrupted, has come to."""
         watch.problem = problem
         try:
-            result = solved(problem.solve, rows)
+            result = solved(lambda: problem.solve(watch.best), rows)
         except KeyboardInterrupt:
-            self._store_interrupted(rows, watch)
-            keep()
+            if watch.last is not None:
+                self._store_interrupted(rows, watch)
+                keep()
             raise
-        self._store(rows, *watch.best(problem.objective.data.from_theta(result.theta[0])), result)
+        self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
         self._store_records(watch)
         return result
 
@@ -438,8 +439,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
     def _store_interrupted(self, rows: TrainingRows, watch: Watch) -> None:
         """Leave the last iterate; what a finished fit says besides is not known of it."""
-        if (last := watch.last) is None:
-            return
+        last = watch.last
         gap = torch.tensor(last.gap or [np.nan])
         result = SolveResult(last.theta, gap, [last.iteration], [Status.STOPPED], [[last.value.item()]], np.nan)
         self._store(rows, *watch.coefficients(), result)

@@ -217,7 +217,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             self._finish(rows, truth, sweep, place)
             follow(self, X)
             done(is_last=True)
-        self._warn_unless_converged(sweep)
+            self._warn_unless_converged(sweep)
         return self
 
     def score(self, X, y, sample_weight=None):

@@ -165,9 +165,9 @@ optimality_gap_
             watch = self._looks(rows, context, call)
             problem = make_placed_problem(self, placed, begin, watch)
             result = self._solve(problem, rows, watch, keep)
-        if context is not None:
-            context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
-        warn_unless_converged(self, result)
+            if context is not None:
+                context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
+            warn_unless_converged(self, result)
         return self
 
     def _looks(self, rows, context, call: dict) -> Watch:

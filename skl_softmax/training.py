@@ -22,6 +22,7 @@ from skl_softmax.solvers import (
     SCHEDULES,
     SOLVERS,
     DescentOptions,
+    Iterate,
     Memory,
     Solver,
     SolveResult,
@@ -104,10 +105,20 @@ class Problem:
         with making_on(self.objective.data.home):
             return self.solver.minimise(self.objective, self.theta, self.options)
 
-    def solve(self) -> SolveResult:
-        """Minimise, and tell how far from the minimum that ends."""
-        result = self.descend()
+    def solve(self, choose: Callable[[], Iterate | None] = lambda: None) -> SolveResult:
+        """Minimise, and tell how far from the minimum that ends, or the iterate of which it is to be the end."""
+        result, chosen = self.descend(), choose()
+        if chosen is not None and not torch.equal(chosen.theta, result.theta):
+            result = self._cut_off(result, chosen)
         return result if self.solver.optimizer is None else self._with_optimality(result)
+
+    def _cut_off(self, result: SolveResult, iterate: Iterate) -> SolveResult:
+        if self.solver.optimizer is not None:
+            return replace(result, theta=iterate.theta)
+        value, (*curve, last) = iterate.value.item(), result.loss_curve[0]
+        gap = result.gap + (value - last)  # (1,)
+        status = Status.CONVERGED if gap <= self.options.last_gap(value) else Status.STOPPED
+        return replace(result, theta=iterate.theta, gap=gap, status=[status], loss_curve=[[*curve, value]])
 
     def stream_after(self, memory: Memory | None) -> "Stream | None":
         """What the call leaves to be gone on with, if its optimiser has left this; None of other solvers."""

@@ -46,9 +46,9 @@ class Watch:
         """What an optimiser may go on with from the last iterate."""
         return {"_stream": self.problem.stream_after(self.last.memory())} if self.last.memory else {}
 
-    def best(self, coefficients: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The coefficients, or those that scored best."""
-        return self._early_stopping.best if self._early_stopping else coefficients
+    def best(self) -> Iterate | None:
+        """The iterate that scored best, if any was scored."""
+        return self._early_stopping.best if self._early_stopping else None
 
     def records(self, n_points: int) -> dict:
         """When each of the last points was reached, in seconds, and what early stopping has found."""
@@ -110,12 +110,11 @@ class EarlyStopping:
         self.scores: list[float] = []
         self.best_iteration, self.best = 0, None
 
-    def __call__(self, _: Iterate, coefficients) -> bool:
-        weight, bias = coefficients()
-        self.scores.append(-log_loss(self._rows, weight, bias))
+    def __call__(self, iterate: Iterate, coefficients) -> bool:
+        self.scores.append(-log_loss(self._rows, *coefficients()))
         best = self.scores[self.best_iteration]
         if self.best is None or self.scores[-1] > best + self._tol * abs(best):
-            self.best_iteration, self.best = len(self.scores) - 1, (weight.clone(), bias.clone())
+            self.best_iteration, self.best = len(self.scores) - 1, iterate
         return len(self.scores) - 1 - self.best_iteration >= self._patience
 
 
@@ -143,8 +142,15 @@ def accuracy(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
 def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) -> tuple[TrainingRows, TrainingRows]:
     """The rows without, and with, a random part of each class, or of all rows if targets are probabilities."""
     seed = int(torch.randint(2**31, (), generator=generator))
-    split = ShuffleSplit if rows.targets.is_floating_point() else StratifiedShuffleSplit
-    (parts,) = split(1, test_size=fraction, random_state=seed).split(rows.weights, rows.targets)
+    are_labels = bool(((rows.targets == 0) | (rows.targets == 1)).all()) or not rows.targets.is_floating_point()
+    split = StratifiedShuffleSplit if are_labels and rows.targets.ndim == 1 else ShuffleSplit
+    try:
+        (parts,) = split(1, test_size=fraction, random_state=seed).split(rows.weights, rows.targets)
+    except ValueError as error:
+        raise ValueError(
+            f"early_stopping=True holds out validation_fraction={fraction:g} of the rows, of each class the same. Here "
+            f"that cannot be done: {error}"
+        ) from error
     return tuple(take(rows, torch.from_numpy(part).sort().values) for part in parts)
 
 

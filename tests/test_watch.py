@@ -1,5 +1,7 @@
 """What looks on at a fit: scikit-learn's callbacks, early stopping, printing, an interrupt."""
 
+import warnings
+
 import joblib
 import numpy as np
 import pytest
@@ -9,12 +11,15 @@ from reference import objective
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.datasets import load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier
+from skl_softmax.inputs import check_training_rows, torch_generator
+from skl_softmax.watch import hold_out
 
 SOLVERS = {
     "newton": {"solver": "newton"},
@@ -177,6 +182,36 @@ class TestCallbacks:
         assert recorder.events == ["setup", "teardown"]
 
 
+def test_an_interrupt_before_the_first_iterate_leaves_all_as_it_was():
+    X, y = load_iris(return_X_y=True)
+
+    class Source:
+        n_passes = 0
+
+        def __iter__(self):
+            self.n_passes += 1
+            if self.n_passes == 3:
+                raise KeyboardInterrupt
+            yield X[:, :3], y
+
+    clf = TorchSoftmaxClassifier().fit(X, y)
+    before = dict(vars(clf))
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(RowBlocks(Source(), read_ahead=0))
+    assert vars(clf) == before
+
+
+def test_a_warning_that_is_an_error_leaves_all_as_it_was():
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifier().fit(X, y).set_params(max_iter=1)
+    before = dict(vars(clf))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConvergenceWarning):
+            clf.fit(X[:, :3], y)
+    assert vars(clf) == before
+
+
 class TestEarlyStopping:
     @pytest.mark.parametrize("storage", [np.asarray, sp.csr_array])
     def test_the_best_iterate_is_returned(self, settings, storage):
@@ -189,6 +224,36 @@ class TestEarlyStopping:
         ((_, held_out),) = StratifiedShuffleSplit(1, test_size=0.2, random_state=seed).split(X, y)
         score = -log_loss(y[held_out], clf.predict_proba(X[held_out]), labels=clf.classes_)
         np.testing.assert_allclose(max(clf.validation_scores_), score, rtol=1e-9)
+
+    @pytest.mark.parametrize("solver", ["newton", "lbfgs", "sgd"])
+    def test_what_is_told_is_of_the_best_iterate(self, solver):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(60, 8))
+        y = (X[:, 0] + rng.normal(size=60) > 0).astype(int) + (X[:, 1] > 1)
+        settings = {"C": 1e4, "random_state": 0, "n_iter_no_change": 50, "validation_fraction": 0.3}
+        clf = TorchSoftmaxClassifier(solver=solver, early_stopping=True, **settings).fit(X, y)
+        assert clf.best_iteration_ < len(clf.validation_scores_) - 1
+        seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(0)))
+        ((fitted, _),) = StratifiedShuffleSplit(1, test_size=0.3, random_state=seed).split(X, y)
+        value = objective(clf, X[fitted], y[fitted], C=1e4)
+        lowest = TorchSoftmaxClassifier(C=1e4).fit(X[fitted], y[fitted]).loss_curve_[-1]
+        assert clf.loss_curve_[-1] == pytest.approx(value, rel=1e-9)
+        assert clf.optimality_gap_ >= 0.1 * (value - lowest)
+        assert not clf.converged_
+
+    def test_two_classes_are_held_out_alike(self):
+        X, y = np.random.default_rng(0).normal(size=(1000, 3)), np.arange(1000) < 50
+        rows = check_training_rows(TorchSoftmaxClassifier(), X, y, None)
+        for seed in range(5):
+            _, held_out = hold_out(rows, 0.1, torch_generator(seed))
+            assert held_out.targets.sum() == 5
+
+    def test_rows_that_cannot_be_held_out(self):
+        X, y = load_iris(return_X_y=True)
+        for wrong, fraction in ((np.where(np.arange(150) == 3, 7, y), 0.1), (y, 0.01)):
+            clf = TorchSoftmaxClassifier(early_stopping=True, validation_fraction=fraction)
+            with pytest.raises(ValueError, match=f"holds out validation_fraction={fraction:g} of the rows"):
+                clf.fit(X, wrong)
 
     def test_it_ends_where_the_scores_do_not_rise(self):
         X, y = load_digits(return_X_y=True)
