@@ -25,6 +25,7 @@ from skl_softmax.inputs import (
     follow,
     part_of,
     routed_parameters,
+    routed_score_parameters,
     unchanged_on_error,
     with_signature,
 )
@@ -65,7 +66,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         span are counted.
     scoring : str, callable or None, default=None
         What is best: the name of a scorer or one; None is "neg_log_loss". That and "accuracy" need no predictions
-        beyond the logits.
+        beyond the logits, and the log loss is exact, where scikit-learn's scorer clips probabilities that round to 0.
     solver : {"auto", "newton", "lbfgs", "proximal"}, default="auto"
         As in `TorchSoftmaxClassifier`.
     tol : float, default=1e-7
@@ -74,7 +75,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         Upper limit of iterations of each model.
     refit : bool or "1se", default=True
         True fits all rows with the penalty of the best mean score. "1se" with the smallest C whose mean score is within
-        one standard error of the best, at the best ``l1_ratio``: Hastie, Tibshirani & Friedman (2009), section 7.10.
+        one standard error of the best, at the best ``l1_ratio``: Hastie, Tibshirani & Friedman (2009), section 7.10; of
+        a single fold, which has no such error, with the best.
         False takes the means over folds of the coefficients that are best in each, as `LogisticRegressionCV` does.
     device : str, torch.device or None, default=None
         Where to compute, as in `TorchSoftmaxClassifier`.
@@ -212,6 +214,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             else:
                 sweep, scores = self._cross_validate(rows, truth, penalties, folds, X, y, for_scorer, done)
                 errors = _standard_errors(scores)
+            _check_scores(scores)
             self._store(rows, sweep, scores)
             place = self._choose(scores, errors)
             self._finish(rows, truth, sweep, place)
@@ -220,7 +223,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             self._warn_unless_converged(sweep)
         return self
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X, y, sample_weight=None, **params):
         """The score of ``scoring`` on some rows.
 
         Parameters
@@ -229,14 +232,15 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             Rows and labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
+        **params : dict
+            Metadata for the scorer, with scikit-learn's metadata routing.
 
         Returns
         -------
         score : float
             The score.
         """
-        parameters = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return self._scorer()(self, X, y, **parameters)
+        return self._scorer()(self, X, y, **routed_score_parameters(self, sample_weight, params))
 
     def get_metadata_routing(self):
         """What metadata goes where: see scikit-learn's user guide on metadata routing.
@@ -248,7 +252,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """
         to_split = MethodMapping().add(caller="fit", callee="split")
         to_score = MethodMapping().add(caller="fit", callee="score").add(caller="score", callee="score")
-        splitter = None if self.cv == "alo" else check_cv(self.cv)
+        splitter = (
+            self.cv if hasattr(self.cv, "split") else None
+        )  # others ask for nothing, and may be gone through once
         return (
             MetadataRouter(owner=self)
             .add_self_request(self)
@@ -335,8 +341,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         if self.scoring not in MEASURES or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
             raise ValueError(
                 "cv='alo' needs the whole Hessian of a smooth objective and scores of single rows: l1_ratios=(0.0,), "
-                f"scoring 'neg_log_loss' or 'accuracy' and at most {PARAMETER_LIMIT} parameters (here "
-                f"{n_parameters}). Set cv=5, or what is missing."
+                f"scoring 'neg_log_loss' or 'accuracy' and at most {PARAMETER_LIMIT} parameters. Here l1_ratios="
+                f"{self.l1_ratios_.tolist()}, scoring={self.scoring!r}, {n_parameters} parameters. Set cv=5, or what "
+                "is missing."
             )
         weights = fold_weights(self, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
         sweep = solve_sweep(self, rows, data, weights, penalties, done)
@@ -372,13 +379,14 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             **{f"split{i}_test_score": of_fold for i, of_fold in enumerate(scores)},
             "mean_test_score": means,
             "std_test_score": scores.std(axis=0),
-            "rank_test_score": rankdata(-means, method="min").astype(np.int32),
+            "rank_test_score": rankdata(-_worst_if_nan(means), method="min").astype(np.int32),
         }
 
     def _choose(self, scores: np.ndarray, errors: np.ndarray) -> int:
         """The place of the penalty, from scores (F, J) and the standard errors (J,) of their means."""
         shape = self.scores_.shape[1:]
-        means, errors = scores.mean(axis=0).reshape(shape), errors.reshape(shape)  # (n_l1_ratios, n_cs)
+        means = _worst_if_nan(scores.mean(axis=0)).reshape(shape)  # (n_l1_ratios, n_cs)
+        errors = errors.reshape(shape)
         i, j = np.unravel_index(means.argmax(), shape)
         if self.refit == "1se":
             within = np.flatnonzero(means[i] >= means[i, j] - errors[i, j])
@@ -395,7 +403,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
             return
         weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
-        best = [np.unravel_index(of_fold.argmax(), of_fold.shape) for of_fold in self.scores_]
+        best = [np.unravel_index(_worst_if_nan(of_fold).argmax(), of_fold.shape) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
         self.coef_ = torch.stack([weight[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
         self.intercept_ = torch.stack([bias[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
@@ -410,6 +418,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 f"{(~sweep.converged).sum()} of the {sweep.converged.size} models of the folds did not converge: by "
                 f"estimate they are up to {sweep.worst_gap:.1e} of the objective above its minimum"
             )
+            if np.isinf(self.Cs_).any():
+                what += "; where rows are separable, there is none for C=inf"
         elif not self.converged_:
             what = (
                 f"The fit of all rows with C={self.C_:g} did not converge: by estimate it is "
@@ -419,6 +429,19 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             return
         limits = f"(tol={self.tol:g}, max_iter={self.max_iter}). Raise max_iter, or raise tol if that will do."
         warnings.warn(f"{what} {limits}", ConvergenceWarning, stacklevel=3)
+
+
+def _check_scores(scores: np.ndarray) -> None:
+    """Refuse scores (F, J) of which no penalty has numbers, and warn if some have none."""
+    known = ~np.isnan(scores).any(axis=0)  # (J,)
+    if not known.any():
+        raise ValueError("scoring gave nan for every C in some fold: no C is the best.")
+    if not known.all():
+        warnings.warn("Some scores are nan: their C count as the worst.", UserWarning, stacklevel=4)
+
+
+def _worst_if_nan(scores: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(scores), -np.inf, scores)
 
 
 def _row_numbers(fold: int, part, n_rows: int) -> np.ndarray:
@@ -448,8 +471,8 @@ def _truth(rows: TrainingRows, y) -> Tensor:
 def _score_weights(for_scorer: dict, n_rows: int) -> Tensor:
     """What each row counts in a score, (n,)."""
     weights = for_scorer.get("sample_weight")
-    weights = np.ones(n_rows) if weights is None else np.array(as_arrays(weights), np.float64)
-    return torch.from_numpy(weights)
+    weights = np.float64(1) if weights is None else np.array(as_arrays(weights), np.float64)
+    return torch.from_numpy(np.broadcast_to(weights, n_rows).copy())
 
 
 def _standard_errors(scores: np.ndarray) -> np.ndarray:

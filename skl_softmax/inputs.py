@@ -25,7 +25,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from skl_softmax.data import as_tensor, csr_tensor, find_device, on_device, scipy_matrix, widened
+from skl_softmax.data import RowBlocks, as_tensor, csr_tensor, find_device, on_device, scipy_matrix, widened
 from skl_softmax.finite import check_finite, is_large
 from skl_softmax.memory import explained
 from skl_softmax.targets import encode_targets, has_columns, refuse_missing_labels
@@ -72,6 +72,11 @@ def check_training_rows(
     ``n_features_in_`` and ``feature_names_in_`` are set, or without ``reset`` X is checked against them.
     ``for_folds`` keeps the rows of weight zero and leaves "balanced" weights of classes to `fold_weights`.
     """
+    if isinstance(X, RowBlocks):
+        raise TypeError(
+            "X is RowBlocks, which fit, the methods that predict and score of TorchSoftmaxClassifier take. Pass the "
+            "rows themselves here."
+        )
     X, y, sample_weight = as_rows(X), as_arrays(y), as_arrays(sample_weight)
     is_checked = not (is_lazy and sample_weight is None and is_large(X))
     refuse_missing_labels(y)
@@ -178,7 +183,7 @@ def as_rows(X):
     if X.layout in (torch.sparse_coo, torch.sparse_csr):
         X = X.cpu()
         X = X.coalesce().to_sparse_csr() if X.layout == torch.sparse_coo else X
-        return scipy_matrix(X.to(widened(X.dtype)))
+        return scipy_matrix(X.to(widened(X.dtype) if X.is_floating_point() else torch.float64))
     if X.layout != torch.strided:
         raise TypeError(f"A tensor of layout {X.layout} is not supported: pass a dense one, CSR or COO.")
     if X.device.type == "cpu":
@@ -302,6 +307,15 @@ def routed_parameters(estimator: BaseEstimator, sample_weight, parameters: dict)
         routed = process_routing(estimator, "fit", **weights, **parameters)
         return routed["splitter"]["split"], routed["scorer"]["score"]
     return {}, weights
+
+
+def routed_score_parameters(estimator: BaseEstimator, sample_weight, parameters: dict) -> dict:
+    """What of ``score``'s metadata goes to the scorer."""
+    _raise_for_params(parameters, estimator, "score")
+    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+    if _routing_enabled():
+        return process_routing(estimator, "score", **weights, **parameters)["scorer"]["score"]
+    return weights
 
 
 def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:

@@ -11,8 +11,9 @@ from scipy.sparse import csr_array, random_array
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import get_scorer, log_loss
+from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -26,7 +27,7 @@ from sklearn.model_selection import (
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, classifier_cv, metrics, sweep
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, classifier_cv, metrics, sweep
 from skl_softmax.objective import Objective
 
 CS = (0.01, 1.0, 100.0)
@@ -293,7 +294,7 @@ def test_approximate_leave_one_out_says_where_it_ends():
     for parameters in ({"l1_ratios": (0.5,)}, {"scoring": "f1_macro"}):
         with pytest.raises(ValueError, match="cv='alo' needs"):
             TorchSoftmaxClassifierCV(cv="alo", **parameters).fit(X, y)
-    with pytest.raises(ValueError, match=r"at most 1200 parameters \(here 3003"):
+    with pytest.raises(ValueError, match=r"at most 1200 parameters\. Here .*, 3003 parameters"):
         TorchSoftmaxClassifierCV(cv="alo").fit(np.random.default_rng(0).normal(size=(1200, 1000)), np.tile(y, 8))
 
 
@@ -311,6 +312,56 @@ def test_callbacks_are_told_of_every_penalty(monkeypatch, budget):
     X, y = load_iris(return_X_y=True)
     TorchSoftmaxClassifierCV(Cs=4, cv=3).set_callbacks(Counter(scoring="accuracy")).fit(X, y)
     assert Counter.ended == 4 + 1
+
+
+def test_scores_that_are_no_numbers():
+    X, y = load_iris(return_X_y=True)
+
+    def score(model, X, y):
+        return np.nan if abs(model.coef_).max() < 0.3 else 1.0
+
+    model = TorchSoftmaxClassifierCV(Cs=(0.001, 1.0, 100.0), cv=3, scoring=score)
+    with pytest.warns(UserWarning, match="Some scores are nan"):
+        model.fit(X, y)
+    assert model.C_ == 1.0
+    np.testing.assert_array_equal(model.cv_results_["rank_test_score"], [3, 1, 1])
+    with pytest.raises(ValueError, match="nan for every C"):
+        TorchSoftmaxClassifierCV(Cs=3, cv=3, scoring=lambda *_: np.nan).fit(X, y)
+
+
+def test_splits_that_can_be_gone_through_once_are_routed():
+    X, y = load_iris(return_X_y=True)
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = get_scorer("accuracy").set_score_request(sample_weight=True)
+        model = TorchSoftmaxClassifierCV(Cs=(1.0,), cv=KFold(3).split(X), scoring=scorer)
+        model.set_fit_request(sample_weight=True).fit(X, y, sample_weight=np.ones(150))
+    assert model.scores_.shape == (3, 1, 1)
+
+
+def test_metadata_of_a_score_goes_to_the_scorer():
+    X, y = load_iris(return_X_y=True)
+    peer = LogisticRegressionCV(use_legacy_attributes=False, cv=3, Cs=2, l1_ratios=(0,), max_iter=1000)
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = make_scorer(lambda y, found, groups: float(len(groups)))
+        for model in (clone(peer), TorchSoftmaxClassifierCV(cv=3, Cs=2)):
+            fitted = model.set_params(scoring="accuracy").fit(X, y)
+            fitted.set_params(scoring=scorer.set_score_request(groups=True))
+            assert fitted.score(X, y, groups=np.arange(150)) == 150
+            fitted.set_params(scoring="accuracy")
+            with pytest.raises(UnsetMetadataPassedError):
+                fitted.score(X, y, sample_weight=np.ones(150))
+
+
+def test_a_scalar_weighs_all_rows_alike():
+    X, y = load_iris(return_X_y=True)
+    scores = [TorchSoftmaxClassifierCV(Cs=2).fit(X, y, weights).scores_ for weights in (2.0, np.full(150, 2.0))]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_rows_in_blocks_are_refused():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(TypeError, match="X is RowBlocks, which fit"):
+        TorchSoftmaxClassifierCV().fit(RowBlocks([(X, y)]), y)
 
 
 def test_a_failing_fit_leaves_the_old_one():

@@ -164,3 +164,10 @@ def test_array_api_dispatch():
     command = [sys.executable, "-m", "pytest", "-q", str(Path(__file__).parent / "array_api_checks.py")]
     checks = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert checks.returncode == 0, checks.stdout
+
+
+def test_sparse_integers_are_known_to_the_last_digit():
+    X, y = torch.tensor([[16777217], [16777216]] * 20), np.array([1, 0] * 20)
+    sparse = TorchSoftmaxClassifier(C=1e4).fit(X.to_sparse_csr(), y)
+    assert sparse.coef_.dtype == np.float64
+    assert sparse.score(X.to_sparse_csr(), y) == TorchSoftmaxClassifier(C=1e4).fit(X, y).score(X, y) == 1.0
