@@ -66,8 +66,8 @@ class ExportMixin:
 
         Parameters
         ----------
-        linear : torch.nn.Linear
-            One output for two classes, else one for each.
+        linear : torch.nn.Linear or torch.nn.Sequential
+            One output for two classes, else one for each; or what `to_torch` gives, which begins with such a layer.
         classes : array-like of shape (n_classes,)
             Their labels, in the order of the outputs; for one output, that for which it is positive comes last.
 
@@ -76,12 +76,14 @@ class ExportMixin:
         estimator : TorchSoftmaxClassifier
             The estimator.
         """
-        classes = np.asarray(classes)
+        linear, classes = linear[0] if isinstance(linear, nn.Sequential) else linear, np.asarray(classes)
+        if len(np.unique(classes)) != len(classes):
+            raise ValueError(f"classes names a label twice: {classes.tolist()}.")
         n_outputs = 1 if len(classes) == 2 else len(classes)
-        if len(np.unique(classes)) != len(classes) or linear.out_features != n_outputs:
+        if linear.out_features != n_outputs:
             raise ValueError(
-                f"classes names {len(np.unique(classes))} different labels, for which the layer would have "
-                f"{n_outputs} outputs (one for two classes, else one each), but it has {linear.out_features}."
+                f"classes names {len(classes)} labels, for which the layer would have {n_outputs} outputs (one for two "
+                f"classes, else one each), but it has {linear.out_features}."
             )
         weight = linear.weight.detach().cpu()
         bias = weight.new_zeros(n_outputs) if linear.bias is None else linear.bias.detach().cpu()
@@ -97,9 +99,8 @@ class ExportMixin:
             With copies of the coefficients, and the parameters that both have.
         """
         check_is_fitted(self)
-        chosen = {name: getattr(self, f"{name}_") for name in ("C", "l1_ratio") if hasattr(self, f"{name}_")}
-        shared = {name: value for name, value in self.get_params().items() if name in SHARED} | chosen
-        model = LogisticRegression(**shared)
+        shared = {name: value for name, value in self.get_params().items() if name in SHARED} | _chosen(self)
+        model = LogisticRegression(solver="saga" if shared["l1_ratio"] > 0 else "lbfgs", **shared)
         model.classes_, model.coef_ = self.classes_.copy(), dense_array(self.coef_).copy()
         model.intercept_ = dense_array(self.intercept_).copy()
         for name in ("n_features_in_", "feature_names_in_"):
@@ -123,7 +124,7 @@ class ExportMixin:
             The estimator, with the parameters that both have.
         """
         check_is_fitted(model)
-        found = model.get_params()
+        found = model.get_params() | _chosen(model)
         parameters = {name: found[name] for name in SHARED if name in found and name in cls._get_param_names()}
         estimator = cls._fitted(
             model.classes_.copy(), dense_array(model.coef_).copy(), np.array(model.intercept_, ndmin=1), **parameters
@@ -143,3 +144,9 @@ class ExportMixin:
         estimator.classes_, estimator.coef_, estimator.intercept_ = classes[order], coef, intercept.astype(coef.dtype)
         estimator.n_features_in_ = coef.shape[1]
         return estimator
+
+
+def _chosen(model) -> dict[str, float]:
+    """The penalty that cross-validation has chosen, where it is one for all classes."""
+    found = {name: np.unique(getattr(model, f"{name}_", [])) for name in ("C", "l1_ratio")}
+    return {name: float(value[0]) for name, value in found.items() if value.shape == (1,) and value.dtype.kind == "f"}

@@ -1,6 +1,7 @@
 """Standard errors of the coefficients."""
 
 import warnings
+from math import prod
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from skl_softmax.curvature import hessian, portions
 from skl_softmax.data import as_tensor, standardised
-from skl_softmax.inputs import as_matrix, check_training_rows
+from skl_softmax.inputs import check_training_rows, dense_array
 from skl_softmax.training import make_objective
 
 # Parameters up to which the Hessian is decomposed: 200 MB.
@@ -85,7 +86,9 @@ class InferenceMixin:
         rows = check_training_rows(self, X, y, sample_weight, self.classes_, reset=False)
         data = standardised(rows.X, self.fit_intercept)
         objective = make_objective(rows, data, self)
-        theta = data.to_theta(as_matrix(self.coef_), as_tensor(self.intercept_))[None]  # (1, K, p)
+        theta = data.to_theta(*(as_tensor(dense_array(part)) for part in (self.coef_, self.intercept_)))[
+            None
+        ]  # (1, K, p)
         names = list(getattr(self, "feature_names_in_", [f"x{j}" for j in range(self.n_features_in_)]))
         inverse = _inverse_information(objective, theta, names)  # (P, P)
         self._warn_of_summary(objective, theta, inverse)
@@ -108,10 +111,9 @@ class InferenceMixin:
                 f"l1_ratio={self.l1_ratio:g}: where an L1 penalty has a say, coefficients have no standard errors. Fit "
                 "with C=inf, or with l1_ratio=0."
             )
-        if self.coef_.size > MOST_PARAMETERS:
-            raise ValueError(
-                f"{self.coef_.size} coefficients are too many: the Hessian of {MOST_PARAMETERS} is formed."
-            )
+        n_coefficients = prod(self.coef_.shape)
+        if n_coefficients > MOST_PARAMETERS:
+            raise ValueError(f"{n_coefficients} coefficients are too many: the Hessian of {MOST_PARAMETERS} is formed.")
         if reference is None:
             return 0
         found = np.flatnonzero(self.classes_ == reference)

@@ -36,6 +36,7 @@ def register_onnx_converter() -> None:
     def convert(scope, operator, container) -> None:
         ours = operator.raw_operator
         operator.raw_operator = ours.to_sklearn()
+        container.add_options(id(operator.raw_operator), container.get_options(ours, {}))
         try:
             convert_sklearn_linear_classifier(scope, operator, container)
         finally:

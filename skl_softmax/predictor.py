@@ -82,11 +82,12 @@ class LinearPredictor(ClassifierMixin):
         Returns
         -------
         labels : ndarray or tensor of shape (n_samples,)
-            Elements of ``classes_``; strings are an array also where X is a tensor.
+            Elements of ``classes_``; strings, and what else torch does not hold, are an array also where X is a tensor.
         """
         index = self._of_logits(_most_probable, X)  # (n,)
         labels = self.classes_[index.cpu().numpy()]
-        return as_given(torch.from_numpy(labels), X) if labels.dtype.kind in "biuf" else labels
+        is_torch = labels.dtype.kind in "biuf" and labels.dtype.isnative and labels.dtype.itemsize <= 8
+        return as_given(torch.from_numpy(labels), X) if is_torch else labels
 
     def score(self, X, y=None, sample_weight=None):
         """The part of the rows whose label is predicted.
@@ -105,12 +106,18 @@ class LinearPredictor(ClassifierMixin):
         accuracy : float
             From 0 to 1.
         """
+        if isinstance(X, RowBlocks) and not (y is None and sample_weight is None):
+            raise ValueError(
+                "Blocks hold their labels and weights: pass RowBlocks of (X, y, sample_weight), and neither."
+            )
         right = weight = 0.0
         blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
         for rows, *of_rows in blocks:
             labels, weights = map(as_arrays, of_rows)
             right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=weights)
             weight += len(labels) if weights is None else np.sum(weights)
+        if not weight:
+            raise ValueError("X has no rows with a positive weight.")
         return float(right / weight)
 
     def sparsify(self):
@@ -147,7 +154,10 @@ class LinearPredictor(ClassifierMixin):
     def _of_logits(self, function: Callable[[Tensor], Tensor], X) -> Tensor:
         check_is_fitted(self)
         if isinstance(X, RowBlocks):
-            return torch.cat([self._of_logits(function, x) for x, *_ in X if np.shape(x)[0]])
+            found = [self._of_logits(function, x) for x, *_ in X if np.shape(x)[0]]
+            if not found:
+                raise ValueError("X has no rows.")
+            return torch.cat(found)
         weight = as_matrix(self.coef_)
         is_shown = weight.layout == torch.strided  # by the logits, what is not finite in X
         rows = check_prediction_rows(self, X, is_lazy=is_shown)

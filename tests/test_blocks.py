@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_array
-from sklearn.datasets import load_wine
+from sklearn.datasets import load_iris, load_wine
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier
 
@@ -162,3 +162,14 @@ def test_labels_beside_blocks(wine):
     X, y, _ = wine
     with pytest.raises(ValueError, match="Blocks hold their labels"):
         TorchSoftmaxClassifier().fit(RowBlocks(parted(X, y)), y)
+
+
+def test_blocks_hold_their_labels_and_rows():
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifier().fit(X, y)
+    with pytest.raises(ValueError, match="Blocks hold their labels and weights"):
+        clf.score(RowBlocks([(X, y)]), y)
+    with pytest.raises(ValueError, match="X has no rows"):
+        clf.predict(RowBlocks([(X[:0],)]))
+    with pytest.raises(ValueError, match="no rows with a positive weight"):
+        clf.score(RowBlocks([(X[:0], y[:0])]))

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.displays import CoefficientDisplay, ConvergenceDisplay, RegularizationPathDisplay
@@ -141,6 +141,11 @@ class TestCoefficientDisplay:
         named = CoefficientDisplay.from_estimator(pipeline, feature_names=list("abcd"))
         assert {label.get_text() for label in named.axes_[0].get_yticklabels()} == set("abcd")
 
+    @pytest.mark.parametrize("step", ["passthrough", FunctionTransformer(np.log1p)])
+    def test_steps_without_names(self, iris, step):
+        pipeline = make_pipeline(step, TorchSoftmaxClassifier()).fit(*iris)
+        assert list(CoefficientDisplay.from_estimator(pipeline).feature_names) == ["x0", "x1", "x2", "x3"]
+
     def test_images_hold_all_coefficients_on_one_scale(self):
         X, y = load_digits(return_X_y=True)
         clf = TorchSoftmaxClassifier(C=1e-3).fit(X, y)
@@ -176,6 +181,10 @@ class TestRegularizationPathDisplay:
         np.testing.assert_allclose(paths[..., 0], search.coefs_paths_[:, place, 1, :, :4].mean(axis=0))
         assert set(scores.lines[-1].get_xdata()) == {search.C_}
         assert scores.get_ylabel() == "Negative log loss"
+
+    def test_the_mean_of_chosen_ratios_need_not_have_been_tried(self, iris):
+        search = TorchSoftmaxClassifierCV(Cs=3, l1_ratios=(0.0, 0.5, 1.0), cv=3, refit=False).fit(*iris)
+        assert RegularizationPathDisplay.from_estimator(search).scores.shape == (3, 3)
 
     def test_one_fold_has_no_spread(self):
         X, y = load_breast_cancer(return_X_y=True)

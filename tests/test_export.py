@@ -8,7 +8,7 @@ import skops.io
 import torch
 from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -78,9 +78,22 @@ def test_from_torch_sorts_classes():
     assert not model.fit_intercept
 
 
-@pytest.mark.parametrize(("outputs", "classes"), [(2, ["a", "b"]), (3, ["a", "b"]), (3, ["a", "a", "b"])])
-def test_from_torch_wants_an_output_for_each_class(outputs, classes):
-    with pytest.raises(ValueError, match="classes names"):
+def test_a_module_comes_back(fitted):
+    model, X = fitted
+    again = TorchSoftmaxClassifier.from_torch(model.to_torch(), model.classes_)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "classes", "message"),
+    [
+        (2, ["a", "b"], "names 2 labels, for which the layer would have 1 outputs .* but it has 2"),
+        (3, ["a", "b"], "names 2 labels, for which the layer would have 1 outputs .* but it has 3"),
+        (3, ["a", "a", "b"], "names a label twice"),
+    ],
+)
+def test_from_torch_wants_an_output_for_each_class(outputs, classes, message):
+    with pytest.raises(ValueError, match=message):
         TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, outputs), classes)
 
 
@@ -100,6 +113,38 @@ def test_the_chosen_penalty_goes_along_to_scikit_learn():
     X, y = load_iris(return_X_y=True)
     chosen = TorchSoftmaxClassifierCV(Cs=[0.01, 100.0], cv=3).fit(X, y)
     assert chosen.to_sklearn().C == chosen.C_ == 100
+    assert TorchSoftmaxClassifier.from_sklearn(chosen.to_sklearn()).C == 100
+
+
+def test_the_penalty_that_scikit_learn_chose_comes_along():
+    X, y = load_iris(return_X_y=True)
+    settings = {"solver": "saga", "l1_ratios": (1.0,), "Cs": [0.01, 0.1], "tol": 0.1, "scoring": "neg_log_loss"}
+    theirs = LogisticRegressionCV(use_legacy_attributes=False, **settings).fit(X, y)
+    ours = TorchSoftmaxClassifier.from_sklearn(theirs)
+    assert (ours.C, ours.l1_ratio) == (theirs.C_, 1.0)
+
+
+def test_a_fit_with_an_l1_penalty_can_be_made_again_by_scikit_learn():
+    X, y = load_iris(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    ours = TorchSoftmaxClassifier(l1_ratio=0.5).fit(X, y)
+    again = ours.to_sklearn().set_params(tol=1e-6, max_iter=10_000).fit(X, y)
+    np.testing.assert_allclose(again.coef_, ours.coef_, atol=1e-3)
+
+
+@pytest.mark.parametrize("by_class", [True, False])
+@pytest.mark.parametrize("kind", ["two", "three"])
+def test_onnx_options_are_kept(kind, by_class):
+    register_onnx_converter()
+    X, y = load_iris(return_X_y=True)
+    X, y = (X[50:], y[50:]) if kind == "two" else (X, y)
+    rows, model = X.astype(np.float32), TorchSoftmaxClassifier().fit(X, y)
+    options = {TorchSoftmaxClassifier if by_class else id(model): {"zipmap": False, "raw_scores": True}}
+    graph = to_onnx(model, rows[:1], options=options)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    scores = session.run(None, {"X": rows})[1]
+    expected = model.decision_function(rows)
+    np.testing.assert_allclose(scores if kind == "three" else scores[:, 1], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(

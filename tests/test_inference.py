@@ -96,6 +96,10 @@ class TestWhatDoesNotMatter:
         table = clf.summary(X, y, covariance=covariance)
         for rows in (sp.csr_array(X), torch.from_numpy(X)):
             pd.testing.assert_frame_equal(clf.summary(rows, y, covariance=covariance), table, rtol=1e-8)
+        pd.testing.assert_frame_equal(clf.sparsify().summary(X, y, covariance=covariance), table, rtol=1e-8)
+        clf.densify()
+        clf.coef_, clf.intercept_ = map(torch.from_numpy, (clf.coef_, clf.intercept_))  # as by array API dispatch
+        pd.testing.assert_frame_equal(clf.summary(X, y, covariance=covariance), table, rtol=1e-8)
 
     def test_probabilities_that_are_labels(self, n_classes, covariance):
         X, y = drawn(n_classes)

@@ -1,5 +1,6 @@
 """What coefficients say."""
 
+from contextlib import suppress
 from math import ceil
 
 import numpy as np
@@ -155,6 +156,10 @@ class CoefficientDisplay:
 
 
 def _feature_names(estimator, model) -> np.ndarray:
-    if model is not estimator and len(estimator) > 1:
-        return estimator[:-1].get_feature_names_out()
-    return getattr(model, "feature_names_in_", np.array([f"x{j}" for j in range(model.coef_.shape[1])]))
+    names = getattr(model, "feature_names_in_", np.array([f"x{j}" for j in range(model.coef_.shape[1])]))
+    if model is estimator or len(estimator) == 1:
+        return names
+    with suppress(AttributeError, TypeError, ValueError):  # of steps that give no names
+        found = estimator[:-1].get_feature_names_out()
+        return names if found is None else found
+    return names

@@ -84,7 +84,8 @@ class RegularizationPathDisplay:
         check_is_fitted(estimator)
         if not hasattr(estimator, "coefs_paths_"):
             raise TypeError(f"{estimator!r} keeps no coefs_paths_: pass a fitted TorchSoftmaxClassifierCV.")
-        l1_ratio = estimator.l1_ratio_ if l1_ratio is None else l1_ratio
+        if l1_ratio is None:  # a mean over folds, without refit
+            l1_ratio = min(estimator.l1_ratios_, key=lambda tried: abs(tried - estimator.l1_ratio_))
         places = np.flatnonzero(np.isclose(estimator.l1_ratios_, l1_ratio))
         if not len(places):
             raise ValueError(f"l1_ratio={l1_ratio:g} was not tried; pass one of {estimator.l1_ratios_.tolist()}.")
