@@ -67,13 +67,18 @@ def _look_through(estimator, checker, blocks: RowBlocks) -> tuple[parts.Counts |
 
     The features are noted by both estimators.
     """
-    counts, is_soft, n_rows, size = None, False, 0, 0
+    counts, is_soft, n_rows, size, layouts = None, False, 0, 0, set()
     for number, block in enumerate(blocks):
         if number == 0:
             note_features(estimator, block[0])
             note_features(checker, block[0])
             is_soft = has_columns(block[1])
         if (piece := _load(number, checker, block)) is not None:
+            if has_columns(piece.y) != is_soft:
+                raise ValueError(f"Block {number}: y holds probabilities where others hold labels, or the reverse.")
+            layouts.add(piece.X.layout)
+            if len(layouts) > 1:
+                raise ValueError(f"Block {number}: X is sparse where others are dense, or the reverse.")
             counts = parts.merge_counts([counts, parts.count_labels(piece)])
             n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X)
     return counts, is_soft, n_rows, size

@@ -134,7 +134,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         ``torch.manual_seed`` of that int. None starts at zero and draws differently in each fit.
     verbose : int, default=0
         Print the cost and the accuracy at every ``verbose``-th iteration or epoch, and what the solver has chosen:
-        samples of rows, float32 or float64, the model of the curvature and its price.
+        samples of rows, float32 or float64, the model of the curvature and its price. The cost of an epoch is that
+        before its updates, in the mean over its batches, the accuracy that after them.
 
     Attributes
     ----------
@@ -155,6 +156,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         samples by their share.
     loss_curve_ : ndarray of shape (`n_iter_` + 1,)
         F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
+        After ``partial_fit`` of shape (`n_iter_`,), a mean for each call.
     seconds_curve_ : list of float
         Seconds from when the rows were checked to each point of ``loss_curve_``; only after ``fit``.
     validation_scores_ : list of float
@@ -267,8 +269,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Parameters
         ----------
         X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
-            Training rows. float32 and half precision stay as they are; other types become float64. Sparse X (CSR;
-            others are converted) is never made dense. `RowBlocks` need not fit into memory, and hold their labels.
+            Training rows. float32 and half precision stay as they are; other types, and frames of several types or of
+            extension types, become float64. Sparse X (CSR; others are converted) is never made dense. `RowBlocks` need
+            not fit into memory, and hold their labels.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels of any kind: strings, numbers, bools. Or, with a column for each class, the probabilities of the
             classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as one row of each class,

@@ -297,7 +297,7 @@ optimality_gap_
         if not is_collection(X):
             return getattr(super(), method)(X)
         local = self.to_local()
-        like = _empty_result(local, method)
+        like = _empty_result(local, method, getattr(X, "dtype", np.float64))
         model = delayed(local, pure=False)
         if isinstance(X, array.Array):
             X = whole_rows("X", X)
@@ -333,11 +333,11 @@ def _without_rows(X):
     return X if isinstance(X, array.Array) else X._meta
 
 
-def _empty_result(model: TorchSoftmaxClassifier, method: str) -> np.ndarray:
-    """What a method returns for no rows."""
+def _empty_result(model: TorchSoftmaxClassifier, method: str, dtype: np.dtype) -> np.ndarray:
+    """What a method returns for no rows of this type."""
     model = copy(model)
     vars(model).pop("feature_names_in_", None)  # an array has none
-    return getattr(model, method)(np.zeros((1, model.n_features_in_)))[:0]
+    return getattr(model, method)(np.zeros((1, model.n_features_in_), dtype))[:0]
 
 
 def _predictions(x, model, method: str, like: np.ndarray) -> np.ndarray:

@@ -78,7 +78,9 @@ def check_training_rows(
             "rows themselves here."
         )
     X, y, sample_weight = as_rows(X), as_arrays(y), as_arrays(sample_weight)
-    is_checked = not (is_lazy and sample_weight is None and is_large(X))
+    # Where rows are left out, what is found later would be named by another number.
+    drops_rows = sample_weight is not None or isinstance(estimator.class_weight, dict)
+    is_checked = drops_rows or not (is_lazy and is_large(X))
     refuse_missing_labels(y)
     X, y = _check_arrays(estimator, X, y, reset, is_checked)
     weights = _check_weights(sample_weight, X)
@@ -111,7 +113,11 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
 def _check_weights(sample_weight, X) -> np.ndarray:
     if sample_weight is None:
         return np.ones(X.shape[0])
-    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
+    with np.errstate(over="ignore"):
+        if np.isinf(weights.sum()):
+            raise ValueError("sample_weight adds up to more than float64 holds. Divide the weights by their largest.")
+    return weights
 
 
 def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> TrainingRows:

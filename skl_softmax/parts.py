@@ -29,7 +29,7 @@ from skl_softmax import costs, curvature, metrics
 from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, standardised, take_rows
 from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows
 from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH, Evaluation, Objective
-from skl_softmax.targets import class_weights, has_columns
+from skl_softmax.targets import class_weights, has_columns, refuse_missing_labels
 from skl_softmax.training import make_stack
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.
@@ -81,8 +81,11 @@ def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:
     ``checker`` is an estimator that knows the number and names of the features.
     """
     with _naming(name):
+        if y is None:
+            raise ValueError("y is None, but rows to fit need labels: pass (X, y) or (X, y, sample_weight).")
+        refuse_missing_labels(y)
         check_consistent_length(X, y, sample_weight)
-        if X.shape[0] == 0:
+        if np.shape(X)[0] == 0:
             return None
         X = check_prediction_rows(checker, X)
         y, sample_weight = (None if part is None else np.asarray(as_arrays(part)) for part in (y, sample_weight))

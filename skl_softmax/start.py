@@ -59,9 +59,10 @@ def _columns(estimator, known: dict) -> tuple[list[int], list[int]]:
     names, old_names = getattr(estimator, "feature_names_in_", None), known.get("feature_names_in_")
     if names is not None and old_names is not None:
         return _places(old_names.tolist(), names.tolist())
-    if known["n_features_in_"] != estimator.n_features_in_:
+    n_features = known["coef_"].shape[1]
+    if n_features != estimator.n_features_in_:
         raise ValueError(
-            f"warm_start=True continues a fit of {known['n_features_in_']} features, but X has "
+            f"warm_start=True continues a fit of {n_features} features, but X has "
             f"{estimator.n_features_in_}, and without feature names they cannot be matched. Pass data frames, the same "
             "number of features, or set warm_start=False."
         )

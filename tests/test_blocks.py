@@ -130,6 +130,10 @@ def test_a_source_that_ends_is_refused(source):
         ([(np.ones((3, 2)), [0, 0, 0])], "one class only"),
         ([(np.ones((3, 2)), [0, 1, 2], None, None)], "Block 0 has 4 entries"),
         ([], "X has no rows"),
+        ([np.ones((3, 2))], "Block 0: y is None, but rows to fit need labels"),
+        ([(np.ones((3, 2)), [0, None, 1])], "Block 0: y holds no label in row 1"),
+        ([(np.ones((3, 2)), [0, 1, 0]), (np.ones((2, 2)), np.eye(2))], "Block 1: y holds probabilities"),
+        ([(np.ones((3, 2)), [0, 1, 0]), (csr_array(np.ones((2, 2))), [0, 1])], "Block 1: X is sparse where others"),
     ],
 )
 def test_bad_blocks(blocks, message):
@@ -173,3 +177,10 @@ def test_blocks_hold_their_labels_and_rows():
         clf.predict(RowBlocks([(X[:0],)]))
     with pytest.raises(ValueError, match="no rows with a positive weight"):
         clf.score(RowBlocks([(X[:0], y[:0])]))
+
+
+def test_blocks_of_lists():
+    X, y = load_iris(return_X_y=True)
+    blocks = RowBlocks([(X[::2].tolist(), y[::2].tolist()), (X[1::2].tolist(), y[1::2])])
+    found, whole = (TorchSoftmaxClassifier(tol=1e-14) for _ in range(2))
+    np.testing.assert_allclose(found.fit(blocks).coef_, whole.fit(X, y).coef_, rtol=1e-6)

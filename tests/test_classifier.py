@@ -389,6 +389,12 @@ class TestStart:
         assert model.converged_
         assert model.loss_curve_[-1] == pytest.approx(TorchSoftmaxClassifier().fit(X, y).loss_curve_[-1], rel=1e-6)
 
+    def test_a_warm_start_from_coefficients_that_were_set_by_hand(self):
+        X, y = load_iris(return_X_y=True)
+        model, best = TorchSoftmaxClassifier(warm_start=True), TorchSoftmaxClassifier().fit(X, y)
+        model.classes_, model.coef_, model.intercept_ = best.classes_, best.coef_, best.intercept_
+        assert model.fit(X, y).n_iter_ <= 1
+
     def test_a_warm_start_in_other_units_finds_the_optimum(self):
         X, y = load_iris(return_X_y=True)
         model = TorchSoftmaxClassifier(warm_start=True).fit(X, y).fit(1000 * X, y)
@@ -512,6 +518,16 @@ class TestErrors:
         X, y, _ = problem
         with pytest.raises(ValueError, match="class_weight must be finite and not negative"):
             TorchSoftmaxClassifier(class_weight={"class a": weight}).fit(X, y)
+
+    def test_weights_that_add_up_to_infinity(self, problem):
+        X, y, _ = problem
+        with pytest.raises(ValueError, match="sample_weight adds up to more than float64 holds"):
+            TorchSoftmaxClassifier().fit(X, y, np.full(len(y), 1e308))
+
+    def test_rows_of_one_class_with_weight(self):
+        X, y = load_iris(return_X_y=True)
+        with pytest.warns(ConvergenceWarning, match="rows of one class only have a weight"):
+            TorchSoftmaxClassifier().fit(X, y > 0, (y > 0) * 1.0)
 
     def test_class_weights_that_leave_nothing(self, problem):
         X, y, _ = problem

@@ -263,6 +263,10 @@ def test_predictions_are_lazy_and_equal(client, rows, n_classes):
         assert_equal = np.testing.assert_array_equal if method == "predict" else np.testing.assert_allclose
         assert_equal(lazy.compute(), eager)
         assert_equal(getattr(found, method)(X), eager)  # rows in memory: at once
+        assert (
+            getattr(found, method)(blocks.astype(np.float32)).dtype
+            == getattr(local, method)(X.astype(np.float32)).dtype
+        )
     assert found.score(blocks, labels) == pytest.approx(local.score(X, y))
     assert found.score(X, y) == local.score(X, y)
 
@@ -321,7 +325,7 @@ def test_a_fit_that_is_cut_short_warns(client, rows):
 def test_separable_rows_are_told_of(client):
     X = np.arange(20.0)[:, None]
     blocks = [da.from_array(a, chunks=7) for a in (X, X[:, 0] > 9.5)]
-    with pytest.warns(ConvergenceWarning, match="the data are separable"):
+    with pytest.warns(ConvergenceWarning, match="the data are separable with C=inf"):
         DaskTorchSoftmaxClassifier(C=np.inf).fit(*blocks)
 
 

@@ -145,6 +145,13 @@ class TestLargeX:
                 call()
         assert model.coef_ is before
 
+    def test_no_other_row_is_named_where_rows_are_left_out(self):
+        rng = np.random.default_rng(0)
+        X, y = rng.normal(size=(1000, 4)), np.arange(1000) % 3
+        X[500, 1] = np.nan
+        with pytest.raises(ValueError, match=r"Input X contains NaN"):
+            TorchSoftmaxClassifier(class_weight={0: 0.0}).fit(X, y)
+
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_zeros_of_sparse_coefficients_do_not_hide_it(self, bad):
         rng = np.random.default_rng(0)

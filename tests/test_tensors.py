@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from reference import converged, objective, relative_error
+from scipy.sparse import csr_array
 from sklearn.datasets import load_iris, make_classification
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -171,3 +172,18 @@ def test_sparse_integers_are_known_to_the_last_digit():
     sparse = TorchSoftmaxClassifier(C=1e4).fit(X.to_sparse_csr(), y)
     assert sparse.coef_.dtype == np.float64
     assert sparse.score(X.to_sparse_csr(), y) == TorchSoftmaxClassifier(C=1e4).fit(X, y).score(X, y) == 1.0
+
+
+@pytest.mark.parametrize("storage", [np.asarray, csr_array, torch.from_numpy])
+def test_fits_in_inference_mode(storage):
+    X, y = load_iris(return_X_y=True)
+    with torch.inference_mode():
+        model = TorchSoftmaxClassifier().fit(storage(X), y)
+    np.testing.assert_array_equal(model.coef_, TorchSoftmaxClassifier().fit(storage(X), y).coef_)
+
+
+@pytest.mark.parametrize("dtype", [">i8", np.longdouble])
+def test_labels_that_torch_does_not_hold(dtype):
+    X, y = load_iris(return_X_y=True)
+    found = TorchSoftmaxClassifier().fit(X, y.astype(dtype)).predict(torch.from_numpy(X))
+    assert found.dtype == dtype

@@ -182,8 +182,14 @@ class SparseData(Data):
     def _blocks(self) -> list[SparseBlock]:
         stride = self._block_rows
         rows = [slice(start, min(start + stride, self.n_rows)) for start in range(0, self.n_rows, stride)]
+        mode = torch.is_inference_mode_enabled()
+
+        def block(some: slice) -> SparseBlock:
+            with torch.inference_mode(mode):  # which threads do not inherit
+                return self.block(some)
+
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # SciPy transposes in one, without Python's lock
-            return list(threads.map(self.block, rows))
+            return list(threads.map(block, rows))
 
     @property
     def _block_rows(self) -> int:

@@ -152,8 +152,8 @@ class Status(Enum):
     CONVERGED = "converged"
     MAX_ITER = "max_iter={max_iter} iterations were used up; raise max_iter, or raise tol if this gap will do"
     SEPARABLE = (
-        "the data are separable: with C=inf the loss goes to zero along ever larger coefficients and has no "
-        "minimum; set a finite C"
+        "the objective has no minimum: the data are separable with C=inf, or rows of one class only have a weight, and "
+        "the loss goes to zero along ever larger coefficients; set a finite C, or see to the classes"
     )
     PRECISION_FLOOR = (
         "tol={tol:g} is below what rounding lets the objective resolve; the coefficients are as good as float64 "
