@@ -15,7 +15,7 @@ from skl_softmax.curvature import Inverse
 from skl_softmax.small import SmallObjective
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, newton_steps
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
-from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, backtrack, lengthen
+from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, SUFFICIENT_DECREASE, backtrack, lengthen
 from skl_softmax.solvers.quasi_newton import MIN_SCALE, QuasiNewton
 from skl_softmax.solvers.run import Run
 
@@ -432,7 +432,7 @@ def test_line_search_gives_sufficient_decrease(scale):
     )
     assert not any(stuck)
     slope = (point.gradient * (new_theta - theta)).sum()
-    assert new_point.value.item() <= point.value.item() + 1e-4 * slope.item()
+    assert new_point.value.item() <= point.value.item() + SUFFICIENT_DECREASE * slope.item()
     torch.testing.assert_close(new_point.value, objective.at(new_theta).value)
 
 
