@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skl_softmax import parts
 from skl_softmax.data import RowBlocks, n_bytes
-from skl_softmax.inputs import TrainingRows, note_features
+from skl_softmax.inputs import TrainingRows, note_features, refuse_beside_blocks
 from skl_softmax.targets import has_columns
 
 
@@ -75,10 +75,10 @@ def _look_through(estimator, checker, blocks: RowBlocks) -> tuple[parts.Counts |
             is_soft = has_columns(block[1])
         if (piece := _load(number, checker, block)) is not None:
             if has_columns(piece.y) != is_soft:
-                raise ValueError(f"Block {number}: y holds probabilities where others hold labels, or the reverse.")
+                raise ValueError(f"{piece.name}: y holds probabilities where others hold labels, or the reverse.")
             layouts.add(piece.X.layout)
             if len(layouts) > 1:
-                raise ValueError(f"Block {number}: X is sparse where others are dense, or the reverse.")
+                raise ValueError(f"{piece.name}: X is sparse where others are dense, or the reverse.")
             counts = parts.merge_counts([counts, parts.count_labels(piece)])
             n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X)
     return counts, is_soft, n_rows, size
@@ -89,8 +89,7 @@ def _load(number: int, checker, block: tuple) -> parts.Piece | None:
 
 
 def _check(estimator, y, sample_weight) -> None:
-    if y is not None or sample_weight is not None:
-        raise ValueError("Blocks hold their labels and weights: pass RowBlocks of (X, y, sample_weight), and neither.")
+    refuse_beside_blocks(y, sample_weight)
     if estimator.l1_ratio > 0 or estimator.solver not in parts.SOLVERS or estimator.early_stopping:
         raise ValueError(
             "Blocks of rows are fitted by solver 'auto', 'newton' or 'lbfgs', with l1_ratio=0 and "

@@ -11,13 +11,13 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, get_scorer_names
-from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from torch import Tensor
 
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.export import ExportMixin
+from skl_softmax.folds import refuse_weightless, split_rows
 from skl_softmax.inputs import (
     TrainingRows,
     as_arrays,
@@ -287,12 +287,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         if self.cv == "alo":
             return []
         labels = as_arrays(y) if truth.ndim == 1 else None
-        splitter = check_cv(self.cv, labels, classifier=labels is not None)
-        splits = enumerate(splitter.split(X, labels, **for_splitter))
-        folds = [tuple(_row_numbers(fold, part, len(truth)) for part in split) for fold, split in splits]
-        if not folds:
-            raise ValueError(f"cv={self.cv!r} gives no folds, but at least one is needed.")
-        return folds
+        return split_rows(self.cv, X, labels, len(truth), for_splitter)
 
     def _progress(self, X, y, n_tasks: int):
         """What is called after each stack of models, for callbacks."""
@@ -316,13 +311,13 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     ) -> tuple[Sweep, np.ndarray]:
         """The models of all folds and penalties, and their scores (F, J)."""
         counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
-        _refuse_weightless("trains on", counts @ rows.weights.numpy())
+        refuse_weightless("trains on", counts @ rows.weights.numpy())
         data = coordinates(rows.X, self.fit_intercept, penalties)
         sweep = solve_sweep(self, rows, data, fold_weights(self, rows.weights, truth, counts), penalties, done)
         tests = [test for _, test in folds]
         if self.scoring in MEASURES and not (for_scorer.keys() - {"sample_weight"}):
             weights = _score_weights(for_scorer, len(truth))
-            _refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
+            refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
             return sweep, held_out_scores(rows.X, sweep, truth, weights, tests, MEASURES[self.scoring])
         scorer, scores = self._scorer(), np.empty(sweep.n_iter.shape)
         for fold, test in enumerate(tests):
@@ -442,21 +437,6 @@ def _check_scores(scores: np.ndarray) -> None:
 
 def _worst_if_nan(scores: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(scores), -np.inf, scores)
-
-
-def _row_numbers(fold: int, part, n_rows: int) -> np.ndarray:
-    """The rows of a part of a fold, from a mask or from indices, which may count from the end."""
-    part = np.asarray(part)
-    try:
-        return np.arange(n_rows)[part if part.size else part.astype(int)]
-    except IndexError as error:
-        raise ValueError(f"cv gives indices in fold {fold} that do not fit {n_rows} rows: {error}.") from error
-
-
-def _refuse_weightless(verb: str, weights) -> None:
-    """Refuse folds without rows that count."""
-    if len(wrong := np.flatnonzero(np.asarray(weights) <= 0)):
-        raise ValueError(f"Fold {wrong[0]} of cv {verb} no row with a positive weight.")
 
 
 def _truth(rows: TrainingRows, y) -> Tensor:

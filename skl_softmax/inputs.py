@@ -242,6 +242,12 @@ def _some_rows(X, mask: np.ndarray):
     return X[torch.from_numpy(mask).to(X.device)] if isinstance(X, Tensor) else X[mask]
 
 
+def refuse_beside_blocks(y, sample_weight) -> None:
+    """Refuse labels and weights that are passed beside `RowBlocks`."""
+    if y is not None or sample_weight is not None:
+        raise ValueError("Blocks hold their labels and weights: pass RowBlocks of (X, y, sample_weight), and neither.")
+
+
 def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Check initial coefficients given by the user."""
     value = check_array(as_arrays(value), dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)

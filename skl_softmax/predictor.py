@@ -15,7 +15,7 @@ from torch import Tensor
 from skl_softmax._version import DOCUMENTATION
 from skl_softmax.data import RowBlocks, linear
 from skl_softmax.finite import check_finite
-from skl_softmax.inputs import as_arrays, as_given, as_matrix, check_prediction_rows, dense_array
+from skl_softmax.inputs import as_arrays, as_given, as_matrix, check_prediction_rows, dense_array, refuse_beside_blocks
 from skl_softmax.losses import loss_for
 
 
@@ -106,10 +106,8 @@ class LinearPredictor(ClassifierMixin):
         accuracy : float
             From 0 to 1.
         """
-        if isinstance(X, RowBlocks) and not (y is None and sample_weight is None):
-            raise ValueError(
-                "Blocks hold their labels and weights: pass RowBlocks of (X, y, sample_weight), and neither."
-            )
+        if isinstance(X, RowBlocks):
+            refuse_beside_blocks(y, sample_weight)
         right = weight = 0.0
         blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
         for rows, *of_rows in blocks:

@@ -153,7 +153,10 @@ def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tupl
 
 
 def _class_weight(class_weight, classes, counts) -> np.ndarray:
-    """Weights of the classes, from the weight (K,) of the rows of each; "balanced" is 1 for those that have none."""
+    """Weights of the classes, from the weight (K,) of the rows of each.
+
+    "balanced" is 1 for those that have none, which scikit-learn's function refuses.
+    """
     if class_weight is None:
         return np.ones(len(classes))
     if class_weight == "balanced":

@@ -142,8 +142,9 @@ def accuracy(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
 def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) -> tuple[TrainingRows, TrainingRows]:
     """The rows without, and with, a random part of each class, or of all rows if targets are probabilities."""
     seed = int(torch.randint(2**31, (), generator=generator))
-    are_labels = bool(((rows.targets == 0) | (rows.targets == 1)).all()) or not rows.targets.is_floating_point()
-    split = StratifiedShuffleSplit if are_labels and rows.targets.ndim == 1 else ShuffleSplit
+    # The labels of two classes are probabilities of 0 and 1.
+    are_labels = rows.targets.ndim == 1 and bool((rows.targets == rows.targets.round()).all())
+    split = StratifiedShuffleSplit if are_labels else ShuffleSplit
     try:
         (parts,) = split(1, test_size=fraction, random_state=seed).split(rows.weights, rows.targets)
     except ValueError as error:

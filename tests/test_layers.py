@@ -21,6 +21,7 @@ ALLOWED = {
     "classifier_cv": {
         "classifier",
         "export",
+        "folds",
         "inputs",
         "leave_one_out",
         "predictor",
@@ -29,6 +30,7 @@ ALLOWED = {
         "targets",
         "training",
     },
+    "folds": set(),
     "sweep": {"data", "inputs", "losses", "memory", "objective", "solvers", "training"},
     "leave_one_out": {"costs", "curvature", "data", "inputs", "objective", "sweep", "training"},
     "displays": {"displays"},
