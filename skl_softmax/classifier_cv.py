@@ -31,8 +31,9 @@ from skl_softmax.inputs import (
 )
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
+from skl_softmax.scores import accuracy, held_out_scores, negative_log_loss
 from skl_softmax.solvers import Status
-from skl_softmax.sweep import Sweep, accuracy, held_out_scores, negative_log_loss, solve_refit, solve_sweep
+from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
 from skl_softmax.targets import fold_weights
 from skl_softmax.training import coordinates
 
@@ -318,7 +319,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         if self.scoring in MEASURES and not (for_scorer.keys() - {"sample_weight"}):
             weights = _score_weights(for_scorer, len(truth))
             refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
-            return sweep, held_out_scores(rows.X, sweep, truth, weights, tests, MEASURES[self.scoring])
+            return sweep, held_out_scores(
+                rows.X, (sweep.weight, sweep.bias), truth, weights, tests, MEASURES[self.scoring]
+            )
         scorer, scores = self._scorer(), np.empty(sweep.n_iter.shape)
         for fold, test in enumerate(tests):
             x, labels, parameters = part_of(X, y, for_scorer, test)

@@ -9,8 +9,6 @@ Rad & Maleki (2020), "A scalable estimate of the out-of-sample prediction error 
 cross-validation"; Stephenson & Broderick (2020), "Approximate cross-validation in high dimensions with guarantees".
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from skl_softmax.costs import DENSE_LIMIT
 from skl_softmax.data import making_on
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective
+from skl_softmax.scores import Measure, by_class
 from skl_softmax.sweep import Sweep
 from skl_softmax.training import make_stack
 
@@ -27,13 +26,13 @@ PARAMETER_LIMIT = DENSE_LIMIT
 
 
 def left_out_scores(
-    rows: TrainingRows, weights: Tensor, Cs: list[float], sweep: Sweep, truth: Tensor, measure: Callable
+    rows: TrainingRows, weights: Tensor, Cs: list[float], sweep: Sweep, truth: Tensor, measure: Measure
 ) -> Tensor:
     """A measure (J, n) of each row by the models without it, from the one fold of a sweep over C.
 
-    ``weights`` (1, n), ``truth`` and ``measure`` as in `sweep`.
+    ``weights`` (1, n) are of the fit, ``truth`` (n,) or (n, K) what the rows are scored against.
     """
-    data, targets = sweep.data, truth[None, None] if truth.ndim == 1 else truth.T[None]  # (1, 1 or K, n)
+    data, targets = sweep.data, by_class(truth)  # (1, 1 or K, n)
     scores = []
     for j, C in enumerate(Cs):
         objective = make_stack(rows, data, weights, C, 0.0)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax.data import Data, linear, n_bytes, take_rows
+from skl_softmax.data import Data
 from skl_softmax.inputs import TrainingRows
-from skl_softmax.losses import loss_for
 from skl_softmax.memory import keep_what_is_freed
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.solvers import SolveResult, Status, inner
@@ -22,8 +21,6 @@ WEIGHT_BYTES = 512 * 2**20
 NEAR = 1e-5
 # The longest step of log C that is taken along a path.
 LONGEST = log(10)
-# Entries of held-out rows and of their logits that are made at a time.
-SCORE_ENTRIES = 2**22
 
 
 @dataclass(frozen=True)
@@ -167,41 +164,3 @@ def _by_secants(path: list[tuple[float, Tensor]], C: float) -> Tensor:
     known, new = (change.flatten(1) for change in changes)  # (M, P)
     part = ((known * new).sum(dim=1) / known.square().sum(dim=1)).nan_to_num(0.0).clamp(0.0, 1.0)  # (M,)
     return theta + min(log(C / last), log(last / before)) * part[:, None, None] * changes[1]
-
-
-def held_out_scores(
-    X: Tensor, sweep: Sweep, targets: Tensor, weights: Tensor, tests: list[np.ndarray], measure: Callable
-) -> np.ndarray:
-    """Mean of a measure over the held-out rows of each fold, for each penalty: (F, J), from one pass over X.
-
-    ``targets`` are class indices (n,) or probabilities (n, K), ``weights`` (n,) what the rows count in the mean;
-    ``measure`` takes logits (J, K, rows) and targets (1, 1 or K, rows) and gives (J, rows).
-    """
-    scores, entries = np.empty(sweep.n_iter.shape), n_bytes(X) // (8 * len(X))
-    for fold, test in enumerate(tests):
-        weight, bias = sweep.weight[fold], sweep.bias[fold]  # (J, K, d), (J, K)
-        sums, total = 0.0, 0.0
-        for index in torch.from_numpy(test).split(max(1, SCORE_ENTRIES // (entries + bias.numel()))):
-            logits = linear(take_rows(X, index), weight.flatten(0, 1), bias.flatten()).cpu()  # (rows, J K)
-            logits = logits.T.contiguous().unflatten(0, bias.shape)  # (J, K, rows)
-            found = targets[index]
-            found = found[None, None] if found.ndim == 1 else found.T[None]
-            sums = sums + measure(logits, found) @ weights[index]  # (J,)
-            total += weights[index].sum()
-        scores[fold] = (sums / total).numpy()
-    return scores
-
-
-def negative_log_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Minus the loss (J, rows) of logits (J, K, rows)."""
-    n_outputs = logits.shape[1]
-    targets = targets.to(logits.dtype) if n_outputs == 1 else targets
-    return -loss_for(n_outputs).value(logits, targets)[:, 0]
-
-
-def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Whether (J, rows) the most probable class is that of the target."""
-    found = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (J, rows)
-    if targets.is_floating_point():
-        targets = targets.argmax(dim=1, keepdim=True) if targets.shape[1] > 1 else targets > 0.5
-    return (found == targets[:, 0].long()).double()

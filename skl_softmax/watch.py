@@ -9,9 +9,9 @@ import torch
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from torch import Tensor
 
-from skl_softmax.data import linear, take_rows
+from skl_softmax.data import take_rows
 from skl_softmax.inputs import TrainingRows
-from skl_softmax.losses import loss_for
+from skl_softmax.scores import accuracy, mean_score, negative_log_loss
 from skl_softmax.solvers import Iterate
 from skl_softmax.training import Problem
 
@@ -74,7 +74,7 @@ class Printer:
             gap = "" if iterate.gap is None else f", gap {iterate.gap[0]:.1e}"
             print(
                 f"{self._unit} {iterate.iteration:4d}/{self._max_iter} Cost: {iterate.value.item():.6f}, "
-                f"Accuracy: {100 * accuracy(self._rows, *coefficients()):.2f}%{gap}"
+                f"Accuracy: {100 * mean_score(self._rows, *coefficients(), accuracy):.2f}%{gap}"
             )
         return False
 
@@ -111,32 +111,11 @@ class EarlyStopping:
         self.best_iteration, self.best = 0, None
 
     def __call__(self, iterate: Iterate, coefficients) -> bool:
-        self.scores.append(-log_loss(self._rows, *coefficients()))
+        self.scores.append(mean_score(self._rows, *coefficients(), negative_log_loss))
         best = self.scores[self.best_iteration]
         if self.best is None or self.scores[-1] > best + self._tol * abs(best):
             self.best_iteration, self.best = len(self.scores) - 1, iterate
         return len(self.scores) - 1 - self.best_iteration >= self._patience
-
-
-def log_loss(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
-    """Mean loss of the rows, weighted."""
-    logits = linear(rows.X, weight, bias).cpu().double().T[None]  # (1, K, n)
-    targets = rows.targets
-    if rows.label_proba is not None:
-        targets = rows.label_proba[targets]  # (n, K)
-    targets = targets[None, None] if targets.ndim == 1 else targets.T[None]
-    loss = loss_for(rows.n_outputs).value(logits, targets)  # (1, 1, n)
-    return (loss[0, 0] @ rows.weights / rows.weights.sum()).item()
-
-
-def accuracy(rows: TrainingRows, weight: Tensor, bias: Tensor) -> float:
-    """Part of the rows, weighted, whose most probable class is that of the target."""
-    logits = linear(rows.X, weight, bias).cpu()  # (n, K)
-    found = (logits[:, 0] > 0).long() if rows.n_outputs == 1 else logits.argmax(dim=1)  # (n,)
-    targets = rows.targets
-    if targets.is_floating_point():
-        targets = (targets > 0.5).long() if targets.ndim == 1 else targets.argmax(dim=1)
-    return ((rows.weights * (found == targets)).sum() / rows.weights.sum()).item()
 
 
 def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) -> tuple[TrainingRows, TrainingRows]:
