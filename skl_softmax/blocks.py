@@ -23,11 +23,11 @@ class PlacedBlocks:
 
     def objective(self, C: float, fit_intercept: bool) -> parts.PartsObjective:
         """F of the rows."""
-        data = parts.coordinates(self.sample, self.total, fit_intercept)
+        data = parts.sample_coordinates(self.sample, self.total, fit_intercept)
 
         def sum_of(quantity: parts.Quantity, *vectors: Tensor) -> list[Tensor]:
             sums = (
-                parts.add_up(quantity, parts.make_parts([group], data, self.total.weight), *vectors)
+                parts.add_up(quantity, parts.make_parts([group], data, self.total.total_weight), *vectors)
                 for group in self.groups()
             )
             return reduce(lambda a, b: parts.merge_sums([a, b]), sums)
@@ -90,7 +90,7 @@ def _load(number: int, checker, block: tuple) -> parts.Piece | None:
 
 def _check(estimator, y, sample_weight) -> None:
     refuse_beside_blocks(y, sample_weight)
-    if estimator.l1_ratio > 0 or estimator.solver not in parts.SOLVERS or estimator.early_stopping:
+    if estimator.l1_ratio > 0 or estimator.solver not in parts.PARTS_SOLVERS or estimator.early_stopping:
         raise ValueError(
             "Blocks of rows are fitted by solver 'auto', 'newton' or 'lbfgs', with l1_ratio=0 and "
             "early_stopping=False. For optimisers, call partial_fit with each block."

@@ -35,7 +35,7 @@ from skl_softmax.scores import accuracy, held_out_scores, negative_log_loss
 from skl_softmax.solvers import Status
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
 from skl_softmax.targets import fold_weights
-from skl_softmax.training import coordinates
+from skl_softmax.training import choose_coordinates
 
 # Scores that need no more than logits.
 MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accuracy": accuracy}
@@ -313,7 +313,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """The models of all folds and penalties, and their scores (F, J)."""
         counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
         refuse_weightless("trains on", counts @ rows.weights.numpy())
-        data = coordinates(rows.X, self.fit_intercept, penalties)
+        data = choose_coordinates(rows.X, self.fit_intercept, penalties)
         sweep = solve_sweep(self, rows, data, fold_weights(self, rows.weights, truth, counts), penalties, done)
         tests = [test for _, test in folds]
         if self.scoring in MEASURES and not (for_scorer.keys() - {"sample_weight"}):
@@ -334,7 +334,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self, rows: TrainingRows, truth: Tensor, penalties, for_scorer: dict, done
     ) -> tuple[Sweep, np.ndarray, np.ndarray]:
         """The models of all rows, their scores (1, J) and standard errors (J,)."""
-        data = coordinates(rows.X, self.fit_intercept, penalties)
+        data = choose_coordinates(rows.X, self.fit_intercept, penalties)
         n_parameters = rows.n_outputs * data.n_columns
         if self.scoring not in MEASURES or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
             raise ValueError(

@@ -216,9 +216,9 @@ class PlacedRows:
 
     def objective(self, C: float, fit_intercept: bool) -> parts.PartsObjective:
         """F of the rows, in whose place there are its summands from now on."""
-        data = parts.coordinates(self.sample, self.total, fit_intercept)
+        data = parts.sample_coordinates(self.sample, self.total, fit_intercept)
         nothing = take_rows(self.sample.X, torch.zeros(0, dtype=torch.int64))
-        groups = self.work.keep_groups(parts.make_parts, self.groups, data.over(nothing), self.total.weight)
+        groups = self.work.keep_groups(parts.make_parts, self.groups, data.over(nothing), self.total.total_weight)
         return parts.make_parts_objective(GroupSum(self.work, groups), self.sample, data, self.total, C)
 
 

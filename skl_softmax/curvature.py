@@ -180,13 +180,13 @@ def _strips(size: int) -> list[slice]:
 def gram(objective) -> Tensor:
     """Σ s_i x̃_i x̃_iᵀ / S of each model, (M, p, p)."""
     total = 0.0
-    for rows in portions(objective.data.n_rows, 3 * objective.data.n_columns):  # larger ones leave holes in the heap
+    for rows in row_slices(objective.data.n_rows, 3 * objective.data.n_columns):  # larger ones leave holes in the heap
         design = objective.data.design(rows)  # (rows, p)
         total = total + (objective.weights[:, None, rows].to(design) * design.T) @ design
     return total / objective.total[:, None, None]
 
 
-def portions(n_rows: int, n_entries: int) -> list[slice]:
+def row_slices(n_rows: int, n_entries: int) -> list[slice]:
     """Rows in order, in as many at a time as have `WEIGHTED_ENTRIES` entries."""
     stride = max(1, WEIGHTED_ENTRIES // n_entries)
     return [slice(start, start + stride) for start in range(0, n_rows, stride)]
@@ -268,6 +268,6 @@ def samples(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[Tensor, 
 
     ``n_entries`` is how many numbers a row becomes in what is made of it.
     """
-    for rows in portions(objective.data.n_rows, n_entries):
+    for rows in row_slices(objective.data.n_rows, n_entries):
         design = objective.data.design(rows)  # (rows, p)
         yield design, objective.proba(theta @ design.T), objective.weights[:, None, rows].to(design)

@@ -15,7 +15,7 @@ from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.inputs import note_features, unchanged_on_error
-from skl_softmax.parts import SOLVERS
+from skl_softmax.parts import PARTS_SOLVERS
 from skl_softmax.targets import has_columns
 from skl_softmax.training import make_placed_problem, warn_unless_converged
 from skl_softmax.watch import Callbacks, Printer, Watch
@@ -321,10 +321,10 @@ def _check_parameters(estimator: DaskTorchSoftmaxClassifier) -> None:
             f"l1_ratio={estimator.l1_ratio:g}, but DaskTorchSoftmaxClassifier knows no L1 penalty. Set l1_ratio=0, or "
             "fit TorchSoftmaxClassifier on a sample of the rows."
         )
-    if estimator.solver not in SOLVERS:
+    if estimator.solver not in PARTS_SOLVERS:
         raise ValueError(
-            f"solver={estimator.solver!r}, but DaskTorchSoftmaxClassifier has {', '.join(map(repr, SOLVERS))} only. "
-            "For an optimiser, go over the partitions with TorchSoftmaxClassifier.partial_fit."
+            f"solver={estimator.solver!r}, but DaskTorchSoftmaxClassifier has {', '.join(map(repr, PARTS_SOLVERS))} "
+            "only. For an optimiser, go over the partitions with TorchSoftmaxClassifier.partial_fit."
         )
 
 

@@ -28,7 +28,7 @@ FULL_STEP = 0.25
 # A step with a squared decrement below this leaves the square of it.
 BALANCED = 1e-12
 # Excesses of |G| below this part of λ₁ are rounding.
-ROUNDING = 1e-12
+EXCESS_ROUNDING = 1e-12
 # Rounding error of G, for columns of size one.
 GRADIENT_ROUNDING = 4 * torch.finfo(torch.float64).eps
 
@@ -158,7 +158,9 @@ def _dual_value(objective, rows: list[_Rows], gradient: Tensor, theta: Tensor, s
 def _conjugate(objective, gradient: Tensor, theta: Tensor) -> Tensor:
     """The penalty's conjugate (M, K, p) at minus the gradient, a column with an excess of rounding being feasible."""
     over = (gradient.abs() - objective.absolute).clamp_min(0.0)  # (M, K, p)
-    rounding = 2 * torch.maximum(_rounding(objective), ROUNDING * objective.absolute)  # α has put one of them there
+    rounding = 2 * torch.maximum(
+        _rounding(objective), EXCESS_ROUNDING * objective.absolute
+    )  # α has put one of them there
     squares = over.square() / (2 * objective.quadratic)
     return torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
 

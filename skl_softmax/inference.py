@@ -9,7 +9,7 @@ from scipy.stats import norm
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skl_softmax.curvature import hessian, portions
+from skl_softmax.curvature import hessian, row_slices
 from skl_softmax.data import as_tensor, standardised
 from skl_softmax.inputs import check_training_rows, dense_array
 from skl_softmax.training import make_objective
@@ -202,7 +202,7 @@ def _scatter(objective, theta: Tensor) -> Tensor:
         logits = block.logits(affine).view(-1, 1, n_outputs, block.parts[1])  # (parts, 1, K, part)
         residual = objective.loss.value_and_residual(logits, targets)[1][:, 0].mT.flatten(0, 1)  # (rows, K)
         residual = residual.double() * weights[:, 0, 0].flatten()[:, None].double().sqrt()  # (rows, K)
-        for part in portions(len(residual), n_parameters):
+        for part in row_slices(len(residual), n_parameters):
             design = data.design(
                 slice(block.rows.start + part.start, min(block.rows.start + part.stop, block.rows.stop))
             )

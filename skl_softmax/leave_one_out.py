@@ -53,7 +53,7 @@ def left_out_logits(objective: Objective, theta: Tensor) -> Tensor:
     inverse = torch.cholesky_inverse(factor).view(n_outputs, n_columns, n_outputs, n_columns)
     inverse = inverse.permute(1, 0, 2, 3).flatten(1)  # (p, K K p)
     eye, found = torch.eye(n_outputs, dtype=torch.float64), []
-    for rows in curvature.portions(objective.n_rows, n_outputs**2 * n_columns):
+    for rows in curvature.row_slices(objective.n_rows, n_outputs**2 * n_columns):
         block, targets, weights = objective.portion(objective.data.block(rows))
         logits = objective.logits(block, theta)[0, 0]  # (K, rows)
         residual = objective.loss.value_and_residual(logits, targets[0, 0])[1]  # (K, rows)

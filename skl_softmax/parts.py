@@ -33,7 +33,7 @@ from skl_softmax.targets import class_weights, has_columns, refuse_missing_label
 from skl_softmax.training import make_stack
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.
-SOLVERS = ("auto", "newton", "lbfgs")
+PARTS_SOLVERS = ("auto", "newton", "lbfgs")
 # What the sample of rows may take, of X.
 SAMPLE_BYTES = 128 * 2**20
 
@@ -174,7 +174,7 @@ class Tally:
 
     n_rows: int
     n_bytes: int  # of X
-    weight: float  # S
+    total_weight: float  # S
     lightest: float  # the smallest s_i
     telling: Tensor  # up to three targets that tell whether all are alike and any lies between 0 and 1
     lowest: Tensor  # (d,), of the columns of dense X
@@ -183,16 +183,16 @@ class Tally:
     @classmethod
     def of(cls, rows: TrainingRows) -> "Tally":
         """That of some rows."""
-        weight, lightest = rows.weights.sum().item(), rows.weights.min().item()
+        total_weight, lightest = rows.weights.sum().item(), rows.weights.min().item()
         telling = rows.targets[_telling(rows.targets)]
-        return cls(len(rows.weights), n_bytes(rows.X), weight, lightest, telling, *column_ranges(rows.X))
+        return cls(len(rows.weights), n_bytes(rows.X), total_weight, lightest, telling, *column_ranges(rows.X))
 
     def __add__(self, other: "Tally") -> "Tally":
         telling = torch.cat([self.telling, other.telling])
         return Tally(
             self.n_rows + other.n_rows,
             self.n_bytes + other.n_bytes,
-            self.weight + other.weight,
+            self.total_weight + other.total_weight,
             min(self.lightest, other.lightest),
             telling[_telling(telling)],
             torch.minimum(self.lowest, other.lowest),
@@ -245,9 +245,9 @@ def join(groups: list[RowGroup]) -> TrainingRows:
     return replace(rows[0], X=join_rows([part.X for part in rows]), targets=targets, weights=weights)
 
 
-def make_parts(groups: list[RowGroup], data: Data, weight: float) -> PartGroup:
+def make_parts(groups: list[RowGroup], data: Data, total_weight: float) -> PartGroup:
     """The summands of F that belong to the rows of some groups, in the coordinates of ``data``."""
-    total = torch.tensor([weight], dtype=torch.float64)
+    total = torch.tensor([total_weight], dtype=torch.float64)
     every = (rows for group in groups for rows in group)
     parts = (make_stack(rows, data.over(rows.X), rows.weights[None], C=inf, l1_ratio=0.0) for rows in every)
     return PartGroup(replace(part, total=total.to(part.data.home)) for part in parts)
@@ -424,16 +424,16 @@ class PartsObjective:
         """As of `Objective`, from the few targets that tell."""
         targets = self.total.telling.to(self.sample.targets.dtype)
         weights = torch.full((1, len(targets)), self.total.lightest, dtype=torch.float64)
-        weight = torch.tensor([self.total.weight], dtype=torch.float64)
-        return replace(self.sample, targets=targets, weights=weights, total=weight).separable_below
+        total = torch.tensor([self.total.total_weight], dtype=torch.float64)
+        return replace(self.sample, targets=targets, weights=weights, total=total).separable_below
 
 
 def make_parts_objective(sum_of, rows: TrainingRows, data: Data, total: Tally, C: float) -> PartsObjective:
     """F of all rows from a sample of them, ``rows``, in the coordinates ``data``."""
     sample = make_stack(rows, data, rows.weights[None], C=C, l1_ratio=0.0)
-    return PartsObjective(sum_of, replace(sample, penalty=sample.penalty * (sample.total / total.weight)), total)
+    return PartsObjective(sum_of, replace(sample, penalty=sample.penalty * (sample.total / total.total_weight)), total)
 
 
-def coordinates(rows: TrainingRows, total: Tally, fit_intercept: bool) -> Data:
+def sample_coordinates(rows: TrainingRows, total: Tally, fit_intercept: bool) -> Data:
     """Those of a sample of rows, scaled to the ranges of the columns of all rows."""
     return standardised(rows.X, fit_intercept).covering(total.lowest, total.highest)

@@ -108,15 +108,15 @@ class LinearPredictor(ClassifierMixin):
         """
         if isinstance(X, RowBlocks):
             refuse_beside_blocks(y, sample_weight)
-        right = weight = 0.0
+        right = total = 0.0
         blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
         for rows, *of_rows in blocks:
             labels, weights = map(as_arrays, of_rows)
             right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=weights)
-            weight += len(labels) if weights is None else np.sum(weights)
-        if not weight:
+            total += len(labels) if weights is None else np.sum(weights)
+        if not total:
             raise ValueError("X has no rows with a positive weight.")
-        return float(right / weight)
+        return float(right / total)
 
     def sparsify(self):
         """Store ``coef_`` in compressed rows, `scipy.sparse.csr_array`, which saves memory where most of it is zero.

@@ -124,7 +124,7 @@ def _restricted(objective, proba: Tensor, model: int, working: Tensor) -> DenseM
     shares = objective.weights[min(model, len(objective.weights) - 1)].to(proba) / objective.total[model]  # (n,)
     matrix = proba.new_zeros(len(outputs), len(outputs))  # its upper triangle
     blocks = _diagonal_blocks(matrix, counts)
-    for rows in curvature.portions(objective.n_rows, 3 * len(outputs)):
+    for rows in curvature.row_slices(objective.n_rows, 3 * len(outputs)):
         p, share = proba[:, rows], shares[rows]  # (K, rows), (rows,)
         x = objective.data.design(rows, used).T.contiguous()[place]  # (q, rows)
         spread = share * (p * (1 - p) if len(p) == 1 else p)  # (K, rows)

@@ -18,7 +18,7 @@ from skl_softmax.training import make_deterministic, make_stack, penalty_terms, 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
 # Relative gap of the last minima up to which those for the next C, where they lead, are nearer than float32 leads.
-NEAR = 1e-5
+NEAR_GAP = 1e-5
 # The longest step of log C that is taken along a path.
 LONGEST = log(10)
 
@@ -40,7 +40,7 @@ def solve_sweep(
 ) -> Sweep:
     """Solve for each fold, a row of ``weights`` (F, n), and each penalty (l1_ratio, C).
 
-    ``data`` are the rows in their `coordinates`.
+    ``data`` are the rows in the coordinates that `skl_softmax.training` chooses.
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
     X is not copied, and one model of the curvature serves all; or several stacks, where larger ones would gain nothing.
@@ -131,7 +131,7 @@ def _start(
     point = objective.from_other(*ended)
     change = path[-1][1] - path[-2][1]  # as large as the next one, or larger
     gap = (-0.5 * inner(point.gradient, change) / point.value).max().item()
-    return (path[-1][1], {"point": point, "is_near": True}) if gap <= tol else (begin, {"is_near": gap <= NEAR})
+    return (path[-1][1], {"point": point, "is_near": True}) if gap <= tol else (begin, {"is_near": gap <= NEAR_GAP})
 
 
 def _by_tangent(path: list[tuple[float, Tensor]], tangent: Tensor, C: float) -> Tensor:

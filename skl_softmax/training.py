@@ -40,7 +40,7 @@ AUTO_BATCH = 256
 ADAM_RATE = 2e-2
 
 
-def coordinates(X: Tensor, fit_intercept: bool, penalties: list[tuple[float, float]]) -> Data:
+def choose_coordinates(X: Tensor, fit_intercept: bool, penalties: list[tuple[float, float]]) -> Data:
     """X in coordinates in which F with these penalties (l1_ratio, C) is minimised soon."""
     data = standardised(X, fit_intercept)
     is_smooth = not any(l1_ratio > 0 and np.isfinite(C) for l1_ratio, C in penalties)  # others know the columns only
@@ -150,7 +150,7 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
         stream = Stream(estimator, rows) if stream is None else stream
         objective = make_batched(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
-    data = coordinates(rows.X, estimator.fit_intercept, [(estimator.l1_ratio, estimator.C)])
+    data = choose_coordinates(rows.X, estimator.fit_intercept, [(estimator.l1_ratio, estimator.C)])
     objective = make_objective(rows, data, estimator)
     return make_deterministic(estimator, objective, start_at(objective, begin), observe)
 

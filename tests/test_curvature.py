@@ -13,7 +13,7 @@ from skl_softmax.curvature import (
     gram,
     hessian,
     loss_hessian,
-    portions,
+    row_slices,
 )
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective
@@ -25,7 +25,7 @@ def test_hessian_in_portions_and_strips(monkeypatch):
     whole = hessian(objective, theta)
     monkeypatch.setattr(curvature, "WEIGHTED_ENTRIES", 7 * theta.numel())
     monkeypatch.setattr(curvature, "SMALLEST_STRIP", 1)
-    assert len(portions(objective.n_rows, theta.numel())) == 6
+    assert len(row_slices(objective.n_rows, theta.numel())) == 6
     torch.testing.assert_close(hessian(objective, theta), whole)
 
 

@@ -44,8 +44,8 @@ def in_parts(estimator, X, y, weights, edges, share=1.0, device=None):
     groups = [parts.encode(pieces[i::2], checker, classes) for i in range(2)]
     total = parts.merge_tallies([parts.tally(group) for group in groups])
     sample = parts.join([parts.draw(group, share) for group in groups])
-    data = parts.coordinates(sample, total, estimator.fit_intercept)
-    made = [parts.make_parts([group], data, total.weight) for group in groups]
+    data = parts.sample_coordinates(sample, total, estimator.fit_intercept)
+    made = [parts.make_parts([group], data, total.total_weight) for group in groups]
 
     def sum_of(quantity, *vectors):
         return parts.merge_sums([parts.add_up(quantity, group, *vectors) for group in made])
@@ -187,7 +187,7 @@ def test_separable_rows_are_known_from_a_few_targets(labels):
     rows = check_training_rows(estimator, X, y, weights, classes=["a", "b"])
     group = [parts.encode([parts.load_piece(0, estimator, X, y, weights)], _checker(estimator), np.array(["a", "b"]))]
     total = parts.tally(group[0])
-    data = parts.coordinates(rows, total, True)
+    data = parts.sample_coordinates(rows, total, True)
     objective = parts.make_parts_objective(None, rows, data, total, 1.0)
     np.testing.assert_allclose(objective.separable_below, make_objective(rows, data, estimator).separable_below)
     assert bool(objective.separable_below.isfinite().all()) == (len(labels) == 1)

@@ -251,15 +251,15 @@ class DenseData(Data):
 
     def norms_by_logits(self, theta: Tensor, weigh: Weigh) -> Tensor:
         theta, norms = theta.to(self.home).double(), theta.new_zeros(theta.shape, dtype=torch.float64, device=self.home)
-        for rows in self._portions(len(theta)):
+        for rows in self._row_slices(len(theta)):
             design = self.design(rows)  # (rows, p)
             norms.addmm_(weigh(theta @ design.T, rows).double(), design.square())
         return norms  # (q, p)
 
     def row_norms(self) -> Tensor:
-        return torch.cat([self.design(rows).square().sum(dim=1) for rows in self._portions()])
+        return torch.cat([self.design(rows).square().sum(dim=1) for rows in self._row_slices()])
 
-    def _portions(self, n_outputs: int = 0) -> list[slice]:
+    def _row_slices(self, n_outputs: int = 0) -> list[slice]:
         stride = max(1, PORTION_BYTES // (8 * max(self.n_columns, n_outputs)))
         return [slice(start, start + stride) for start in range(0, self.n_rows, stride)]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Certificate, Metric, numbers
-from skl_softmax.solvers.record import ROUNDING
+from skl_softmax.solvers.record import GAP_ROUNDING
 from skl_softmax.solvers.run import Run
 
 # Passes that a new Hessian of all rows may cost to check a gap with.
@@ -28,7 +28,7 @@ def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
     penalties add up to, and none is negative.
     """
     ends = run.is_long and run.iteration >= run.options.max_iter
-    may_end = [ends or near for near in map(run.is_near, run.point.value.tolist(), gap)]
+    may_end = [ends or near for near in map(run.is_within_tol, run.point.value.tolist(), gap)]
     if not any(may_end):
         return gap
     run.n_passes += 0.5  # without a gradient
@@ -46,7 +46,7 @@ def is_doubtful(run: Run, metric: Metric, gap: list[float]) -> bool:
     Metrics that know no correlations told gaps up to 200 times too small, rough or old ones up to 1,000. Those kept
     from another penalty are not asked: sweeps of digits would take 1.2 to 1.6 times as long.
     """
-    if not run.is_any_near(gap):
+    if not run.is_any_within_tol(gap):
         return False
     if metric.kind == "diagonal":
         return run.options.tol > 0
@@ -63,7 +63,7 @@ def _promises_more(run: Run, gap: list[float]) -> bool:
     Each of them cannot see the others, but its curvature is that of F: with ½ gᵀ D⁻¹ g, D the diagonal of the
     Hessian, a metric that has the curvature along g wrong is found out.
     """
-    near = [i for i, ends in enumerate(map(run.is_near, run.point.value.tolist(), gap)) if ends]
+    near = [i for i, ends in enumerate(map(run.is_within_tol, run.point.value.tolist(), gap)) if ends]
     objective, theta, gradient = run.objective, run.theta, run.point.gradient  # (M, ...)
     if len(near) < len(gap):
         some = torch.tensor(near)
@@ -79,7 +79,7 @@ def certify(run: Run) -> list[float]:
 
 def certify_if_near(run: Run) -> list[float]:
     """The same by the penalty's curvature, if that is to end the run; else infinity."""
-    if run.is_close() and run.are_near(run.objective.convex_gap(run.point).tolist()):
+    if run.is_close() and run.are_within_tol(run.objective.convex_gap(run.point).tolist()):
         return _certified(run, run.objective.convex_certificate(run.theta))
     return [inf] * len(run.models)
 
@@ -87,7 +87,7 @@ def certify_if_near(run: Run) -> list[float]:
 def _certified(run: Run, found: Certificate) -> list[float]:
     run.n_passes += 1
     excess = found.point.value - run.point.value  # (M,)
-    if (excess > ROUNDING * run.point.value.abs()).any():  # intercepts without a minimum went astray
+    if (excess > GAP_ROUNDING * run.point.value.abs()).any():  # intercepts without a minimum went astray
         return (found.gap - excess).tolist()
     run.theta, run.point = found.theta, found.point
     return found.gap.tolist()

@@ -50,7 +50,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         if precision.is_at_end(gap, matrix.metric):
             precision.widen_here()
             continue
-        known, tells_left = run.which_near(left), _knows_correlations(matrix.metric)
+        known, tells_left = run.which_within_tol(left), _knows_correlations(matrix.metric)
         check = _check(run, matrix, [inf if k else g for k, g in zip(known, gap, strict=True)])
         if check is not None:
             direction, slope = check.direction, check.slope
@@ -66,7 +66,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             direction, slope = _direction(run, matrix)
         precision.widen_ahead(matrix.metric)
         before, theta, gradient = run.point.value.tolist(), run.theta, run.point.gradient
-        run.descend(direction, slope)
+        run.step(direction, slope)
         matrix.add(run.theta - theta, run.point.gradient - gradient)
         is_told = check is not None and tells_left
         left = left_of(run, before, slope, check.unexplained) if is_told else [inf] * len(slope)

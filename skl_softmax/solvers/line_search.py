@@ -12,7 +12,7 @@ from skl_softmax.solvers.base import Evaluation, inner, numbers, per_model
 # of what they were, with C = 0.01, 1, 100, 1e4 and inf; of rare words and a hundred classes to a third.
 SUFFICIENT_DECREASE = 0.1
 # Decreases below this multiple of |F| cannot be seen in F; slopes decide there.
-ROUNDING = 1e-13
+VALUE_ROUNDING = 1e-13
 # After this many trials the right length is not even known by its order of magnitude, and tenths take over.
 CUBIC_TRIALS = 4
 MAX_TRIALS = 40
@@ -89,7 +89,7 @@ def halve(
     for _ in range(MAX_TRIALS):
         trial_theta = theta + per_model(step, theta) * direction
         trial = evaluate(trial_theta)
-        goal = point.value - SUFFICIENT_DECREASE * step * promised + ROUNDING * point.value.abs()
+        goal = point.value - SUFFICIENT_DECREASE * step * promised + VALUE_ROUNDING * point.value.abs()
         accepted = trial.value <= goal  # (M,)
         if accepted.all():
             break
@@ -113,7 +113,7 @@ def _those(
 
 def _is_sufficient(value: Tensor, slope: Tensor, step: Tensor, trial_value: Tensor, trial_slope: Tensor) -> Tensor:
     armijo = trial_value <= value + SUFFICIENT_DECREASE * step * slope
-    unseen = (trial_value - value).abs() <= ROUNDING * value.abs()
+    unseen = (trial_value - value).abs() <= VALUE_ROUNDING * value.abs()
     flatter = trial_slope.abs() <= (1 - 2 * SUFFICIENT_DECREASE) * slope.abs()
     return armijo | (unseen & flatter)  # (M,)
 

@@ -31,11 +31,11 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     while run.active:
         going_on = run.extrapolated_gap()
         gap = list(map(max, left, going_on))
-        if run.are_near(gap):
+        if run.are_within_tol(gap):
             gap = trusted_gap(run, gap, run.theta - theta)
         elif takes_products(run):
             gap = certify_if_near(run)
-        if run.are_near(gap):
+        if run.are_within_tol(gap):
             run.settle(gap)
             break
         del theta  # as large as each of the vectors that the next step takes
@@ -50,7 +50,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
             kept = stay.tolist()
             before, slope, decrements, known = ([x[i] for i in kept] for x in (before, slope, decrements, known))
         theta = run.theta
-        run.descend(direction, slope, lengthens=True)
+        run.step(direction, slope, lengthens=True)
         del direction
         after = run.point.value.tolist()
         left = [

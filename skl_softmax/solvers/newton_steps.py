@@ -73,7 +73,7 @@ def _ends_by_chord(run: Run, slope: list[float]) -> bool:
     rates = _rates(run, slope)
     if not run.was_full or max(rates) > CHORD_RATE:
         return False
-    return run.are_near([-0.5 * CHORD * now * rate for now, rate in zip(slope, rates, strict=True)])
+    return run.are_within_tol([-0.5 * CHORD * now * rate for now, rate in zip(slope, rates, strict=True)])
 
 
 def _rates(run: Run, slope: list[float]) -> list[float]:

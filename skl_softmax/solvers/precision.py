@@ -44,7 +44,7 @@ class Precision:
 
         Only metrics that follow the Hessian tell where a step leads.
         """
-        if not self._may_widen or not metric.follows or not self._run.is_next_near(NARROW_ACCURACY):
+        if not self._may_widen or not metric.follows or not self._run.is_next_close(NARROW_ACCURACY):
             return
         if not self._loses_nothing(metric):
             self._run.widen(self._objective)
@@ -63,4 +63,4 @@ class Precision:
         lost, passes = run.of_these(self._objective).rounding(run.theta)
         run.n_passes += passes
         of_gap = 0.5 * inner(lost.gradient, metric.solve(lost.gradient))  # (M,)
-        return run.are_near((of_gap / LOST).tolist()) and run.are_near(lost.value.abs().tolist())
+        return run.are_within_tol((of_gap / LOST).tolist()) and run.are_within_tol(lost.value.abs().tolist())

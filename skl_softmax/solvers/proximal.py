@@ -7,9 +7,9 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import PenalisedObjective, SolveResult, SolverOptions
 from skl_softmax.solvers.gaps import certify
-from skl_softmax.solvers.line_search import ROUNDING
+from skl_softmax.solvers.hessian_products import HessianProducts, ProductModels
+from skl_softmax.solvers.line_search import VALUE_ROUNDING
 from skl_softmax.solvers.orthants import minimise_on_orthants
-from skl_softmax.solvers.products import HessianProducts, ProductModels
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
@@ -49,13 +49,13 @@ def _descend(objective: PenalisedObjective, start: Tensor, options: SolverOption
         hessians = _renewed(run, hessians, stay, damping)
         theta, before = run.theta, run.point
         direction, promised = _direction(run, hessians, accuracy)
-        run.descend_by_value(direction, promised)
+        run.step_by_value(direction, promised)
         if not hessians.exact:
             hessians.update(run.theta - theta, run.point.gradient - before.gradient)
         gained = before.value - run.point.value  # (M,)
         left = (promised - gained).abs()  # (M,), what the model did not know
         gap = _gap(run, promised, left)
-        tells = promised > ROUNDING * run.point.value.abs()  # (M,), what is promised beyond what F resolves
+        tells = promised > VALUE_ROUNDING * run.point.value.abs()  # (M,), what is promised beyond what F resolves
         ratio = torch.where(tells, gained / promised, 1.0).tolist()  # of each model
         if tells.any():
             accuracy = min(ROUGH, max(EXACT, ROUGH * max(abs(1 - r) for r in ratio)))
@@ -69,7 +69,7 @@ def _descend(objective: PenalisedObjective, start: Tensor, options: SolverOption
 def _fails(run: Run, promised: Tensor, gap: list[float]) -> bool:
     """Whether a model leads nowhere though there is much to gain: where rows are saturated, curvature vanishes."""
     rows = zip(promised.tolist(), run.stuck, gap, run.point.value.tolist(), strict=True)
-    return any((stuck or p <= ROUNDING * abs(value)) and g > MUCH * abs(value) for p, stuck, g, value in rows)
+    return any((stuck or p <= VALUE_ROUNDING * abs(value)) and g > MUCH * abs(value) for p, stuck, g, value in rows)
 
 
 def _damping(damping: float, ratio: float) -> float:
@@ -90,13 +90,13 @@ def _gap(run: Run, promised: Tensor, left: Tensor) -> list[float]:
         return left.tolist()  # on a sample of rows, for which nothing need be proved
     told = torch.minimum(left, promised).tolist()  # of each model
     is_last = run.iteration >= run.options.max_iter or any(run.stuck)
-    return _certified(run, is_last) if is_last or run.is_any_near(told) else promised.tolist()
+    return _certified(run, is_last) if is_last or run.is_any_within_tol(told) else promised.tolist()
 
 
 def _certified(run: Run, is_last: bool) -> list[float]:
     """Bounds of F - F* by duality: proved if they may end the run, else to first order, which takes no pass."""
     gap = run.objective.first_order_gap(run.theta, run.point).tolist()
-    return certify(run) if is_last or run.is_any_near(gap) else gap
+    return certify(run) if is_last or run.is_any_within_tol(gap) else gap
 
 
 def _renewed(run: Run, hessians, stay: Tensor | None, damping: float):

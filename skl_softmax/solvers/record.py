@@ -10,7 +10,7 @@ from torch import Tensor
 from skl_softmax.solvers.base import Kept, SolveResult, Status
 
 # Differences of F below this multiple of |F| are rounding. Gradients tell more: gaps may go on shrinking below it.
-ROUNDING = 4 * torch.finfo(torch.float64).eps
+GAP_ROUNDING = 4 * torch.finfo(torch.float64).eps
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
 # Iterations in which F or the gap should have become smaller.
@@ -95,6 +95,6 @@ def _series(curve: list[float], window: int) -> float:
     """What would still be gained if the gains of the last two windows were terms of a geometric series."""
     before = curve[-1 - 2 * window] - curve[-1 - window]
     after = curve[-1 - window] - curve[-1]
-    if after <= ROUNDING * abs(curve[-1]):
+    if after <= GAP_ROUNDING * abs(curve[-1]):
         return 0.0
     return after**2 / (before - after) if before > after else inf

@@ -18,7 +18,7 @@ from skl_softmax.solvers.base import (
     Status,
 )
 from skl_softmax.solvers.line_search import backtrack, halve, lengthen
-from skl_softmax.solvers.record import ROUNDING, WINDOW, Record
+from skl_softmax.solvers.record import GAP_ROUNDING, WINDOW, Record
 
 # Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
 NOISE, LOST = 1e-6, 0.1
@@ -53,7 +53,7 @@ class Run:
         while run.active:
             direction, slope, gap = ...                  # what distinguishes the method
             run.settle(gap)                              # finished models leave the stack
-            run.descend(direction, slope)                # line search, of those that stay
+            run.step(direction, slope)                   # line search, of those that stay
     """
 
     def __init__(self, objective: Objective, start: Tensor, options: SolverOptions):
@@ -244,23 +244,23 @@ class Run:
         """
         self._gains_from = self.iteration + 1
 
-    def is_near(self, value: float, gap: float) -> bool:
+    def is_within_tol(self, value: float, gap: float) -> bool:
         """Whether a model with this gap is as near to its minimum as is asked for."""
         return gap <= self.options.last_gap(value)
 
-    def which_near(self, gap: list[float]) -> list[bool]:
+    def which_within_tol(self, gap: list[float]) -> list[bool]:
         """Which of the models with these gaps are."""
-        return list(map(self.is_near, self.point.value.tolist(), gap))
+        return list(map(self.is_within_tol, self.point.value.tolist(), gap))
 
-    def are_near(self, gap: list[float]) -> bool:
+    def are_within_tol(self, gap: list[float]) -> bool:
         """Whether all of the models with these gaps are."""
-        return all(self.which_near(gap))
+        return all(self.which_within_tol(gap))
 
-    def is_any_near(self, gap: list[float]) -> bool:
+    def is_any_within_tol(self, gap: list[float]) -> bool:
         """Whether one of the models with these gaps is."""
-        return any(self.which_near(gap))
+        return any(self.which_within_tol(gap))
 
-    def is_next_near(self, part: float) -> bool:
+    def is_next_close(self, part: float) -> bool:
         """Whether the next step is to bring one of the gaps below this part of F, if it shrinks as in the last one."""
         return any(self._record.is_next_close(model, part) for model in self.models)
 
@@ -309,7 +309,7 @@ class Run:
             if status is not None:
                 self._record.tangent[model] = tangent[i]
 
-    def descend(self, direction: Tensor, slope: list[float], lengthens: bool = False) -> None:
+    def step(self, direction: Tensor, slope: list[float], lengthens: bool = False) -> None:
         """Move every model along its direction, with this slope, by a line search that may also ``lengthen`` steps.
 
         Not those of a stack: folds begin near their minima, and longer steps would cost them more than they save.
@@ -326,7 +326,7 @@ class Run:
             self.point = self.evaluate(self.theta)
         self.iteration += 1
 
-    def descend_by_value(self, direction: Tensor, promised: Tensor) -> None:
+    def step_by_value(self, direction: Tensor, promised: Tensor) -> None:
         """Move every model along its direction, which promises this decrease (M,) of F, by a line search on values."""
         self.theta, self.point, stuck = halve(self.evaluate, self.theta, self.point, direction, promised)
         self.stuck = [a or b for a, b in zip(stuck, map(self._record.stands_still, self.models), strict=True)]
@@ -341,13 +341,13 @@ class Run:
         return self._record.result(self.n_passes, self._kept)
 
     def _status_of(self, model: int, value: float, gap: float, separable_below: float, stuck: bool) -> Status | None:
-        if self.is_near(value, gap):
+        if self.is_within_tol(value, gap):
             return Status.CONVERGED
         if value < separable_below:
             return Status.SEPARABLE
         gaps = self._record.gaps[model]
         stands = gap >= gaps[-1] if gaps else False
-        if (stands and gap <= ROUNDING * abs(value)) or (stuck and gap <= STUCK_ROUNDING * abs(value)):
+        if (stands and gap <= GAP_ROUNDING * abs(value)) or (stuck and gap <= STUCK_ROUNDING * abs(value)):
             return Status.PRECISION_FLOOR
         if stuck:
             return Status.LINE_SEARCH_FAILED
