@@ -61,11 +61,19 @@ class Metric:
     price: float
     kind: str
     exact: bool  # whether it is the Hessian of all rows
-    follows: bool  # whether it becomes exact with more rows, so that it is worth making again wherever θ has moved
     apart_price: float | None = None  # if it is one for all models: what one for each would cost
     near_price: float | None = None  # if there is a better one near the minimum: what that would cost
-    is_near: bool = False  # whether it is that one
     is_kept: bool = False  # whether it was made for other penalties, and has cost nothing here
+
+    @property
+    def follows(self) -> bool:
+        """Whether it becomes exact with more rows, so that it is worth making again wherever θ has moved."""
+        return self.kind == "dense"
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it holds near the minimum only."""
+        return self.kind == "class by class"
 
     def kept(self, numbers: Tensor) -> "Metric":
         """The same times a number (M,) each, for other penalties."""
@@ -99,13 +107,13 @@ def make_metric(
     solve = dense_metric(objective, theta, growth, dtype) if kind == "dense" else ROUGH[kind](objective, theta)
     price = objective.n_models * _seconds(objective, kind, growth) / pass_seconds(objective)
     exact = kind == "dense" and dense_rows(objective, growth) == objective.data.n_rows
-    return Metric(solve, price, kind, exact, kind == "dense", near_price=near_price)
+    return Metric(solve, price, kind, exact, near_price=near_price)
 
 
 def metric_by_classes(objective, theta: Tensor, price: float) -> Metric:
     """One for all models, that of all of them together at their mean."""
     solve = class_metric(objective.pooled(), theta.mean(dim=0, keepdim=True))
-    return Metric(solve, price, "class by class", exact=False, follows=False, apart_price=inf, is_near=True)
+    return Metric(solve, price, "class by class", exact=False, apart_price=inf)
 
 
 def _kind(objective, theta: Tensor) -> str:
