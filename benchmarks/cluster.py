@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.measure import process_bytes
 from benchmarks.run import machine
 
 CLASSES, EVALUATIONS = 10, 9
@@ -175,16 +176,16 @@ def fits(gigabytes, features):
     found = []
     for n_workers in WORKERS:
         with workers(n_workers) as client:
-            before = max(client.run(_peak).values())
+            before = max(client.run(process_bytes, "VmHWM").values())
             start = time.perf_counter()
             model = DaskTorchSoftmaxClassifier().fit(X, y)
             seconds = time.perf_counter() - start
-            peak = max(client.run(_peak).values()) - before
+            peak = max(client.run(process_bytes, "VmHWM").values()) - before
         found.append(_fit_record(f"{n_workers} workers", seconds, model, peak))
     here = X.compute(scheduler="synchronous"), y.compute(scheduler="synchronous")
-    before, start = _peak(), time.perf_counter()
+    before, start = process_bytes("VmHWM"), time.perf_counter()
     local = TorchSoftmaxClassifier().fit(*here)
-    found.append(_fit_record("in one process", time.perf_counter() - start, local, _peak() - before))
+    found.append(_fit_record("in one process", time.perf_counter() - start, local, process_bytes("VmHWM") - before))
     found[-1]["difference"] = float(np.abs(local.coef_ - model.coef_).max())
     return {"rows": rows, "features": features, "gigabytes": gigabytes, "fits": found}
 
@@ -194,11 +195,6 @@ def _fit_record(name, seconds, model, peak):
     record |= {"peak": peak / 2**30}
     print(record, flush=True)
     return record
-
-
-def _peak():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def model_of(record):

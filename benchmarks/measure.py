@@ -87,6 +87,12 @@ def objective(model, X, y, C):
     return total / X.shape[0] + (W**2).sum() / (2 * C * X.shape[0])
 
 
+def process_bytes(name):
+    """A figure of this process, by the system's name for it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
 class PeakMemory:
     """The most memory held in a block above what was held before it, in bytes; None where the system does not tell."""
 
@@ -97,16 +103,12 @@ class PeakMemory:
             ctypes.CDLL(None).malloc_trim(0)
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-            self._before = self._status("VmRSS")
+            self._before = process_bytes("VmRSS")
         return self
 
     def __exit__(self, *_):
         if self._before is not None:
-            self.bytes = self._status("VmHWM") - self._before
-
-    def _status(self, name):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+            self.bytes = process_bytes("VmHWM") - self._before
 
 
 def seconds_to_read(X):

@@ -5,8 +5,8 @@ Each with two threads and, `LogisticRegression`, with one, the quicker of which 
 
 import json
 from contextlib import nullcontext
-from math import exp, log
 from pathlib import Path
+from statistics import geometric_mean
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,7 @@ def write(results: Path):
     """The Markdown from the figures."""
     record = json.loads((results / "predict.json").read_text(encoding="utf-8"))
     rows = [row(result) for result in record["results"]]
-    mean = exp(np.mean([log(quotient) for _, quotient in rows]))
+    mean = geometric_mean(quotient for _, quotient in rows)
     about = record["machine"]
     text = (
         f"# Predictions\n\n{pd.DataFrame([r for r, _ in rows]).to_markdown(index=False, disable_numparse=True)}\n\n"

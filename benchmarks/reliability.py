@@ -27,6 +27,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
+from benchmarks.measure import process_bytes
 from benchmarks.tables import draw
 from skl_softmax import TorchSoftmaxClassifier, __version__
 from tests import fuzz
@@ -44,24 +45,18 @@ COLUMNS, CLASSES, LIMIT_GB = 256, 4, 2
 CHUNK = 100_000
 
 
-def status(name):
-    """A figure of this process in bytes, by the system's name for it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
-
-
 class PeakAnonymous:
     """The most memory that was no file's, in bytes, looked at every few milliseconds."""
 
     def __enter__(self):
-        self.bytes, self._on = status("RssAnon"), True
+        self.bytes, self._on = process_bytes("RssAnon"), True
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
 
     def _watch(self):
         while self._on:
-            self.bytes = max(self.bytes, status("RssAnon"))
+            self.bytes = max(self.bytes, process_bytes("RssAnon"))
             time.sleep(0.005)
 
     def __exit__(self, *_):
@@ -278,7 +273,7 @@ def fit_file(folder):
     y = np.load(folder / "y.npy")
     X = np.memmap(folder / "X", dtype=np.float32, mode="r", shape=(len(y), COLUMNS))
     resource.setrlimit(resource.RLIMIT_DATA, (int(LIMIT_GB * 1e9),) * 2)
-    figures = {"GB": X.nbytes / 1e9, "rows": len(y), "before": status("RssAnon"), "cgroup": cgroup_limit()}
+    figures = {"GB": X.nbytes / 1e9, "rows": len(y), "before": process_bytes("RssAnon"), "cgroup": cgroup_limit()}
     clf = TorchSoftmaxClassifier()
     for name, call in (("fit", lambda: clf.fit(X, y)), ("predict_proba", lambda: clf.predict_proba(X))):
         with PeakAnonymous() as peak:
@@ -376,7 +371,7 @@ def growth(call, n_calls, warm_up):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-        sizes.append(status("VmRSS"))
+        sizes.append(process_bytes("VmRSS"))
     part = n_calls // 5
     before, after = (float(np.median(some)) for some in (sizes[:part], sizes[-part:]))
     first, last = (1e3 * float(np.median(some)) for some in (times[:part], times[-part:]))

@@ -1,8 +1,8 @@
 """The table and the picture of a run."""
 
 import json
-from math import exp, log
 from pathlib import Path
+from statistics import geometric_mean
 
 import matplotlib as mpl
 import pandas as pd
@@ -93,8 +93,9 @@ def summary(rows):
         chosen = [r for r in rows if r["size"] == size]
         ratios = [r["ratio"] for r in chosen if r["ratio"] is not None]
         if ratios:
-            mean = exp(sum(map(log, ratios)) / len(ratios))
-            lines.append(f"| {size} | {len(chosen)} | {len(ratios)} | {mean:.1f}× | {min(ratios):.1f}× |")
+            lines.append(
+                f"| {size} | {len(chosen)} | {len(ratios)} | {geometric_mean(ratios):.1f}× | {min(ratios):.1f}× |"
+            )
     return "\n".join(lines)
 
 

@@ -15,8 +15,8 @@ import signal
 import time
 import warnings
 from contextlib import suppress
-from math import exp, log
 from pathlib import Path
+from statistics import geometric_mean
 
 import numpy as np
 import pandas as pd
@@ -188,7 +188,7 @@ def write(results: Path):
     record = json.loads((results / "sweep.json").read_text(encoding="utf-8"))
     rows = [row(result) for result in record["results"]]
     quotients = [quotient for _, quotient in rows]
-    mean = exp(sum(map(log, quotients)) / len(quotients))
+    mean = geometric_mean(quotients)
     about = record["machine"]
     text = (
         "# The sweep over C\n\n"
