@@ -1,12 +1,16 @@
 """NaN and infinity in X."""
 
+from math import isnan
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from skl_softmax.data import widened
+
 # Dense X of more bytes is not read for NaN and infinity alone: F and logits show them.
 LARGE_BYTES = 2**24
-# Bytes that are then searched for them at a time.
+# Bytes that are searched for them at a time.
 SEARCHED_BYTES = 2**24
 
 
@@ -18,9 +22,34 @@ def is_large(X) -> bool:
 
 
 def check_finite(X: Tensor) -> None:
-    """Refuse NaN and infinity in dense X, some rows at a time."""
-    size = max(1, SEARCHED_BYTES // max(1, X[:1].nbytes))
-    for start in range(0, len(X), size):
-        wrong = ~X[start : start + size].isfinite().all(dim=1)
+    """Refuse NaN and infinity in X, dense or in compressed rows."""
+    if X.layout == torch.strided:
+        wrong = _first_wrong(X)
+        if wrong is not None:
+            _refuse(X[wrong].item(), *wrong)
+        return
+    wrong = _first_wrong(X.values()[:, None])
+    if wrong is not None:
+        place, ends = wrong[0], X.crow_indices()[1:]
+        _refuse(X.values()[place].item(), int((ends <= place).sum()), int(X.col_indices()[place]))
+
+
+def _first_wrong(values: Tensor) -> tuple[int, int] | None:
+    """The place of the first that is NaN or infinity, looked for among some rows at a time."""
+    size = max(1, SEARCHED_BYTES // max(1, values[:1].nbytes))
+    for number, rows in enumerate(values.split(size)):
+        if rows.sum(dtype=widened(rows.dtype)).isfinite():
+            continue
+        wrong = rows.isfinite().logical_not_()
         if wrong.any():
-            raise ValueError(f"X holds NaN or infinity in row {start + int(wrong.long().argmax())}.")
+            row = int(wrong.any(dim=1).long().argmax())
+            return number * size + row, int(wrong[row].long().argmax())
+    return None
+
+
+def _refuse(value: float, row: int, column: int) -> None:
+    what = "NaN" if isnan(value) else "infinity"
+    raise ValueError(
+        f"X holds {what} in row {row}, column {column}, both counted from 0. Fill such values in, for instance with "
+        "sklearn.impute.SimpleImputer, or leave their rows out."
+    )

@@ -102,8 +102,11 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
     """X and y, of as many rows, as scikit-learn's estimators check them, and tensors that it cannot hold likewise."""
     is_soft = has_columns(y)
     if not isinstance(X, Tensor):
-        how = ROWS | {"order": "C", "multi_output": is_soft, "reset": reset, "ensure_all_finite": is_checked}
-        return validate_data(estimator, X, y, **how)
+        how = ROWS | {"order": "C", "multi_output": is_soft, "reset": reset, "ensure_all_finite": False}
+        X, y = validate_data(estimator, X, y, **how)
+        if is_checked:
+            check_finite(as_matrix(X))
+        return X, y
     check_tensor_rows(estimator, X, reset, is_checked)
     y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else column_or_1d(y, warn=True)
     check_consistent_length(X, y)
@@ -151,7 +154,10 @@ def check_prediction_rows(estimator: BaseEstimator, X, is_lazy: bool | None = No
     if is_lazy and _is_as_fitted(estimator, X):
         return as_tensor(X)
     is_checked = issparse(X) or not is_lazy
-    return as_matrix(validate_data(estimator, X, reset=False, ensure_all_finite=is_checked, **ROWS))
+    X = as_matrix(validate_data(estimator, X, reset=False, ensure_all_finite=False, **ROWS))
+    if is_checked:
+        check_finite(X)
+    return X
 
 
 def _is_as_fitted(estimator: BaseEstimator, X) -> bool:

@@ -124,7 +124,7 @@ def test_a_source_that_ends_is_refused(source):
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
-        ([(np.ones((3, 2)), [0, 1, 0]), (np.array([[1, np.nan]]), [1])], "Block 1: Input X contains NaN"),
+        ([(np.ones((3, 2)), [0, 1, 0]), (np.array([[1, np.nan]]), [1])], "Block 1: X holds NaN"),
         ([(np.ones((3, 2)), [0, 1, 0]), (np.ones((1, 3)), [1])], "Block 1: X has 3 features"),
         ([(np.ones((3, 2)), [0, 1])], "Block 0: .*inconsistent numbers of samples"),
         ([(np.ones((3, 2)), [0, 0, 0])], "one class only"),

@@ -341,7 +341,7 @@ def test_errors_name_the_partition_and_leave_the_estimator(client, rows):
     with pytest.raises(ValueError, match=r"Partition 1: y holds the labels \['three'\], which are not among"):
         found.fit(*chunked((50, 100), X, np.repeat(["one", "three", "two"], 50)), classes=["one", "two"])
     X[99, 2] = np.nan
-    with pytest.raises(ValueError, match=r"Partition 1: Input X contains NaN"):
+    with pytest.raises(ValueError, match=r"Partition 1: X holds NaN in row"):
         found.fit(*chunked((60, 100), X, y))
     weights[149] = -1
     with pytest.raises(ValueError, match=r"Partition 2: Negative values in data passed to `sample_weight`"):

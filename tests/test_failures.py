@@ -1,6 +1,7 @@
 """A call that raises leaves the estimator as it was, fitted or not."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -78,9 +79,18 @@ def test_predictions_for_bad_rows(storage, bad, is_sparse):
     before = dict(vars(model))
     for method in (model.predict, model.predict_proba, model.predict_log_proba, model.decision_function):
         method(STORAGES[storage](X))
-        with pytest.raises(ValueError, match=r"NaN|infinity"):
+        with pytest.raises(ValueError, match=r"X holds (NaN|infinity) in row 75, column 1,"):
             method(STORAGES[storage](wrong))
     assert same(model, before)
+
+
+@pytest.mark.parametrize("estimator", [TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV(Cs=2, cv=2)])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+@pytest.mark.parametrize("storage", [*STORAGES.values(), sp.csc_array, pd.DataFrame])
+def test_fits_of_bad_rows(storage, bad, estimator):
+    wrong = np.where(np.arange(X.size).reshape(X.shape) == 301, bad, X)
+    with pytest.raises(ValueError, match=r"X holds (NaN|infinity) in row 75, column 1,"):
+        estimator.fit(storage(wrong), y)
 
 
 @pytest.mark.parametrize("rows", [X[:, :3], X[0], X[:0], X[None]])

@@ -103,7 +103,7 @@ class TestRows:
         for kind in ("nullable", "pyarrow-backed"):
             frame = FRAMES[kind].copy()
             frame.iloc[3, 1] = pd.NA
-            with pytest.raises(ValueError, match="Input X contains NaN"):
+            with pytest.raises(ValueError, match="X holds NaN"):
                 estimator.fit(frame, LABELS)
 
 

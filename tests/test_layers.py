@@ -62,7 +62,7 @@ ALLOWED = {
     "start": {"inputs", "training"},
     "inputs": {"data", "finite", "memory", "targets"},
     "targets": set(),
-    "finite": set(),
+    "finite": {"data"},
     "memory": set(),
     "forks": set(),
     "objective": {"anchor", "costs", "curvature", "data", "duality", "losses", "metrics", "quadratic"},

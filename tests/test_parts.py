@@ -203,7 +203,7 @@ def test_errors_name_the_partition():
     estimator, X, y, weights = problem()
     check_training_rows(estimator, X, y, weights)
     X[3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"Partition 7: Input X contains NaN"):
+    with pytest.raises(ValueError, match=r"Partition 7: X holds NaN"):
         parts.load_piece("Partition 7", estimator, X, y, weights)
     with pytest.raises(ValueError, match=r"Partition 7: .*inconsistent numbers of samples"):
         parts.load_piece("Partition 7", estimator, X, y[:-1], weights)
