@@ -10,9 +10,9 @@ from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from torch import Tensor
 
 from skl_softmax.classifier import TorchSoftmaxClassifier
@@ -21,6 +21,7 @@ from skl_softmax.folds import refuse_weightless, split_rows
 from skl_softmax.inputs import (
     TrainingRows,
     as_arrays,
+    as_numbers,
     check_training_rows,
     follow,
     part_of,
@@ -132,6 +133,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     >>> round(clf.C_, 1)
     166.8
     """
+
+    # The scorer's request says whether it takes weights.
+    __metadata_request__score: ClassVar[dict] = {"sample_weight": UNUSED}
 
     _parameter_constraints: ClassVar[dict] = {
         "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
@@ -269,12 +273,17 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         return tags
 
     def _scorer(self):
-        return get_scorer(self.scoring or "neg_log_loss")
+        return check_scoring(self, self.scoring or "neg_log_loss")
+
+    @property
+    def _measure(self):
+        """The measure of logits that ``scoring`` names, if it names one."""
+        return MEASURES.get(self.scoring) if self.scoring is None or isinstance(self.scoring, str) else None
 
     def _penalties(self) -> list[tuple[float, float]]:
         """Pairs of l1_ratio and C, in the order of the scores."""
-        Cs = np.logspace(-4, 4, self.Cs) if isinstance(self.Cs, Integral) else np.asarray(self.Cs, np.float64)
-        l1_ratios = np.asarray(self.l1_ratios, np.float64)
+        Cs = np.logspace(-4, 4, self.Cs) if isinstance(self.Cs, Integral) else as_numbers(self.Cs)
+        l1_ratios = as_numbers(self.l1_ratios)
         if Cs.ndim != 1 or not len(Cs) or not (Cs > 0).all():
             raise ValueError(f"Cs must be positive numbers, or how many there are to be, got {self.Cs!r}.")
         if l1_ratios.ndim != 1 or not len(l1_ratios) or not ((l1_ratios >= 0) & (l1_ratios <= 1)).all():
@@ -316,18 +325,16 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         data = choose_coordinates(rows.X, self.fit_intercept, penalties)
         sweep = solve_sweep(self, rows, data, fold_weights(self, rows.weights, truth, counts), penalties, done)
         tests = [test for _, test in folds]
-        if self.scoring in MEASURES and not (for_scorer.keys() - {"sample_weight"}):
+        if self._measure is not None and not (for_scorer.keys() - {"sample_weight"}):
             weights = _score_weights(for_scorer, len(truth))
             refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
-            return sweep, held_out_scores(
-                rows.X, (sweep.weight, sweep.bias), truth, weights, tests, MEASURES[self.scoring]
-            )
+            return sweep, held_out_scores(rows.X, (sweep.weight, sweep.bias), truth, weights, tests, self._measure)
         scorer, scores = self._scorer(), np.empty(sweep.n_iter.shape)
         for fold, test in enumerate(tests):
             x, labels, parameters = part_of(X, y, for_scorer, test)
-            for j in range(scores.shape[1]):
-                model = self._model(rows, sweep.weight[fold, j], sweep.bias[fold, j])
-                scores[fold, j] = scorer(model, x, labels, **parameters)
+            for j, penalty in enumerate(penalties):
+                model = self._model(rows, penalty, sweep.weight[fold, j], sweep.bias[fold, j])
+                scores[fold, j] = _as_score(scorer(model, x, labels, **parameters))
         return sweep, scores
 
     def _leave_one_out(
@@ -336,7 +343,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """The models of all rows, their scores (1, J) and standard errors (J,)."""
         data = choose_coordinates(rows.X, self.fit_intercept, penalties)
         n_parameters = rows.n_outputs * data.n_columns
-        if self.scoring not in MEASURES or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
+        if self._measure is None or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
             raise ValueError(
                 "cv='alo' needs the whole Hessian of a smooth objective and scores of single rows: l1_ratios=(0.0,), "
                 f"scoring 'neg_log_loss' or 'accuracy' and at most {PARAMETER_LIMIT} parameters. Here l1_ratios="
@@ -345,17 +352,18 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             )
         weights = fold_weights(self, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
         sweep = solve_sweep(self, rows, data, weights, penalties, done)
-        Cs, measure = [C for _, C in penalties], MEASURES[self.scoring]
-        by_row = left_out_scores(rows, weights, Cs, sweep, truth, measure)  # (J, n)
+        by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, self._measure)  # (J, n)
         shares = _score_weights(for_scorer, len(truth))
         shares = shares / shares.sum()
         means = by_row @ shares  # (J,)
-        errors = ((by_row - means[:, None]).square() @ shares / len(truth)).sqrt()
+        errors = ((by_row - means[:, None]).square() @ shares / (shares > 0).sum()).sqrt()
         return sweep, means[None].numpy(), errors.numpy()
 
-    def _model(self, rows: TrainingRows, weight: Tensor, bias: Tensor) -> TorchSoftmaxClassifier:
-        """A fitted estimator with these coefficients."""
-        model = TorchSoftmaxClassifier(fit_intercept=self.fit_intercept)
+    def _model(self, rows: TrainingRows, penalty: tuple[float, float], weight, bias) -> TorchSoftmaxClassifier:
+        """A fitted estimator with these coefficients, and the parameters with which a fit of its own gives them."""
+        shared = set(TorchSoftmaxClassifier._get_param_names()) & set(self._get_param_names())
+        of_fit = {name: getattr(self, name) for name in shared}
+        model = TorchSoftmaxClassifier(l1_ratio=penalty[0], C=penalty[1], **of_fit)
         vars(model).update({k: v for k, v in vars(self).items() if k in ("n_features_in_", "feature_names_in_")})
         model.classes_, model.coef_, model.intercept_ = rows.classes, weight.numpy(), bias.numpy()
         return model
@@ -368,7 +376,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self.classes_ = rows.classes
         self.scores_, self.n_iter_ = scores.reshape(shape), sweep.n_iter.reshape(shape)
         self.coefs_paths_ = paths.to(rows.dtype).unflatten(1, shape[1:]).numpy()
-        means = scores.mean(axis=0)  # (J,)
+        with np.errstate(invalid="ignore"):
+            means, spread = scores.mean(axis=0), scores.std(axis=0)  # (J,)
         pairs = [(l1_ratio, C) for l1_ratio in self.l1_ratios_ for C in self.Cs_]
         self.cv_results_ = {
             "param_C": np.array([C for _, C in pairs]),
@@ -376,7 +385,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             "params": [{"C": C, "l1_ratio": l1_ratio} for l1_ratio, C in pairs],
             **{f"split{i}_test_score": of_fold for i, of_fold in enumerate(scores)},
             "mean_test_score": means,
-            "std_test_score": scores.std(axis=0),
+            "std_test_score": spread,
             "rank_test_score": rankdata(-_worst_if_nan(means), method="min").astype(np.int32),
         }
 
@@ -416,8 +425,12 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 f"{(~sweep.converged).sum()} of the {sweep.converged.size} models of the folds did not converge: by "
                 f"estimate they are up to {sweep.worst_gap:.1e} of the objective above its minimum"
             )
-            if np.isinf(self.Cs_).any():
-                what += "; where rows are separable, there is none for C=inf"
+            if sweep.unbounded.any():
+                folds = np.flatnonzero(sweep.unbounded.any(axis=1)).tolist()
+                what += f"; in the folds {folds} there is none, as rows are of one class, or separable with C=inf"
+            if (sweep.converged | sweep.unbounded).all():
+                warnings.warn(f"{what}. See to cv, or to Cs.", ConvergenceWarning, stacklevel=3)
+                return
         elif not self.converged_:
             what = (
                 f"The fit of all rows with C={self.C_:g} did not converge: by estimate it is "
@@ -427,6 +440,13 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             return
         limits = f"(tol={self.tol:g}, max_iter={self.max_iter}). Raise max_iter, or raise tol if that will do."
         warnings.warn(f"{what} {limits}", ConvergenceWarning, stacklevel=3)
+
+
+def _as_score(score) -> float:
+    try:
+        return np.asarray(score, dtype=np.float64).item()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"scoring must give a number for each model, but gave {score!r}.") from error
 
 
 def _check_scores(scores: np.ndarray) -> None:
@@ -462,4 +482,5 @@ def _standard_errors(scores: np.ndarray) -> np.ndarray:
     """Of the mean over folds, (J,), from the spread of the folds' scores (F, J)."""
     if len(scores) == 1:
         return np.zeros(scores.shape[1])
-    return scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(scores.std(axis=0, ddof=1) / np.sqrt(len(scores)))  # 0 of infinite scores

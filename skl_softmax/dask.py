@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
-from skl_softmax.inputs import note_features, unchanged_on_error
+from skl_softmax.inputs import as_score_weights, note_features, unchanged_on_error
 from skl_softmax.parts import PARTS_SOLVERS
-from skl_softmax.targets import has_columns
+from skl_softmax.targets import has_columns, refuse_probabilities
 from skl_softmax.training import make_placed_problem, warn_unless_converged
 from skl_softmax.watch import Callbacks, Printer, Watch
 
@@ -273,11 +273,14 @@ optimality_gap_
         """
         if not is_collection(X):
             return super().score(X, y, sample_weight)
+        refuse_probabilities(y)
         local = delayed(self.to_local(), pure=False)
         with Work(self.client_) as work:
             hits = [delayed(_hits, pure=False)(local, *partition) for partition in align(X, y, sample_weight)]
-            right, weight = work.get(tree(sum, hits))
-        return float(right / weight)
+            right, total = work.get(tree(sum, hits))
+        if not total:
+            raise ValueError("X has no rows with a positive weight.")
+        return float(right / total)
 
     def to_local(self):
         """A local estimator with equal predictions.
@@ -355,5 +358,5 @@ def _hits(model, X, y, sample_weight) -> np.ndarray:
     """The weight of the rows whose label is predicted, and of all."""
     if not len(y):
         return np.zeros(2)
-    weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+    weights = np.ones(len(y)) if sample_weight is None else as_score_weights(sample_weight).ravel()
     return np.array([weights @ (model.predict(X) == np.asarray(y).ravel()), weights.sum()])

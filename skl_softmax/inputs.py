@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
 from sklearn.utils.validation import (
     _check_method_params,
@@ -217,6 +217,19 @@ def as_arrays(values):
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
+def as_score_weights(sample_weight) -> np.ndarray | None:
+    """Weights, if there are any, in float64, in which they are added up."""
+    return None if sample_weight is None else np.asarray(as_arrays(sample_weight), dtype=np.float64)
+
+
+def as_numbers(values) -> np.ndarray:
+    """In float64; without dimensions, and not a number, where they are none."""
+    try:
+        return np.asarray(as_arrays(values), dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
+
+
 def as_given(result: Tensor, X):
     """A result as X was given: a tensor on its device, or an array."""
     return result.to(X.device) if isinstance(X, Tensor) else result.numpy()
@@ -338,6 +351,7 @@ def routed_score_parameters(estimator: BaseEstimator, sample_weight, parameters:
 
 def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:
     """Some rows of what the user passed."""
-    X, y = as_rows(X), as_arrays(y)
+    X, y = indexable(as_rows(X))[0], as_arrays(y)
+    y = y if hasattr(y, "iloc") else np.asarray(y)
     rows = as_rows(X[torch.from_numpy(index).to(X.device)].cpu()) if isinstance(X, Tensor) else _safe_indexing(X, index)
     return rows, _safe_indexing(y, index), _check_method_params(X, parameters, index)

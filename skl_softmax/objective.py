@@ -411,12 +411,18 @@ class Objective:
         between = self.targets.is_floating_point() and not ((self.targets == 0) | (self.targets == 1)).all()
         if between or self.label_proba is not None:
             return torch.full_like(self.total, -inf)
-        one_class = self.data.fit_intercept and bool((self.targets == self.targets[:1]).all())
-        free = (self.penalty == 0) & self.is_smooth | one_class  # (M,)
+        free = (self.penalty == 0) & self.is_smooth | self._has_one_class()  # (M,)
         if not free.any():
             return torch.full_like(self.total, -inf)
         lightest = self.gathered(torch.where(self.weights > 0, self.weights, inf).amin(dim=1))  # (M or 1,)
         return torch.where(free, log(2) * lightest / self.total, -inf)  # (M,)
+
+    def _has_one_class(self) -> Tensor:
+        """In which models (M or 1,) all rows that count are of one class, and intercepts tell it from the others."""
+        labels = self.targets if self.targets.ndim == 1 else self.targets.argmax(dim=1)  # (n,)
+        counts, none = self.weights > 0, self.n_outputs + 1
+        least, largest = torch.where(counts, labels, none).amin(dim=1), torch.where(counts, labels, -1).amax(dim=1)
+        return (least == largest).to(self.data.home) & self.data.fit_intercept  # (M or 1,)
 
     def proba(self, logits: Tensor) -> Tensor:
         """Probabilities of the outputs (..., K, rows)."""

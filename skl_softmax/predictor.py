@@ -15,8 +15,17 @@ from torch import Tensor
 from skl_softmax._version import DOCUMENTATION
 from skl_softmax.data import RowBlocks, linear
 from skl_softmax.finite import check_finite
-from skl_softmax.inputs import as_arrays, as_given, as_matrix, check_prediction_rows, dense_array, refuse_beside_blocks
+from skl_softmax.inputs import (
+    as_arrays,
+    as_given,
+    as_matrix,
+    as_score_weights,
+    check_prediction_rows,
+    dense_array,
+    refuse_beside_blocks,
+)
 from skl_softmax.losses import loss_for
+from skl_softmax.targets import refuse_probabilities
 
 
 class LinearPredictor(ClassifierMixin):
@@ -110,8 +119,9 @@ class LinearPredictor(ClassifierMixin):
             refuse_beside_blocks(y, sample_weight)
         right = total = 0.0
         blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
-        for rows, *of_rows in blocks:
-            labels, weights = map(as_arrays, of_rows)
+        for rows, given_labels, given_weights in blocks:
+            refuse_probabilities(given_labels)
+            labels, weights = as_arrays(given_labels), as_score_weights(given_weights)
             right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=weights)
             total += len(labels) if weights is None else np.sum(weights)
         if not total:

@@ -32,6 +32,7 @@ class Sweep:
     bias: Tensor  # (F, J, K)
     n_iter: np.ndarray  # (F, J)
     converged: np.ndarray  # (F, J), bool
+    unbounded: np.ndarray  # (F, J), bool, which have no minimum
     worst_gap: float  # the largest estimate of (F - F*) / F
 
 
@@ -52,18 +53,21 @@ def solve_sweep(
     shape = n_folds, len(penalties), rows.n_outputs
     weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64, device="cpu")  # (F, J, K, d)
     bias = torch.empty(shape, dtype=torch.float64, device="cpu")  # (F, J, K)
-    n_iter, converged, gap, value = (np.zeros(shape[:2], dtype) for dtype in (np.int32, bool, float, float))
+    n_iter, converged, unbounded, gap, value = (
+        np.zeros(shape[:2], dtype) for dtype in (np.int32, bool, bool, float, float)
+    )
     for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
         results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
         found = zip(*(stack.coefficients for stack in stacks), strict=True)
         weight[:, j], bias[:, j] = (torch.cat(part).cpu() for part in found)
         n_iter[:, j] = [n for result in results for n in result.n_iter]
         converged[:, j] = [status is Status.CONVERGED for result in results for status in result.status]
+        unbounded[:, j] = [status is Status.SEPARABLE for result in results for status in result.status]
         gap[:, j] = [g for result in results for g in result.gap.tolist()]
         value[:, j] = [curve[-1] for result in results for curve in result.loss_curve]
         done()
     with np.errstate(all="ignore"):
-        return Sweep(data, weight, bias, n_iter, converged, (gap / np.abs(value)).max())
+        return Sweep(data, weight, bias, n_iter, converged, unbounded, (gap / np.abs(value)).max())
 
 
 def solve_refit(

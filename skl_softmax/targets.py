@@ -55,6 +55,12 @@ def refuse_missing_labels(y) -> None:
         raise ValueError(f"y holds no label in row {missing[0]} ({len(missing)} in all). Leave out such rows.")
 
 
+def refuse_probabilities(y) -> None:
+    """Refuse probabilities of classes where labels are meant."""
+    if has_columns(y):
+        raise ValueError("y holds a column for each class, but the accuracy needs a label for each row.")
+
+
 def _is_missing(label) -> bool:
     return label is None or type(label).__name__ == "NAType" or (isinstance(label, float) and isnan(label))
 

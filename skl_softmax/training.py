@@ -84,6 +84,7 @@ def _make(
 
 def penalty_terms(total: Tensor, C: float, l1_ratio: float) -> tuple[Tensor, Tensor | None]:
     """λ₂ and λ₁ (M,) of models whose rows weigh ``total`` (M,) in all; None where λ₁ is zero."""
+    C = float(C)  # one of NumPy's would be inverted in its own type
     # Whatever C is without overflow, (M,)
     strength = (total * C).reciprocal() if C < 1 else total.reciprocal() * (1 / C)
     return (1 - l1_ratio) * strength, l1_ratio * strength if l1_ratio > 0 and np.isfinite(C) else None
@@ -263,12 +264,12 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
     theta, goes_on = _exact_start(objective, begin, memory, estimator.average)
     options = DescentOptions(
         tol=estimator.tol,
-        max_iter=estimator.max_iter,
+        max_iter=int(estimator.max_iter),  # as torch's schedules want it
         observe=observe,
         optimizer=make_optimizer,
         learning_rate=rate,
         schedule=estimator.learning_rate if estimator.learning_rate in SCHEDULES else "constant",
-        batch_size=AUTO_BATCH if estimator.batch_size == "auto" else estimator.batch_size,
+        batch_size=_batch_size(estimator),
         shuffle=estimator.shuffle,
         average=estimator.average,
         patience=estimator.n_iter_no_change,
@@ -276,6 +277,11 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
         memory=memory if goes_on or not estimator.average else None,  # a mean is one of where the optimiser was
     )
     return Problem(objective, theta, solver, options, stream, objective.total.item())
+
+
+def _batch_size(estimator) -> int | None:
+    size = AUTO_BATCH if estimator.batch_size == "auto" else estimator.batch_size
+    return None if size is None else int(size)  # torch takes no integers of NumPy's
 
 
 def _exact_start(objective: Objective, begin, memory: Memory | None, averages: bool) -> tuple[Tensor, bool]:

@@ -595,6 +595,24 @@ class TestInTheCompanyOfScikitLearn:
     def same_proba(self, a, b, X):
         np.testing.assert_allclose(a.predict_proba(X), b.predict_proba(X), rtol=1e-5, atol=1e-7)
 
+    @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+    @pytest.mark.parametrize("schedule", ["auto", "one-cycle", "cosine"])
+    @pytest.mark.parametrize("shuffle", [True, False])
+    def test_grids_of_numpys_integers(self, iris, schedule, shuffle):
+        X, y = iris
+        clf = TorchSoftmaxClassifier(solver="sgd", learning_rate=schedule, shuffle=shuffle, random_state=0)
+        sizes, lengths = np.array([16, 32]), np.array([3, 4], np.int32)
+        grid = {"batch_size": sizes, "max_iter": lengths, "n_iter_no_change": sizes}
+        found = GridSearchCV(clf, grid, cv=2, error_score="raise").fit(X, y)
+        same = clone(clf).set_params(**{name: int(value) for name, value in found.best_params_.items()}).fit(X, y)
+        np.testing.assert_array_equal(found.best_estimator_.coef_, same.coef_)
+
+    @pytest.mark.parametrize("kind", [np.float16, np.float32])
+    def test_a_penalty_of_a_small_type(self, iris, kind):
+        X, y = iris
+        found, expected = (clone(self.ours).set_params(C=C).fit(X, y) for C in (kind(1000), 1000))
+        np.testing.assert_array_equal(found.coef_, expected.coef_)
+
     def test_pipeline_and_grid_search(self, iris, theirs):
         X, y = iris
         searches = []
@@ -629,6 +647,32 @@ class TestInTheCompanyOfScikitLearn:
         ours, theirs = wrap(clone(self.ours)).fit(X, y), wrap(theirs).fit(X, y)
         self.same_proba(ours, theirs, X)
         assert ours.score(X, y) == theirs.score(X, y)
+
+    @pytest.mark.parametrize(
+        "weights",
+        [
+            np.ones(150, bool),
+            np.full(150, 200, np.uint8),
+            np.full(150, 30_000, np.int16),
+            np.full(150, 1000, np.float16),
+            torch.full((150,), 0.1, dtype=torch.bfloat16),
+            [True] * 150,
+            pd.Series(np.arange(150) % 7, dtype=np.int8),
+        ],
+        ids=["bool", "uint8", "int16", "float16", "bfloat16", "list", "frame"],
+    )
+    def test_scores_with_weights_of_small_types(self, iris, theirs, weights):
+        X, y = iris
+        wide = weights.double().numpy() if torch.is_tensor(weights) else np.asarray(weights, float)
+        expected = theirs.fit(X, y).score(X, y, wide)
+        ours = clone(self.ours).fit(X, y)
+        assert ours.score(X, y, weights) == pytest.approx(expected, rel=1e-12)
+        assert ours.score(RowBlocks([(X[i::2], y[i::2], weights[i::2]) for i in range(2)])) == pytest.approx(expected)
+
+    def test_scores_want_labels(self, iris):
+        X, y = iris
+        with pytest.raises(ValueError, match="a label for each row"):
+            clone(self.ours).fit(X, y).score(X, np.eye(3)[np.unique(y, return_inverse=True)[1]])
 
     def test_permutation_importance(self, iris, theirs):
         X, y = iris

@@ -1,5 +1,6 @@
 """The sweep over folds and C against the plain loop."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -7,13 +8,13 @@ import pandas as pd
 import pytest
 import sklearn
 from reference import relative_error
-from scipy.sparse import csr_array, random_array
+from scipy.sparse import bsr_array, coo_array, csr_array, random_array
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
-from sklearn.exceptions import UnsetMetadataPassedError
+from sklearn.exceptions import ConvergenceWarning, UnsetMetadataPassedError
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import get_scorer, log_loss, make_scorer
+from sklearn.metrics import accuracy_score, get_scorer, log_loss, make_scorer
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -24,6 +25,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
     TimeSeriesSplit,
 )
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -33,6 +35,8 @@ from skl_softmax.objective import Objective
 CS = (0.01, 1.0, 100.0)
 
 
+# One of the checks fits rows of one class.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks([TorchSoftmaxClassifierCV(Cs=3, cv=3)])
 def test_scikit_learn_estimator(estimator, check):
     check(estimator)
@@ -236,10 +240,26 @@ def test_a_fold_without_a_class():
 def test_a_fold_of_one_class(cv):
     X, y = load_iris(return_X_y=True)
     X, y = X[:100], y[:100]
-    model = TorchSoftmaxClassifierCV(Cs=(0.1, 1.0), cv=cv).fit(X, y)
+    with pytest.warns(ConvergenceWarning, match="rows are of one class"):
+        model = TorchSoftmaxClassifierCV(Cs=(0.1, 1.0), cv=cv).fit(X, y)
     single = TorchSoftmaxClassifier(C=model.C_).fit(X, y)
     assert model.converged_
     np.testing.assert_allclose(model.coef_, single.coef_, rtol=1e-3)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("solver", ["auto", "lbfgs", "newton"])
+def test_folds_of_one_class_are_named_and_left(n_classes, solver):
+    X, y = load_iris(return_X_y=True)
+    X, y = X[: 50 * n_classes], y[: 50 * n_classes]
+    folds = [(np.arange(40), np.arange(30)), (np.arange(0, len(y), 2), np.arange(1, len(y), 2))]
+    with pytest.warns(ConvergenceWarning, match=r"in the folds \[0\] there is none, as rows are of one class"):
+        model = TorchSoftmaxClassifierCV(Cs=(0.1, 1.0, 1e4), cv=folds, solver=solver).fit(X, y)
+    assert model.n_iter_[:, :, 0].max() < 60
+    second = [X[folds[1][0]], y[folds[1][0]]]
+    for j, C in enumerate(model.Cs_):
+        alone = TorchSoftmaxClassifier(C=C, tol=1e-12).fit(*second)
+        assert relative_error(model.coefs_paths_[1, 0, j, :, :-1], alone.coef_) < 1e-3
 
 
 def test_groups_and_weights_are_routed():
@@ -314,7 +334,7 @@ def test_callbacks_are_told_of_every_penalty(monkeypatch, budget):
     assert Counter.ended == 4 + 1
 
 
-def test_scores_that_are_no_numbers():
+def test_scores_that_are_nan():
     X, y = load_iris(return_X_y=True)
 
     def score(model, X, y):
@@ -350,6 +370,111 @@ def test_metadata_of_a_score_goes_to_the_scorer():
             fitted.set_params(scoring="accuracy")
             with pytest.raises(UnsetMetadataPassedError):
                 fitted.score(X, y, sample_weight=np.ones(150))
+
+
+def test_scorers_see_the_parameters_of_the_fit():
+    X, y = load_iris(return_X_y=True)
+    asked = {"label_smoothing": 0.1, "tol": 1e-5, "class_weight": {0: 2.0}, "fit_intercept": False}
+    seen = []
+
+    def scorer(estimator, X, y):
+        seen.append(estimator.get_params())
+        return -abs(estimator.C - 1) - estimator.l1_ratio
+
+    model = TorchSoftmaxClassifierCV(Cs=[0.1, 1.0, 10.0], l1_ratios=[0.0, 0.5], cv=2, scoring=scorer, **asked)
+    assert (model.fit(X, y).C_, model.l1_ratio_) == (1.0, 0.0)
+    assert [(p["l1_ratio"], p["C"]) for p in seen] == 2 * [(r, C) for r in (0.0, 0.5) for C in (0.1, 1.0, 10.0)]
+    assert all(asked.items() <= p.items() for p in seen)
+
+
+@dataclasses.dataclass
+class Agreement:
+    """A scorer without a hash."""
+
+    sign: float = 1.0
+
+    def __call__(self, estimator, X, y):
+        return self.sign * (estimator.predict(X) == y).mean()
+
+
+def test_a_scorer_need_not_have_a_hash():
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifierCV(Cs=3, scoring=Agreement()).fit(X, y)
+    np.testing.assert_allclose(model.scores_, TorchSoftmaxClassifierCV(Cs=3, scoring="accuracy").fit(X, y).scores_)
+
+
+@pytest.mark.parametrize("scoring", ["f1_macro", "neg_log_loss"])
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        (np.asarray, lambda y: pd.Index(np.array(list("abc"))[y])),
+        (np.asarray, list),
+        (bsr_array, np.asarray),
+        (coo_array, np.asarray),
+    ],
+    ids=["index", "list", "blocks", "coordinates"],
+)
+def test_any_scorer_takes_what_fit_takes(scoring, rows, labels):
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifierCV(Cs=[1.0, 10.0], cv=2, scoring=scoring, tol=1e-12)
+    plain, found = clone(model).fit(X, np.asarray(labels(y))), model.fit(rows(X), labels(y))
+    np.testing.assert_allclose(found.scores_, plain.scores_, atol=1e-5)
+
+
+def test_infinite_scores_are_scores():
+    X, y = load_iris(return_X_y=True)
+    for refit in (True, "1se"):
+        model = TorchSoftmaxClassifierCV(Cs=3, refit=refit, scoring=lambda *_: -np.inf).fit(X, y)
+        assert model.C_ == 1e-4
+        scorer = lambda estimator, *_: -np.inf if estimator.C == 1 else -1.0  # noqa: E731
+        assert TorchSoftmaxClassifierCV(Cs=[1.0, 2.0], refit=refit, scoring=scorer).fit(X, y).C_ == 2
+
+
+@pytest.mark.parametrize("score", ["x", {"a": 1}, [1.0, 2.0]])
+def test_scorers_that_give_no_number(score):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="scoring must give a number for each model, but gave"):
+        TorchSoftmaxClassifierCV(Cs=2, cv=2, scoring=lambda *_: score).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"Cs": ["a"]}, "Cs must be positive numbers"),
+        ({"Cs": [[1.0], [2.0, 3.0]]}, "Cs must be positive numbers"),
+        ({"l1_ratios": ["x"]}, "l1_ratios must be numbers from 0 to 1"),
+        ({"scoring": accuracy_score}, "make_scorer"),
+    ],
+)
+def test_parameters_that_are_none(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        TorchSoftmaxClassifierCV(**parameters).fit(*load_iris(return_X_y=True))
+
+
+def test_rows_without_weight_count_for_no_standard_error():
+    X, y = load_iris(return_X_y=True)
+    parameters = {"cv": "alo", "refit": "1se", "Cs": np.logspace(-3, 4, 30)}
+    plain = TorchSoftmaxClassifierCV(**parameters).fit(X, y)
+    weights = np.concatenate([np.ones(150), np.zeros(3000)])
+    padded = TorchSoftmaxClassifierCV(**parameters).fit(np.tile(X, (21, 1)), np.tile(y, 21), weights)
+    assert padded.C_ == plain.C_
+
+
+def test_the_scorer_says_whether_a_score_takes_weights():
+    X, y = load_iris(return_X_y=True)
+    weights = np.random.default_rng(0).uniform(size=150)
+    with sklearn.config_context(enable_metadata_routing=True):
+        found = []
+        peer = LogisticRegressionCV(Cs=[0.01], l1_ratios=(0,), max_iter=1000, use_legacy_attributes=False)
+        for model in (TorchSoftmaxClassifierCV(Cs=[0.01]), peer):
+            scorer = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+            model.set_params(scoring=scorer).set_fit_request(sample_weight=True)
+            scaler = StandardScaler().set_fit_request(sample_weight=False)
+            pipeline = make_pipeline(scaler, model).fit(X, y, sample_weight=weights)
+            found.append(pipeline.score(X, y, sample_weight=weights))
+            search = GridSearchCV(model, {"fit_intercept": [True, False]}).fit(X, y, sample_weight=weights)
+            found.append(search.score(X, y, sample_weight=weights))
+    np.testing.assert_allclose(found[:2], found[2:], rtol=1e-12)
 
 
 def test_a_scalar_weighs_all_rows_alike():

@@ -268,6 +268,12 @@ def test_predictions_are_lazy_and_equal(client, rows, n_classes):
             == getattr(local, method)(X.astype(np.float32)).dtype
         )
     assert found.score(blocks, labels) == pytest.approx(local.score(X, y))
+    weights = da.from_array(np.ones(len(y), bool), chunks=labels.chunks)
+    assert found.score(blocks, labels, weights) == pytest.approx(local.score(X, y))
+    with pytest.raises(ValueError, match="no rows with a positive weight"):
+        found.score(blocks, labels, 0 * weights)
+    with pytest.raises(ValueError, match="a label for each row"):
+        found.score(blocks, da.stack([labels, labels], axis=1))
     assert found.score(X, y) == local.score(X, y)
 
 

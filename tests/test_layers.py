@@ -55,7 +55,7 @@ ALLOWED = {
     "cluster": {"data", "inputs", "parts", "targets"},
     "blocks": {"data", "inputs", "parts", "targets"},
     "parts": {"costs", "curvature", "data", "inputs", "metrics", "objective", "targets", "training"},
-    "predictor": {"_version", "data", "finite", "inputs", "losses"},
+    "predictor": {"_version", "data", "finite", "inputs", "losses", "targets"},
     "training": {"batches", "costs", "data", "inputs", "objective", "small", "solvers"},
     "batches": {"costs", "curvature", "objective", "small"},
     "watch": {"data", "inputs", "scores", "solvers", "training"},
