@@ -323,7 +323,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
         refuse_weightless("trains on", counts @ rows.weights.numpy())
         data = choose_coordinates(rows.X, self.fit_intercept, penalties)
-        sweep = solve_sweep(self, rows, data, fold_weights(self, rows.weights, truth, counts), penalties, done)
+        sweep = solve_sweep(
+            self, rows, data, fold_weights(self, rows.classes, rows.weights, truth, counts), penalties, done
+        )
         tests = [test for _, test in folds]
         if self._measure is not None and not (for_scorer.keys() - {"sample_weight"}):
             weights = _score_weights(for_scorer, len(truth))
@@ -350,7 +352,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 f"{self.l1_ratios_.tolist()}, scoring={self.scoring!r}, {n_parameters} parameters. Set cv=5, or what "
                 "is missing."
             )
-        weights = fold_weights(self, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
+        weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
         sweep = solve_sweep(self, rows, data, weights, penalties, done)
         by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, self._measure)  # (J, n)
         shares = _score_weights(for_scorer, len(truth))
@@ -404,7 +406,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     def _finish(self, rows: TrainingRows, truth: Tensor, sweep: Sweep, place: int) -> None:
         """The coefficients: of a fit of all rows from the folds' mean, or the mean of the best of each fold."""
         if self.refit:
-            weights = fold_weights(self, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
+            weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
             weight, bias, result = solve_refit(self, rows, sweep, weights, (self.l1_ratio_, self.C_), place)
             self.coef_, self.intercept_ = (t.to(rows.dtype).numpy() for t in (weight, bias))
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()

@@ -79,14 +79,16 @@ def check_training_rows(
         )
     X, y, sample_weight = as_rows(X), as_arrays(y), as_arrays(sample_weight)
     # Where rows are left out, what is found later would be named by another number.
-    drops_rows = sample_weight is not None or isinstance(estimator.class_weight, dict)
+    drops_rows = sample_weight is not None or isinstance(estimator.class_weight, (dict, np.ndarray))
     is_checked = drops_rows or not (is_lazy and is_large(X))
     refuse_missing_labels(y)
     X, y = _check_arrays(estimator, X, y, reset, is_checked)
     weights = _check_weights(sample_weight, X)
     targets, classes, of_row, label_proba = encode_targets(estimator, y, classes, weights, for_folds)
     if of_row is not None:
-        weights = weights * of_row  # not in place: made of a data frame, they may be read-only
+        with np.errstate(over="ignore"):
+            weights = weights * of_row  # not in place: made of a data frame, they may be read-only
+        _refuse_infinite(weights, "class_weight and sample_weight add")
     counts = (weights > 0) | (for_folds and weights.any())
     if not counts.any():
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
@@ -117,10 +119,14 @@ def _check_weights(sample_weight, X) -> np.ndarray:
     if sample_weight is None:
         return np.ones(X.shape[0])
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
-    with np.errstate(over="ignore"):
-        if np.isinf(weights.sum()):
-            raise ValueError("sample_weight adds up to more than float64 holds. Divide the weights by their largest.")
+    _refuse_infinite(weights, "sample_weight adds")
     return weights
+
+
+def _refuse_infinite(weights: np.ndarray, what: str) -> None:
+    with np.errstate(over="ignore"):
+        if not np.isfinite(weights.sum()):
+            raise ValueError(f"{what} up to more than float64 holds. Divide the weights by their largest.")
 
 
 def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> TrainingRows:

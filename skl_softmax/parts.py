@@ -103,6 +103,8 @@ def count_labels(piece: Piece | None) -> Counts | None:
         return None
     with _naming(piece.name):
         weights = np.ones(len(piece.y)) if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
+        if weights.ndim > 1:
+            raise ValueError(f"sample_weight must have a number for each row, but its shape is {weights.shape}.")
         if has_columns(piece.y):
             return np.arange(piece.y.shape[1]), weights @ np.asarray(piece.y, float)
         return _grouped(piece.y, weights)
@@ -150,21 +152,20 @@ def make_encoder(checker, classes: np.ndarray, weights: np.ndarray):
 def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup:
     """Rows that count, with targets and weights; ``checker`` has the weights of the classes of all pieces."""
     group = RowGroup()
-    by_label = checker.class_weight
     for piece in pieces:
         if piece is None:
             continue
         with _naming(piece.name):
-            if _counts(piece, by_label):
+            if _counts(piece, checker.class_weight, classes):
                 group.append(check_training_rows(checker, piece.X, piece.y, piece.sample_weight, classes, reset=False))
     return group
 
 
-def _counts(piece: Piece, by_label: dict) -> bool:
+def _counts(piece: Piece, by_class: np.ndarray | None, classes: np.ndarray) -> bool:
     """Whether any row has a weight other than zero: a piece need not have one."""
     weights = 1.0 if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
-    if not has_columns(piece.y):
-        weights = weights * np.array([by_label.get(label, 1.0) for label in piece.y.ravel().tolist()])
+    if by_class is not None and not has_columns(piece.y):
+        weights = weights * ~np.isin(piece.y, np.unique(classes)[by_class == 0])
     return bool(np.any(weights != 0))
 
 

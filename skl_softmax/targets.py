@@ -47,9 +47,9 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
 def refuse_missing_labels(y) -> None:
     """Refuse None, NA and NaN among objects, of which scikit-learn would speak in riddles."""
     kind = getattr(getattr(y, "dtype", None), "kind", "O")
-    if y is None or kind in "biuf" or (isinstance(y, np.ndarray) and kind != "O") or has_columns(y):
+    if y is None or kind in "biuf" or (isinstance(y, np.ndarray) and kind not in "OmM") or has_columns(y):
         return
-    labels = np.asarray(y, dtype=object)
+    labels = np.asarray(y, dtype=object) if kind not in "mM" else [None if t else "" for t in np.isnat(np.asarray(y))]
     missing = [i for i, y in enumerate(labels) if not isinstance(y, str) and _is_missing(y)]
     if missing:
         raise ValueError(f"y holds no label in row {missing[0]} ({len(missing)} in all). Leave out such rows.")
@@ -62,7 +62,7 @@ def refuse_probabilities(y) -> None:
 
 
 def _is_missing(label) -> bool:
-    return label is None or type(label).__name__ == "NAType" or (isinstance(label, float) and isnan(label))
+    return label is None or type(label).__name__ in ("NAType", "NaTType") or (isinstance(label, float) and isnan(label))
 
 
 def _encode(estimator: BaseEstimator, y, classes) -> tuple[np.ndarray, np.ndarray]:
@@ -165,33 +165,44 @@ def _class_weight(class_weight, classes, counts) -> np.ndarray:
     """
     if class_weight is None:
         return np.ones(len(classes))
-    if class_weight == "balanced":
-        return np.where(counts > 0, counts.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 1)
+    if isinstance(class_weight, np.ndarray):  # of `class_weights`
+        return class_weight
+    if isinstance(class_weight, str):
+        with np.errstate(over="ignore"):
+            by_class = np.where(counts > 0, counts.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 1)
+        if not np.isfinite(by_class).all():
+            k = by_class.argmax()
+            raise ValueError(
+                f"class_weight='balanced' is more than float64 holds for the class {classes[k].item()!r}, whose rows "
+                f"weigh {counts[k]:.3g} of {counts.sum():.3g}. Leave out such rows."
+            )
+        return by_class
     by_class = compute_class_weight(class_weight, classes=classes, y=classes)
     if not ((by_class >= 0) & np.isfinite(by_class)).all():
         raise ValueError(f"class_weight must be finite and not negative, got {class_weight!r}.")
     return by_class
 
 
-def class_weights(estimator: BaseEstimator, classes: np.ndarray, counts: np.ndarray) -> dict:
-    """Weights of the classes by label, from the weight of each class's rows, wherever the rows are."""
+def class_weights(estimator: BaseEstimator, classes: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
+    """Weights of the sorted classes, from the weight of each class's rows, wherever the rows are; None if all are 1."""
     by_class = _class_weight(estimator.class_weight, classes, counts)
-    return dict(zip(classes.tolist(), by_class.tolist(), strict=True))
+    return None if (by_class == 1).all() else by_class
 
 
-def fold_weights(estimator: BaseEstimator, weights: Tensor, index: Tensor, counts: np.ndarray) -> Tensor:
+def fold_weights(
+    estimator: BaseEstimator, classes: np.ndarray, weights: Tensor, index: Tensor, counts: np.ndarray
+) -> Tensor:
     """Weights (F, n) of the rows in the training parts of F folds, with "balanced" weights of each part's classes.
 
-    All rows have ``weights`` (n,) and classes of this ``index`` (n,); training parts hold them ``counts`` (F, n) times.
+    All rows have ``weights`` (n,) and ``classes`` of this ``index`` (n,), and training parts hold them ``counts``
+    (F, n) times.
     """
     weights, index = weights.numpy() * counts, index.numpy()  # (F, n), (n,)
     if isinstance(estimator.class_weight, str):
-        by_class = np.ones((len(counts), index.max() + 1))  # (F, K)
+        by_class = np.ones((len(counts), len(classes)))  # (F, K)
         for fold, of_fold in enumerate(weights):
-            labels = index[of_fold > 0]
-            found = np.unique(labels)
-            by_class[fold, found] = compute_class_weight(
-                "balanced", classes=found, y=labels, sample_weight=of_fold[of_fold > 0]
-            )
+            of_class = np.bincount(index, of_fold, minlength=len(classes))
+            found = of_class > 0
+            by_class[fold, found] = _class_weight("balanced", classes[found], of_class[found])
         weights *= by_class[:, index]
     return torch.from_numpy(weights)

@@ -3,10 +3,12 @@
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_iris
 
-from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.targets import encode_targets
 
 RNG = np.random.default_rng(0)
@@ -73,3 +75,51 @@ def test_labels_of_any_type_lead_to_the_same_model(kind):
     np.testing.assert_array_equal(model.coef_, TorchSoftmaxClassifier().fit(X, y).coef_)
     assert model.predict(X).dtype == labels.dtype
     np.testing.assert_array_equal(model.classes_, np.unique(labels))
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["2020-01-01", "2021-01-01", "2022-01-01"], "datetime64[D]"),
+        np.array([1, 2, 3], "timedelta64[s]"),
+        np.array([b"a", b"b", b"c"]),
+        np.array(["a", "b", "c"], dtype=object),
+    ],
+    ids=["dates", "times", "bytes", "objects"],
+)
+def test_labels_of_blocks_are_those_of_arrays(labels, class_weight):
+    X, y = load_iris(return_X_y=True)
+    y = labels[y]
+    whole = TorchSoftmaxClassifier(class_weight=class_weight, tol=1e-12).fit(X, y)
+    blocks = RowBlocks([(X[i::2], y[i::2]) for i in range(2)])
+    found = TorchSoftmaxClassifier(class_weight=class_weight, tol=1e-12).fit(blocks)
+    np.testing.assert_array_equal(found.classes_, labels)
+    np.testing.assert_allclose(found.coef_, whole.coef_, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["datetime64[D]", "datetime64[ns]", "timedelta64[s]"])
+@pytest.mark.parametrize("as_given", [np.asarray, pd.Series, lambda y: pd.Series(y).astype(object)])
+def test_missing_times_are_no_labels(unit, as_given):
+    X, y = load_iris(return_X_y=True)
+    labels = np.where(y == 1, np.array("NaT", unit), y.astype(unit))
+    with pytest.raises(ValueError, match=r"y holds no label in row 50 \(50 in all\)"):
+        TorchSoftmaxClassifier().fit(X, as_given(labels))
+
+
+@pytest.mark.parametrize("estimator", [TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV(Cs=2, cv=2)])
+def test_weights_beyond_float64_are_refused(estimator):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="class_weight and sample_weight add up to more than float64 holds"):
+        clone(estimator).set_params(class_weight=dict.fromkeys(range(3), 1e308)).fit(X, y)
+    balanced = clone(estimator).set_params(class_weight="balanced")
+    with pytest.raises(ValueError, match="'balanced' is more than float64 holds for the class 1"):
+        balanced.fit(X, y, np.where(y == 1, 1e-310, 1.0))
+    light, plain = (clone(balanced).fit(X, y, np.where(y == 1, w, 1.0)) for w in (1e-290, 1e-100))
+    np.testing.assert_allclose(light.coef_, plain.coef_, rtol=1e-5)
+
+
+def test_weights_of_blocks_have_one_dimension():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=r"Block 0: sample_weight must have a number for each row.*\(150, 1\)"):
+        TorchSoftmaxClassifier().fit(RowBlocks([(X, y, np.ones((150, 1)))]))
