@@ -287,3 +287,19 @@ def test_numbers_of_passes():
     assert TorchSoftmaxClassifier(l1_ratio=1.0).fit(X, y).n_passes_ <= 16
     X, y = load_iris(return_X_y=True)
     assert TorchSoftmaxClassifier(l1_ratio=1.0).fit(X, y).n_passes_ <= 15
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("C", "l1_ratio"), [(100.0, 0.3), (1e4, 1.0), (1e5, 1.0)])
+def test_rare_columns_that_samples_do_not_show(seed, C, l1_ratio):
+    """One-hot columns of which some have few rows: models of samples promise steps of any length along them."""
+    rng = np.random.default_rng(seed)
+    common, rare = rng.integers(20, size=3000), np.minimum(rng.geometric(0.7, 3000) - 1, 4)
+    X = np.hstack([np.eye(20)[common], np.eye(5)[rare]])
+    y = (X / X.std(axis=0) @ rng.normal(size=(25, 6)) + rng.gumbel(size=(3000, 6))).argmax(axis=1)
+    model = TorchSoftmaxClassifier(C=C, l1_ratio=l1_ratio).fit(X, y)
+    assert model.converged_
+    assert model.n_passes_ < 200
+    exact = TorchSoftmaxClassifier(C=C, l1_ratio=l1_ratio, tol=1e-12).fit(X, y)
+    assert violation(exact, X, y, C, l1_ratio) < 1e-3
+    assert model.loss_curve_[-1] - exact.loss_curve_[-1] <= model.optimality_gap_ + 1e-12
