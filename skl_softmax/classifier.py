@@ -142,7 +142,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
-        W, float64 if X was, float32 if it had less.
+        W, float64 if X was, float32 if it had less, where that holds it as near to the optimum as ``tol`` asks for.
     intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
         b; zeros without intercept.
     n_features_in_ : int
@@ -410,20 +410,22 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
                 self._store_interrupted(rows, watch)
                 keep()
             raise
-        self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
+        weight, bias, result = problem.coefficients(result, rows.dtype)
+        self._store(rows, weight, bias, result, weight.dtype)
         self._store_records(watch)
         return result
 
-    def _attributes(self, rows: TrainingRows, weight: Tensor, bias: Tensor) -> dict:
+    def _attributes(self, rows: TrainingRows, weight: Tensor, bias: Tensor, dtype: torch.dtype | None = None) -> dict:
         """What prediction needs."""
+        dtype = rows.dtype if dtype is None else dtype
         return {
             "classes_": rows.classes,
-            "coef_": weight.cpu().to(rows.dtype).numpy(),  # (K, d)
-            "intercept_": bias.cpu().to(rows.dtype).numpy(),  # (K,)
+            "coef_": weight.cpu().to(dtype).numpy(),  # (K, d)
+            "intercept_": bias.cpu().to(dtype).numpy(),  # (K,)
         }
 
-    def _store(self, rows: TrainingRows, weight: Tensor, bias: Tensor, result: SolveResult) -> None:
-        vars(self).update(self._attributes(rows, weight, bias))
+    def _store(self, rows: TrainingRows, weight: Tensor, bias: Tensor, result: SolveResult, dtype=None) -> None:
+        vars(self).update(self._attributes(rows, weight, bias, dtype))
         self.n_iter_ = np.array(result.n_iter, dtype=np.int32)
         self.n_passes_ = float(result.n_passes)
         self.loss_curve_ = np.array(result.loss_curve[0])

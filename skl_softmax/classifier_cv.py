@@ -408,7 +408,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         if self.refit:
             weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
             weight, bias, result = solve_refit(self, rows, sweep, weights, (self.l1_ratio_, self.C_), place)
-            self.coef_, self.intercept_ = (t.to(rows.dtype).numpy() for t in (weight, bias))
+            self.coef_, self.intercept_ = weight.numpy(), bias.numpy()
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
             return
         weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))

@@ -249,6 +249,13 @@ class Objective:
         lost = Evaluation(rounded.value - exact.value, rounded.gradient - exact.gradient)
         return lost, 2 * rows.n_rows / self.n_rows
 
+    def excess(self, theta: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
+        """F(θ + change) - F(θ), (M,), from the gradient at θ and, for higher orders, a sample of rows."""
+        rows = self.sample(ROUNDING_ROWS)
+        here, there = rows.at(theta), rows.at(theta + change)
+        slopes = ((gradient - here.gradient) * change).sum(dim=(1, 2))  # (M,)
+        return there.value - here.value + slopes
+
     def anchor(self, theta: Tensor, point: Evaluation) -> Anchor | None:
         """F by its changes from θ, with products in float32, if that gains anything."""
         return make_anchor(self, theta, point)

@@ -417,6 +417,10 @@ class PartsObjective:
         lost, passes = self.sample.rounding(theta)
         return lost, passes * self.sample.n_rows / self.n_rows
 
+    def excess(self, theta: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
+        """F(θ + change) - F(θ), (M,), as of `Objective`."""
+        return self.sample.excess(theta, change, gradient)
+
     def anchor(self, theta: Tensor, point: Evaluation) -> None:
         """None: what is known of the rows at θ would have to be kept with them."""
 

@@ -79,8 +79,8 @@ def solve_refit(
     """
     objective = make_stack(rows, sweep.data, weights, penalty[1], penalty[0])
     begin = start_at(objective, (sweep.weight[:, place].mean(dim=0), sweep.bias[:, place].mean(dim=0)))
-    result = make_deterministic(estimator, objective, begin).descend()
-    weight, bias = sweep.data.from_theta(result.theta[0])
+    problem = make_deterministic(estimator, objective, begin)
+    weight, bias, result = problem.coefficients(problem.descend(), rows.dtype)
     return weight.cpu(), bias.cpu(), result
 
 

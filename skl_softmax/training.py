@@ -33,6 +33,8 @@ from skl_softmax.solvers import (
     optimality,
 )
 
+# What coefficients rounded to the type of X may add to a gap, as part of it, where there is no room up to ``tol``.
+LOST = 0.1
 # Rows in a batch of batch_size="auto".
 AUTO_BATCH = 256
 # What learning_rate="auto" is for Adam, on normalised columns: with torch's 1e-3 a thousand epochs of one batch each
@@ -113,13 +115,36 @@ class Problem:
             result = self._cut_off(result, chosen)
         return result if self.solver.optimizer is None else self._with_optimality(result)
 
+    def coefficients(self, result: SolveResult, dtype: torch.dtype) -> tuple[Tensor, Tensor, SolveResult]:
+        """Weight (K, d) and bias (K,) of the result, and what it is with them, whose gap counts what rounding adds.
+
+        In ``dtype`` where that leaves F as near to its minimum as ``tol`` asks for, else in float64: of columns with
+        large offsets next to no digit of the logits would be left.
+        """
+        weight, bias = self.objective.data.from_theta(result.theta[0])
+        narrow = weight.to(dtype), bias.to(dtype)
+        if dtype == weight.dtype or self.solver.optimizer is not None:
+            return *narrow, result
+        excess = self._excess(result, *(part.to(weight.dtype) for part in narrow))
+        if excess <= max(self.options.last_gap(result.loss_curve[0][-1]) - result.gap.item(), LOST * result.gap.item()):
+            return *narrow, replace(result, gap=result.gap + max(excess, 0.0))
+        return weight, bias, result
+
+    def _excess(self, result: SolveResult, weight: Tensor, bias: Tensor) -> float:
+        """How much higher F is with a weight and a bias beside those of the result."""
+        change = self.objective.data.to_theta(weight, bias)[None] - result.theta
+        with making_on(self.objective.data.home):
+            return self.objective.excess(result.theta, change, torch.stack(result.gradient)).item()
+
     def _cut_off(self, result: SolveResult, iterate: Iterate) -> SolveResult:
         if self.solver.optimizer is not None:
             return replace(result, theta=iterate.theta)
         value, (*curve, last) = iterate.value.item(), result.loss_curve[0]
         gap = result.gap + (value - last)  # (1,)
         status = Status.CONVERGED if gap <= self.options.last_gap(value) else Status.STOPPED
-        return replace(result, theta=iterate.theta, gap=gap, status=[status], loss_curve=[[*curve, value]])
+        gradient = [self.objective.at(iterate.theta).gradient[0]]
+        curve = [*curve, value]
+        return replace(result, theta=iterate.theta, gap=gap, status=[status], loss_curve=[curve], gradient=gradient)
 
     def stream_after(self, memory: Memory | None) -> "Stream | None":
         """What the call leaves to be gone on with, if its optimiser has left this; None of other solvers."""

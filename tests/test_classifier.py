@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skl_softmax import RowBlocks, TorchSoftmaxClassifier, costs
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs
 from skl_softmax.classifier import SOLVERS
 
 DETERMINISTIC = ["newton", "lbfgs"]
@@ -111,6 +111,31 @@ class TestEqualsLogisticRegression:
 
 
 class TestRawData:
+    @pytest.mark.parametrize("offset", [0, 1e4, 1e5, 1e6])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    @pytest.mark.parametrize("kind", ["ridge", "free", "lasso", "blocks", "cv"])
+    def test_gaps_of_float32_rows_are_those_of_the_coefficients(self, offset, n_classes, kind):
+        rng = np.random.default_rng(0)
+        Z = rng.normal(size=(1000, 5))
+        X = (3 * Z + offset).astype(np.float32)
+        y = (Z @ rng.normal(size=(5, n_classes)) + rng.gumbel(size=(1000, n_classes))).argmax(axis=1)
+        parameters = {"free": {"C": np.inf}, "lasso": {"l1_ratio": 1.0, "C": 0.1}}.get(kind, {})
+        if kind == "cv":
+            model = TorchSoftmaxClassifierCV(Cs=[1.0], cv=2).fit(X, y)
+        else:
+            rows = (RowBlocks([(X[i::2], y[i::2]) for i in range(2)]),) if kind == "blocks" else (X, y)
+            model = TorchSoftmaxClassifier(**parameters).fit(*rows)
+            assert model.loss_curve_[-1] == pytest.approx(objective(model, X, y, **parameters), rel=1e-7)
+        exact = TorchSoftmaxClassifier(tol=1e-12, **parameters).fit(X.astype(np.float64), y)
+        gap = objective(model, X, y, **parameters) - objective(exact, X, y, **parameters)
+        assert model.converged_
+        assert gap <= 2 * model.optimality_gap_ + 1e-12
+        assert model.coef_.dtype == model.intercept_.dtype == (np.float32 if offset < 1e5 else np.float64)
+        proba = model.predict_proba(X)[np.arange(1000), y]
+        assert -np.log(proba).mean() == pytest.approx(
+            -np.log(exact.predict_proba(X)[np.arange(1000), y]).mean(), rel=2e-4
+        )
+
     @pytest.mark.parametrize("solver", ["auto", *DETERMINISTIC])
     @pytest.mark.parametrize("dtype", [np.float64, np.float32])
     def test_default_fit_reaches_the_optimum(self, raw_data, solver, dtype):
