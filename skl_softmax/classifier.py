@@ -332,7 +332,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
         The optimiser's state goes on from call to call, and the penalty is that of ``fit`` on all rows so far, so that
         ``C`` means the same. What ``learning_rate="auto"`` needs to know, the scale of the columns, it takes from the
-        first batch.
+        first batch, dense or sparse; where one kind follows the other, momentum begins anew.
 
         Parameters
         ----------
@@ -373,7 +373,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         stream = known.get("_stream")
         names = (known.get("feature_names_in_"), getattr(self, "feature_names_in_", None))
         same = stream is not None and np.array_equal(known["classes_"], rows.classes) and np.array_equal(*names)
-        return stream if same and stream.goes_on(self, rows) else None
+        return stream.over(rows) if same and stream.goes_on(self, rows) else None
 
     def _store_stream(self, problem: Problem, result: SolveResult) -> None:
         vars(self).pop("_stream", None)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import log
+from math import inf, log
 
 import numpy as np
 import torch
@@ -319,8 +319,9 @@ def _exact_start(objective: Objective, begin, memory: Memory | None, averages: b
     data = objective.data
     if memory is not None:
         image = data.from_theta((memory.mean if averages else memory.theta).to(data.home)[0])
-        if all(torch.equal(a.cpu().to(b.dtype), b) for a, b in zip(image, begin, strict=True)):
-            return memory.theta.to(data.home), True
+        # In the narrowest type that both may have gone through.
+        if all(torch.equal(a.cpu().float(), b.float()) for a, b in zip(image, begin, strict=True)):
+            return memory.theta.to(data.home).to(objective.dtype), True
     return data.to_theta(*begin)[None].to(objective.dtype), False
 
 
@@ -352,39 +353,63 @@ class Stream:
     """
 
     def __init__(self, estimator, rows: TrainingRows):
-        self._key = self._key_of(estimator, rows)
-        any_units, intercept = takes_any_units(estimator), estimator.fit_intercept
-        data = normalised(rows.X, rows.weights, intercept) if any_units else raw(rows.X, intercept)
-        self._mean, self._scale = data.mean.cpu().numpy(), data.scale.cpu().numpy()
+        self._key, self._takes_any_units = self._key_of(estimator, rows), takes_any_units(estimator)
+        self._fit_intercept, self._layout = estimator.fit_intercept, self._layout_of(rows)
+        self._coordinates = {self._layout: self._coordinates_of(rows)}  # mean and scale of the columns
         self._memory, self.seen = None, 0.0
 
     @staticmethod
     def _key_of(estimator, rows: TrainingRows) -> tuple:
-        any_units = takes_any_units(estimator)
         solver = estimator.solver if isinstance(estimator.solver, str) else estimator.solver.__name__
-        dtype = "torch.float64" if any_units else str(rows.dtype)
-        return (
-            solver,
-            str(rows.X.layout) if any_units else "",  # of sparse rows no column is centred
-            estimator.momentum > 0,
-            estimator.average,
-            any_units,
-            dtype,
-            estimator.fit_intercept,
-            rows.X.shape[1],
-        )
+        of_solver = solver, estimator.momentum > 0, estimator.average, takes_any_units(estimator)
+        return *of_solver, estimator.fit_intercept, rows.X.shape[1]
+
+    def _layout_of(self, rows: TrainingRows) -> str:
+        """What columns are centred by: of sparse rows none is."""
+        return str(rows.X.layout) if self._takes_any_units else ""
+
+    def _coordinates_of(self, rows: TrainingRows) -> tuple[np.ndarray, np.ndarray]:
+        if self._takes_any_units:
+            data = normalised(rows.X, rows.weights, self._fit_intercept)
+        else:
+            data = raw(rows.X, self._fit_intercept)
+        return data.mean.cpu().numpy(), data.scale.cpu().numpy()
 
     def goes_on(self, estimator, rows: TrainingRows) -> bool:
         """Whether it belongs to these parameters and features."""
         return self._key == self._key_of(estimator, rows)
 
+    def over(self, rows: TrainingRows) -> "Stream":
+        """The same in the coordinates of these rows, which are others where dense ones follow sparse ones.
+
+        What an optimiser knows of gradients is lost then; parameters, their mean and the number of updates are not.
+        """
+        layout = self._layout_of(rows)
+        if layout == self._layout:
+            return self
+        later = copy(self)
+        later._layout = layout
+        later._coordinates = {layout: self._coordinates_of(rows)} | self._coordinates
+        if self._memory is not None:
+            moved = {name: self._moved(self._memory[name], later) for name in ("theta", "mean")}
+            later._memory = self._memory | moved | {"state": {}, "rate": inf}
+        return later
+
+    def _moved(self, theta: np.ndarray, later: "Stream") -> np.ndarray:
+        """θ (1, K, p) in the coordinates of a later stream."""
+        (mean, scale), (new_mean, new_scale) = (stream._coordinates[stream._layout] for stream in (self, later))
+        weight = theta[..., : len(scale)] / scale
+        if not self._fit_intercept:
+            return weight * new_scale
+        bias = theta[..., -1:] + (weight @ (new_mean - mean))[..., None]
+        return np.concatenate([weight * new_scale, bias], axis=-1)
+
     def data(self, X: Tensor) -> Data:
         """Rows in the coordinates of the first."""
-        *_, any_units, _, fit_intercept, _ = self._key
-        if not any_units:
-            return raw(X, fit_intercept)
-        mean, scale = (torch.from_numpy(array).to(home_of(X.device)) for array in (self._mean, self._scale))
-        return in_coordinates(X, fit_intercept, mean, scale)
+        if not self._takes_any_units:
+            return raw(X, self._fit_intercept)
+        mean, scale = (torch.from_numpy(array).to(home_of(X.device)) for array in self._coordinates[self._layout])
+        return in_coordinates(X, self._fit_intercept, mean, scale)
 
     def after(self, memory: Memory, seen: float) -> "Stream":
         """The same with what a call has left, and the weight of all rows until then."""

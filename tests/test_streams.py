@@ -32,6 +32,48 @@ def state(clf):
 class TestChanges:
     """Of what a stream is made of, and of where it is."""
 
+    RATES = (
+        {},
+        {"learning_rate": 0.1},
+        {"learning_rate": "invscaling", "learning_rate_init": 0.1},
+        {"momentum": 0.9},
+        {"solver": torch.optim.RMSprop, "learning_rate": 1e-3},
+    )
+
+    def gone_over(self, batches, y, **options):
+        clf = TorchSoftmaxClassifier(**{"solver": "sgd", "C": 1e-3} | options)
+        for i in range(100):
+            clf.partial_fit(batches[i % len(batches)], y, classes=[0, 1, 2])
+        return clf
+
+    @pytest.mark.parametrize("average", [False, True])
+    @pytest.mark.parametrize("options", RATES)
+    def test_types_of_batches_change_nothing(self, options, average):
+        X, y = load_iris(return_X_y=True)
+        X = X.astype(np.float32)
+        alike = self.gone_over([X.astype(np.float64)], y, average=average, **options)
+        mixed = self.gone_over([X, X.astype(np.float64), X], y, average=average, **options)
+        # Steps of RMSprop are as long where gradients are next to nothing, and rounding says which way.
+        assert relative_error(mixed.coef_, alike.coef_) < (1e-2 if "solver" in options else 1e-4)
+
+    @pytest.mark.parametrize("average", [False, True])
+    @pytest.mark.parametrize("options", RATES[1:])
+    def test_storages_of_batches_change_nothing_where_rates_are_given(self, options, average):
+        X, y = load_iris(return_X_y=True)
+        if "learning_rate" not in options:
+            options = options | {"learning_rate": 0.01}
+        alike = self.gone_over([X], y, average=average, **options)
+        mixed = self.gone_over([X, csr_array(X)], y, average=average, **options)
+        assert relative_error(mixed.coef_, alike.coef_) < 1e-9
+
+    def test_the_penalty_is_that_of_all_rows_whatever_their_storage(self):
+        X, y = load_iris(return_X_y=True)
+        X = StandardScaler().fit_transform(X)
+        parameters = {"C": 1e-3, "tol": 1e-12}
+        mixed = self.gone_over([X, csr_array(X)], y)
+        repeated = TorchSoftmaxClassifier(**parameters).fit(np.tile(X, (100, 1)), np.tile(y, 100))
+        assert relative_error(mixed.coef_, repeated.coef_) < 0.2  # 0.8 with the penalty of one batch
+
     def test_dense_rows_and_sparse_ones(self):
         X, y = load_iris(return_X_y=True)
         X = X * [1, 10, 1000, 0.01] + [5, 100, 1e4, 3]

@@ -136,7 +136,7 @@ class _Descent:
         if memory is not None:
             groups = self._optimizer.state_dict()["param_groups"]
             self._optimizer.load_state_dict({"state": memory.state, "param_groups": groups})
-            self._mean, self._n_updates = memory.mean.to(start.device, copy=True), memory.n_updates
+            self._mean, self._n_updates = memory.mean.to(start, copy=True), memory.n_updates
         updates = 1 if options.batch_size is None else -(-objective.n_rows // options.batch_size)
         self._schedule = SCHEDULES[options.schedule](self._optimizer, updates, options.max_iter, self._n_updates)
         self._adapts = options.schedule == "adaptive"
