@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skl_softmax import start
 from skl_softmax.blocks import place_blocks
-from skl_softmax.data import RowBlocks
+from skl_softmax.data import RowBlocks, plain_torch
 from skl_softmax.export import ExportMixin
 from skl_softmax.inference import InferenceMixin
 from skl_softmax.inputs import (
@@ -84,7 +84,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         - "proximal": proximal Newton on working sets, for any ``l1_ratio``; the only one for ``l1_ratio`` > 0.
         - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. These
           have ``partial_fit``.
-        - any class of `torch.optim.Optimizer`, likewise.
+        - any class of `torch.optim.Optimizer`, likewise, but for Muon and SparseAdam.
         - "auto": "proximal" if ``l1_ratio`` > 0; "newton" for tiny problems and for sparse X of many columns; else
           "lbfgs".
 
@@ -304,7 +304,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         check_solver(self)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         context = self._begin_callbacks(call)
-        with unchanged_on_error(self) as keep, torch.no_grad():
+        with unchanged_on_error(self) as keep, plain_torch():
             known = dict(vars(self))
             placed = place_blocks(self, X, y, sample_weight, classes) if isinstance(X, RowBlocks) else None
             is_lazy = not self.early_stopping
@@ -351,7 +351,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             The estimator, fitted so far.
         """
         check_solver(self)
-        with unchanged_on_error(self), torch.no_grad():
+        with unchanged_on_error(self), plain_torch():
             known = dict(vars(self))
             rows = check_batch(self, X, y, classes, sample_weight)
             generator = torch_generator(self.random_state)
@@ -410,6 +410,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
                 self._store_interrupted(rows, watch)
                 keep()
             raise
+        finally:
+            watch.problem = None  # which holds the watch: together they would keep X until cycles are collected
         weight, bias, result = problem.coefficients(result, rows.dtype)
         self._store(rows, weight, bias, result, weight.dtype)
         self._store_records(watch)

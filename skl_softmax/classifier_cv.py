@@ -16,6 +16,7 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from torch import Tensor
 
 from skl_softmax.classifier import TorchSoftmaxClassifier
+from skl_softmax.data import plain_torch
 from skl_softmax.export import ExportMixin
 from skl_softmax.folds import refuse_weightless, split_rows
 from skl_softmax.inputs import (
@@ -208,7 +209,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             If any of the models did not reach ``tol``.
         """
         for_splitter, for_scorer = routed_parameters(self, sample_weight, params)
-        with unchanged_on_error(self), torch.no_grad():
+        with unchanged_on_error(self), plain_torch():
             penalties = self._penalties()
             rows = check_training_rows(self, X, y, sample_weight, for_folds=True)
             truth = _truth(rows, y)

@@ -20,7 +20,7 @@ from distributed import Client, Future
 from torch import Tensor
 
 from skl_softmax import parts
-from skl_softmax.data import as_tensor, take_rows
+from skl_softmax.data import as_tensor, plain_torch, take_rows
 from skl_softmax.inputs import TrainingRows
 
 # Seconds without any worker after which a call gives up, and between looks at the workers.
@@ -245,7 +245,7 @@ class GroupSum:
         return [self.work.client.submit(np.asarray, piece, pure=False) for piece in pieces]
 
 
-@torch.no_grad()
 def _add_up(quantity: parts.Quantity, group: parts.PartGroup, shape, pieces: list) -> list[np.ndarray] | None:
-    sums = parts.add_up(quantity, group, *torch.from_numpy(np.concatenate(pieces).reshape(shape)))
+    with plain_torch():
+        sums = parts.add_up(quantity, group, *torch.from_numpy(np.concatenate(pieces).reshape(shape)))
     return None if sums is None else [total.numpy() for total in sums]

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
 from dask import array, delayed
 from distributed import Client, default_client
 from sklearn.base import _fit_context
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
+from skl_softmax.data import plain_torch
 from skl_softmax.inputs import as_score_weights, note_features, unchanged_on_error
 from skl_softmax.parts import PARTS_SOLVERS
 from skl_softmax.targets import has_columns, refuse_probabilities
@@ -156,7 +156,7 @@ optimality_gap_
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         context = self._begin_callbacks(call)
         partitions = align(X, y, sample_weight)
-        with unchanged_on_error(self) as keep, torch.no_grad(), Work(self.client_) as work:
+        with unchanged_on_error(self) as keep, plain_torch(), Work(self.client_) as work:
             known = dict(vars(self))
             note_features(self, _without_rows(X))
             placed = place(work, partitions, self._checker(), classes, has_columns(y))
@@ -300,13 +300,18 @@ optimality_gap_
         if not is_collection(X):
             return getattr(super(), method)(X)
         local = self.to_local()
-        like = _empty_result(local, method, getattr(X, "dtype", np.float64))
+        like = _empty_result(local, method, _dtype_of(X))
         model = delayed(local, pure=False)
         if isinstance(X, array.Array):
             X = whole_rows("X", X)
             shape = {"drop_axis": 1} if like.ndim == 1 else {"chunks": (X.chunks[0], like.shape[1:])}
             return X.map_blocks(_predictions, model, method, like, dtype=like.dtype, meta=like, **shape)
-        like = pd.Series(like) if like.ndim == 1 else pd.DataFrame(like, columns=self.classes_)
+        # Of the type that labels have in a series: strings are none of NumPy's there.
+        like = (
+            pd.Series(self.classes_ if method == "predict" else like)[:0]
+            if like.ndim == 1
+            else pd.DataFrame(like, columns=self.classes_)
+        )
         return X.map_partitions(_predictions_of_frame, model, method, like, meta=like)
 
     def __getstate__(self):
@@ -334,6 +339,12 @@ def _check_parameters(estimator: DaskTorchSoftmaxClassifier) -> None:
 def _without_rows(X):
     """What scikit-learn takes the number and names of the features from."""
     return X if isinstance(X, array.Array) else X._meta
+
+
+def _dtype_of(X) -> np.dtype:
+    """Of an array, or what the columns of a data frame become together: their own type only if all share it."""
+    kinds = {X.dtype} if isinstance(X, array.Array) else set(X.dtypes)
+    return kinds.pop() if kinds in ({np.dtype(np.float32)}, {np.dtype(np.float64)}) else np.dtype(np.float64)
 
 
 def _empty_result(model: TorchSoftmaxClassifier, method: str, dtype: np.dtype) -> np.ndarray:

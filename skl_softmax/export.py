@@ -11,6 +11,10 @@ from skl_softmax.inputs import dense_array
 
 # Parameters that mean the same in `LogisticRegression`.
 SHARED = ("C", "l1_ratio", "fit_intercept", "class_weight", "warm_start", "random_state")
+# What other estimators, and `LogisticRegression` of old, name the penalty that l1_ratio and C stand for.
+PENALTIES = {"l2": {"l1_ratio": 0.0}, "l1": {"l1_ratio": 1.0}, None: {"l1_ratio": 0.0, "C": np.inf}}
+# What may follow the linear layer of a module that stands for a model.
+ENDS = nn.Softmax, nn.LogSoftmax, nn.Sigmoid
 
 
 class ExportMixin:
@@ -67,7 +71,8 @@ class ExportMixin:
         Parameters
         ----------
         linear : torch.nn.Linear or torch.nn.Sequential
-            One output for two classes, else one for each; or what `to_torch` gives, which begins with such a layer.
+            One output for two classes, else one for each; or what `to_torch` gives, such a layer with a softmax or a
+            sigmoid behind it.
         classes : array-like of shape (n_classes,)
             Their labels, in the order of the outputs; for one output, that for which it is positive comes last.
 
@@ -76,7 +81,7 @@ class ExportMixin:
         estimator : TorchSoftmaxClassifier
             The estimator.
         """
-        linear, classes = linear[0] if isinstance(linear, nn.Sequential) else linear, np.asarray(classes)
+        linear, classes = _only_layer(linear), np.asarray(classes)
         if len(np.unique(classes)) != len(classes):
             raise ValueError(f"classes names a label twice: {classes.tolist()}.")
         n_outputs = 1 if len(classes) == 2 else len(classes)
@@ -125,6 +130,7 @@ class ExportMixin:
         """
         check_is_fitted(model)
         found = model.get_params() | _chosen(model)
+        found |= PENALTIES.get(found.get("penalty", "elasticnet"), {})
         parameters = {name: found[name] for name in SHARED if name in found and name in cls._get_param_names()}
         estimator = cls._fitted(
             model.classes_.copy(), dense_array(model.coef_).copy(), np.array(model.intercept_, ndmin=1), **parameters
@@ -144,6 +150,17 @@ class ExportMixin:
         estimator.classes_, estimator.coef_, estimator.intercept_ = classes[order], coef, intercept.astype(coef.dtype)
         estimator.n_features_in_ = coef.shape[1]
         return estimator
+
+
+def _only_layer(module) -> nn.Linear:
+    """The linear layer that a module is, but for what makes probabilities of its outputs."""
+    first, *rest = module if isinstance(module, nn.Sequential) and len(module) else [module]
+    if not isinstance(first, nn.Linear) or len(rest) > 1 or not all(isinstance(layer, ENDS) for layer in rest):
+        raise TypeError(
+            "from_torch takes a torch.nn.Linear, alone or with one of "
+            f"{', '.join(end.__name__ for end in ENDS)} behind it in a torch.nn.Sequential, not {module!r}."
+        )
+    return first
 
 
 def _chosen(model) -> dict[str, float]:

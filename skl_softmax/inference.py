@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skl_softmax.curvature import hessian, row_slices
-from skl_softmax.data import as_tensor, standardised
+from skl_softmax.data import as_tensor, plain_torch, standardised
 from skl_softmax.inputs import check_training_rows, dense_array
 from skl_softmax.training import make_objective
 
@@ -42,7 +42,6 @@ class InferenceMixin:
           mean texture  -0.22     0.04  -5.89
     """
 
-    @torch.no_grad()
     def summary(self, X, y, sample_weight=None, *, covariance="observed", confidence=0.95, reference=None):
         r"""Standard errors, z, p-values and confidence intervals of the coefficients.
 
@@ -83,18 +82,18 @@ class InferenceMixin:
         pd = _pandas(f"{type(self).__name__}.summary")
         check_is_fitted(self)
         place = self._check_summary(covariance, confidence, reference)
-        rows = check_training_rows(self, X, y, sample_weight, self.classes_, reset=False)
-        data = standardised(rows.X, self.fit_intercept)
-        objective = make_objective(rows, data, self)
-        theta = data.to_theta(*(as_tensor(dense_array(part)) for part in (self.coef_, self.intercept_)))[
-            None
-        ]  # (1, K, p)
-        names = list(getattr(self, "feature_names_in_", [f"x{j}" for j in range(self.n_features_in_)]))
-        inverse = _inverse_information(objective, theta, names)  # (P, P)
-        self._warn_of_summary(objective, theta, inverse)
-        if covariance == "sandwich":
-            inverse = inverse @ _scatter(objective, theta) @ inverse
-        coef, errors = _differences(data, theta[0], inverse, place)
+        with plain_torch():
+            rows = check_training_rows(self, X, y, sample_weight, self.classes_, reset=False)
+            data = standardised(rows.X, self.fit_intercept)
+            objective = make_objective(rows, data, self)
+            coefficients = (as_tensor(dense_array(part)) for part in (self.coef_, self.intercept_))
+            theta = data.to_theta(*coefficients)[None]  # (1, K, p)
+            names = list(getattr(self, "feature_names_in_", [f"x{j}" for j in range(self.n_features_in_)]))
+            inverse = _inverse_information(objective, theta, names)  # (P, P)
+            self._warn_of_summary(objective, theta, inverse)
+            if covariance == "sandwich":
+                inverse = inverse @ _scatter(objective, theta) @ inverse
+            coef, errors = _differences(data, theta[0], inverse, place)
         others = np.delete(self.classes_, place)
         labels = [*["intercept"] * self.fit_intercept, *names]
         index = pd.MultiIndex.from_product([others, labels], names=["class", "feature"])
@@ -128,7 +127,7 @@ class InferenceMixin:
                 "The intervals need not hold the true values as often as they say, and p-values are no tests. Fit with "
                 "C=inf for those.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         point = objective.at(theta)
         gradient, value = point.gradient.double().flatten(), point.value.item()
@@ -138,7 +137,7 @@ class InferenceMixin:
                 f"The coefficients are not the optimum of these rows: their objective is {gap:.1e} above its minimum "
                 f"({gap / value:.1e} of it). Pass the rows and weights of the fit, and fit until it has converged.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
 

@@ -30,8 +30,9 @@ def explained(error: BaseException, estimator) -> BaseException:
     size = "Memory ran out" if wanted is None else f"Memory ran out: {wanted:,} bytes were wanted in one piece"
     better = MemoryError(
         f"{size} ({error}). X is used without a copy if it is float32, float64 or float16 in C order, in memory or a "
-        "np.memmap. What a fit needs besides depends on the solver: 'newton' holds a matrix of all parameters squared, "
-        f"'lbfgs' smaller ones, and 'sgd' with a batch_size next to nothing; this is solver={estimator.solver!r}."
+        "np.memmap, and no row is left out by a weight of 0 or by early_stopping. What a fit needs besides depends on "
+        "the solver: 'newton' holds a matrix of all parameters squared, 'lbfgs' smaller ones, and 'sgd' with a "
+        f"batch_size next to nothing; this is solver={estimator.solver!r}."
     )
     better.__cause__ = error
     return better

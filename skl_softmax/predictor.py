@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skl_softmax._version import DOCUMENTATION
-from skl_softmax.data import RowBlocks, linear
+from skl_softmax.data import RowBlocks, linear, plain_torch
 from skl_softmax.finite import check_finite
 from skl_softmax.inputs import (
     as_arrays,
@@ -175,7 +175,8 @@ class LinearPredictor(ClassifierMixin):
                 check_finite(rows)
             return function(logits)
 
-        return linear(rows, weight, as_matrix(self.intercept_), checked)
+        with plain_torch():
+            return linear(rows, weight, as_matrix(self.intercept_), checked)
 
 
 def _most_probable(logits: Tensor) -> Tensor:

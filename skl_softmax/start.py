@@ -30,7 +30,8 @@ def zeros(rows: TrainingRows) -> tuple[Tensor, Tensor]:
 def drawn(rows: TrainingRows, fit_intercept: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The initial weights of ``torch.nn.Linear(d, K)`` right after ``torch.manual_seed``, in float32 as there."""
     n_features = rows.X.shape[1]
-    weight, bias = torch.empty(rows.n_outputs, n_features), torch.zeros(rows.n_outputs)  # (K, d), (K,)
+    weight = torch.empty(rows.n_outputs, n_features, dtype=torch.float32)  # (K, d)
+    bias = torch.zeros(rows.n_outputs, dtype=torch.float32)  # (K,)
     nn.init.kaiming_uniform_(weight, a=sqrt(5), generator=generator)
     if fit_intercept:
         bound = 1 / sqrt(n_features)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skl_softmax import costs
 from skl_softmax.batches import BatchedObjective
-from skl_softmax.data import Data, home_of, in_coordinates, making_on, normalised, raw, rotated, standardised
+from skl_softmax.data import Data, as_tensor, home_of, in_coordinates, making_on, normalised, raw, rotated, standardised
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
@@ -33,6 +33,8 @@ from skl_softmax.solvers import (
     optimality,
 )
 
+# Optimisers for other parameters than dense ones of any shape.
+UNFIT = tuple(getattr(torch.optim, name) for name in ("Muon", "SparseAdam") if hasattr(torch.optim, name))
 # What coefficients rounded to the type of X may add to a gap, as part of it, where there is no room up to ``tol``.
 LOST = 0.1
 # Rows in a batch of batch_size="auto".
@@ -251,6 +253,11 @@ def check_solver(estimator) -> None:
             f"solver={name!r} is no optimiser: pass a class of torch.optim.Optimizer, or one of 'auto', "
             f"{', '.join(map(repr, SOLVERS))}."
         )
+    if isinstance(name, type) and issubclass(name, UNFIT):
+        raise ValueError(
+            f"solver={name!r} is for other models: it wants matrices for parameters, or sparse gradients, and gets "
+            "neither here. Set solver='adam', or another class of torch.optim."
+        )
     if estimator.l1_ratio > 0 and not is_none and name != "auto" and not find_solver(name).takes_l1:
         raise ValueError(
             f"solver={name!r} takes no L1 penalty, but l1_ratio={estimator.l1_ratio:g}. Set solver='auto' or "
@@ -408,7 +415,7 @@ class Stream:
         """Rows in the coordinates of the first."""
         if not self._takes_any_units:
             return raw(X, self._fit_intercept)
-        mean, scale = (torch.from_numpy(array).to(home_of(X.device)) for array in self._coordinates[self._layout])
+        mean, scale = (as_tensor(array).to(home_of(X.device)) for array in self._coordinates[self._layout])
         return in_coordinates(X, self._fit_intercept, mean, scale)
 
     def after(self, memory: Memory, seen: float) -> "Stream":

@@ -227,6 +227,17 @@ def test_data_frames(client, rows):
         found.predict(table[features[::-1]]).compute()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, "Float64"])
+def test_frames_hold_what_they_promise(client, rows, dtype):
+    local = (10 * frame(rows)[list("abcde")]).astype(int).astype(dtype)
+    table = dd.from_pandas(local, npartitions=3)
+    labels = dd.from_pandas(pd.Series(rows[1], local.index), npartitions=3)
+    found = DaskTorchSoftmaxClassifier(tol=1e-3).fit(table, labels)
+    for method in ("predict", "predict_proba", "decision_function"):
+        lazy = getattr(found, method)(table)
+        pd.testing.assert_series_equal(pd.Series(lazy.dtypes), pd.Series(lazy.compute().dtypes))
+
+
 def test_a_frame_with_an_array_and_a_frame_of_one_column(client, rows):
     local = frame(rows)
     table = dd.from_pandas(local, npartitions=4)

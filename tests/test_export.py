@@ -8,7 +8,7 @@ import skops.io
 import torch
 from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -95,6 +95,34 @@ def test_a_module_comes_back(fitted):
 def test_from_torch_wants_an_output_for_each_class(outputs, classes, message):
     with pytest.raises(ValueError, match=message):
         TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, outputs), classes)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 3)),
+        torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Softmax(dim=1), torch.nn.Linear(3, 3)),
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)),
+        torch.nn.Sequential(),
+        torch.nn.Conv1d(4, 3, 1),
+    ],
+    ids=["network", "longer", "flatten", "empty", "convolution"],
+)
+def test_from_torch_takes_no_other_module(module):
+    with pytest.raises(TypeError, match=r"from_torch takes a torch\.nn\.Linear.*Softmax"):
+        TorchSoftmaxClassifier.from_torch(module, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("penalty", "expected"),
+    [("l2", (0.0, 1.0)), ("l1", (1.0, 1.0)), ("elasticnet", (0.3, 1.0)), (None, (0.0, np.inf))],
+)
+def test_the_penalty_of_other_estimators_comes_along(penalty, expected):
+    X, y = load_iris(return_X_y=True)
+    theirs = SGDClassifier(loss="log_loss", penalty=penalty, l1_ratio=0.3, random_state=0).fit(X[:100], y[:100])
+    ours = TorchSoftmaxClassifier.from_sklearn(theirs)
+    assert (ours.l1_ratio, ours.C) == expected
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-12)
 
 
 def test_to_and_from_logistic_regression(fitted):

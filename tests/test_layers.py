@@ -20,6 +20,7 @@ ALLOWED = {
     "_version": set(),
     "classifier_cv": {
         "classifier",
+        "data",
         "export",
         "folds",
         "inputs",
@@ -51,7 +52,7 @@ ALLOWED = {
         "training",
         "watch",
     },
-    "dask": {"classifier", "cluster", "inputs", "parts", "start", "targets", "training", "watch"},
+    "dask": {"classifier", "cluster", "data", "inputs", "parts", "start", "targets", "training", "watch"},
     "cluster": {"data", "inputs", "parts", "targets"},
     "blocks": {"data", "inputs", "parts", "targets"},
     "parts": {"costs", "curvature", "data", "inputs", "metrics", "objective", "targets", "training"},

@@ -1,16 +1,19 @@
 """X as a file that is larger than what memory is left, and memory that runs out."""
 
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_iris
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, finite, inputs, predictor
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, finite, inputs, predictor
 from skl_softmax.objective import SAMPLE_BYTES, Objective
 
 # What fits and predictions may need beside X, which is 120 MB in float32.
@@ -186,3 +189,41 @@ class TestLargeX:
         TorchSoftmaxClassifier().fit(X, y).predict(X)
         TorchSoftmaxClassifier().fit(torch.from_numpy(X), y)
         assert searched == []
+
+
+OF_ALL_KINDS = [
+    *(TorchSoftmaxClassifier(solver=solver) for solver in ("auto", "newton", "lbfgs", "proximal")),
+    TorchSoftmaxClassifier(solver="sgd", max_iter=3, batch_size=20),
+    TorchSoftmaxClassifier(early_stopping=True, verbose=1000),
+    TorchSoftmaxClassifierCV(Cs=2, cv=2),
+    TorchSoftmaxClassifierCV(Cs=2, cv=2, scoring="f1_macro"),
+    TorchSoftmaxClassifierCV(Cs=2, cv="alo"),
+]
+
+
+def outlives(X, call) -> bool:
+    """Whether anything holds X after a call of which nothing is kept."""
+    X = X.copy()
+    alive = weakref.ref(X)
+    gc.disable()
+    try:
+        call(X)
+        del X
+        return alive() is not None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("estimator", OF_ALL_KINDS, ids=str)
+def test_no_cycle_keeps_the_rows(estimator):
+    """Python counts the objects in cycles, not their bytes, and leaves large X of many fits in memory."""
+    X, y = load_iris(return_X_y=True)
+    clone(estimator).fit(X, y)  # what torch imports then holds frames
+    assert not outlives(X, lambda X: clone(estimator).fit(X, y).predict_proba(X))
+
+
+@pytest.mark.parametrize("solver", ["auto", "newton", "lbfgs"])
+def test_no_cycle_keeps_blocks(solver):
+    X, y = load_iris(return_X_y=True)
+    assert not outlives(X, lambda X: TorchSoftmaxClassifier(solver=solver).fit(RowBlocks([(X, y)])))

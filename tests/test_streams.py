@@ -2,6 +2,7 @@
 
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -273,6 +274,29 @@ def test_a_first_batch_with_labels_in_a_column_needs_classes():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match="classes must be passed in the first call"):
         TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y[:, None])
+
+
+@pytest.mark.parametrize("name", ["Muon", "SparseAdam"])
+def test_optimisers_for_other_models_are_refused(name):
+    if hasattr(torch.optim, name):  # Muon came with torch 2.9
+        with pytest.raises(ValueError, match=f"{name}.*Set solver='adam'"):
+            TorchSoftmaxClassifier(solver=getattr(torch.optim, name)).fit(*load_iris(return_X_y=True))
+
+
+def test_lbfgs_of_torch_takes_sparse_rows():
+    X, y = load_iris(return_X_y=True)
+    dense, sparse = (
+        TorchSoftmaxClassifier(solver=torch.optim.LBFGS, learning_rate=1.0).fit(x, y) for x in (X, csr_array(X))
+    )
+    np.testing.assert_allclose(sparse.loss_curve_[-1], dense.loss_curve_[-1], rtol=1e-5)
+
+
+def test_a_model_in_a_file_that_is_mapped_goes_on(tmp_path):
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, classes=[0, 1, 2])
+    joblib.dump(clf, tmp_path / "model")
+    mapped = joblib.load(tmp_path / "model", mmap_mode="r")
+    np.testing.assert_array_equal(mapped.partial_fit(X, y).coef_, clf.partial_fit(X, y).coef_)
 
 
 def test_a_class_that_is_no_optimiser():

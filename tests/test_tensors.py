@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 import torch
 from reference import converged, objective, relative_error
 from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.datasets import load_iris, make_classification
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 
 METHODS = ["decision_function", "predict_proba", "predict_log_proba", "predict"]
 HALF = [torch.float16, torch.bfloat16]
@@ -187,3 +189,75 @@ def test_labels_that_torch_does_not_hold(dtype):
     X, y = load_iris(return_X_y=True)
     found = TorchSoftmaxClassifier().fit(X, y.astype(dtype)).predict(torch.from_numpy(X))
     assert found.dtype == dtype
+
+
+SETTINGS = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "default device": lambda: torch.device("meta"),
+    "inference": torch.inference_mode,
+    "gradients": torch.enable_grad,
+}
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("setting", [*SETTINGS, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        TorchSoftmaxClassifier(),
+        TorchSoftmaxClassifier(solver="lbfgs"),
+        TorchSoftmaxClassifier(l1_ratio=1.0),
+        TorchSoftmaxClassifier(early_stopping=True, random_state=0),
+        TorchSoftmaxClassifier(solver="sgd", learning_rate=0.1, random_state=0, max_iter=2, batch_size=30),
+        TorchSoftmaxClassifierCV(Cs=2, cv=2),
+        TorchSoftmaxClassifierCV(Cs=2, cv=2, scoring="f1_macro"),
+        TorchSoftmaxClassifierCV(Cs=2, cv="alo"),
+    ],
+    ids=str,
+)
+def test_what_the_caller_has_set_changes_nothing(estimator, setting):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(8000, 30)).astype(np.float32)  # so many that torch makes the products
+    y = (X[:, :3] + rng.gumbel(size=(8000, 3))).argmax(axis=1)
+    if "CV" in type(estimator).__name__:
+        X, y = X[:300], y[:300]
+    expected = clone(estimator).fit(X, y)
+    with SETTINGS[setting]() if isinstance(setting, str) else default_dtype(setting):
+        found = clone(estimator).fit(X, y)
+        outputs = [getattr(expected, method)(X) for method in METHODS]
+    np.testing.assert_array_equal(found.coef_, expected.coef_)
+    for output, method in zip(outputs, METHODS, strict=True):
+        np.testing.assert_array_equal(output, getattr(expected, method)(X))
+
+
+@pytest.mark.filterwarnings("ignore:C=1000")
+def test_streams_and_summaries_whatever_the_caller_has_set():
+    X, y = load_iris(return_X_y=True)
+    for setting in SETTINGS.values():
+        with setting():
+            clf = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, classes=[0, 1, 2]).partial_fit(X, y)
+            table = TorchSoftmaxClassifier(C=1e3).fit(X, y).summary(X, y)
+        same = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, classes=[0, 1, 2]).partial_fit(X, y)
+        np.testing.assert_array_equal(clf.coef_, same.coef_)
+        np.testing.assert_array_equal(table, TorchSoftmaxClassifier(C=1e3).fit(X, y).summary(X, y))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
+def test_fields_of_packed_records(dtype):
+    X, y = load_iris(return_X_y=True)
+    records = np.zeros(150, dtype=[("id", "u1"), ("x", dtype, (4,))])
+    records["x"] = X
+    plain = TorchSoftmaxClassifier().fit(records["x"].copy(), y)
+    for rows in ((records["x"], y), (RowBlocks([(records["x"], y)]),)):
+        assert relative_error(TorchSoftmaxClassifier().fit(*rows).coef_, plain.coef_) < 1e-3
+    np.testing.assert_array_equal(plain.predict_proba(records["x"]), plain.predict_proba(records["x"].copy()))

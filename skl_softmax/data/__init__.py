@@ -29,7 +29,7 @@ from torch.nn import functional
 from skl_softmax import products, threads
 from skl_softmax.data.base import Affine, Block, Data, as_tensor, widened
 from skl_softmax.data.dense import PORTION_BYTES, DenseData
-from skl_softmax.data.devices import find_device, has_float64, home_of, making_on
+from skl_softmax.data.devices import find_device, has_float64, home_of, making_on, plain_torch
 from skl_softmax.data.row_blocks import RowBlocks
 from skl_softmax.data.span import SpanData
 from skl_softmax.data.sparse import SparseData, csr_tensor, product_with_sparse, scipy_matrix, take_compressed, times
@@ -53,6 +53,7 @@ __all__ = [
     "n_bytes",
     "normalised",
     "on_device",
+    "plain_torch",
     "raw",
     "rotated",
     "scipy_matrix",

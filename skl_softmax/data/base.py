@@ -232,8 +232,11 @@ def widened(dtype: torch.dtype) -> torch.dtype:
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """A tensor that shares the memory of an array, read-only arrays included, of which torch warns."""
-    if any(stride < 0 for stride in array.strides):
+    """A tensor that shares the memory of an array, read-only arrays included, of which torch warns.
+
+    Where torch has no such tensor, of strides that go back or are no multiple of an element, it is a copy.
+    """
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writeable(array)))
 

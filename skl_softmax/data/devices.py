@@ -1,10 +1,12 @@
 """Where is computed."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 
 CPU = torch.device("cpu")
+# Kinds of devices on which torch may have been told to compute in half precision.
+AUTOCAST = "cpu", "cuda", "mps", "xpu"
 # Kinds of devices that have no float64.
 WITHOUT_FLOAT64 = frozenset({"mps"})
 
@@ -32,6 +34,23 @@ def has_float64(device: torch.device) -> bool:
 def home_of(device: torch.device) -> torch.device:
     """Where parameters are kept and systems are solved, in float64: on the device if it has that, else on the CPU."""
     return device if has_float64(device) else CPU
+
+
+def plain_torch() -> AbstractContextManager:
+    """In this block, of this thread, torch computes as it does unasked, whatever the caller has set.
+
+    Without gradients, in the types that it is given, and new tensors are made on the CPU.
+    """
+    kinds, is_elsewhere = list(filter(torch.is_autocast_enabled, AUTOCAST)), torch.empty(0).device != CPU
+    if not kinds and not is_elsewhere:
+        return torch.no_grad()
+    stack = ExitStack()
+    stack.enter_context(torch.no_grad())
+    for kind in kinds:
+        stack.enter_context(torch.autocast(kind, enabled=False))
+    if is_elsewhere:
+        stack.enter_context(CPU)
+    return stack
 
 
 def making_on(device: torch.device) -> AbstractContextManager:

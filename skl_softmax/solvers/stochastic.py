@@ -154,7 +154,7 @@ class _Descent:
 
             def closure(batch=batch):
                 point = batch.at(theta)
-                self.parameter.grad = point.gradient
+                self.parameter.grad = point.gradient.contiguous()  # of sparse rows it lies column by column
                 return point.value
 
             values.append(self._optimizer.step(closure))
