@@ -22,6 +22,8 @@ from skl_softmax.quadratic import RIDGE, DenseModel, HessianModels
 
 # Operations of a Hessian up to which it costs less than the calls around it, so that nothing beats Newton's method.
 SMALL_HESSIAN = 1e7
+# Losses below this, which are known here to rounding of 1, are left to formulas that know them to their own.
+TOLD_APART = 1e-6
 # What the products of pairs of columns may take: larger ones are read from memory each time.
 PAIR_BYTES = 4 * 2**20
 
@@ -56,6 +58,8 @@ class SmallObjective(Objective):
         value, proba = loss_and_proba(logits, self._shares, self._target_shares)  # (M,), (M, K, n)
         shares = proba * self._shares  # (M, K, n)
         self.__dict__["_last"] = theta, proba, shares
+        if (value < TOLD_APART).any():
+            return super().at(theta)
         penalised = self._penalty * parameters  # (M, K, p)
         gradient = (shares - self._target_shares) @ self.data.small_rows  # (M, K, p)
         gradient += penalised

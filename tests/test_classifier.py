@@ -111,6 +111,28 @@ class TestEqualsLogisticRegression:
 
 
 class TestRawData:
+    @pytest.mark.parametrize("C", [1e8, 1e12, 1e14, 1e16, 1e20])
+    @pytest.mark.parametrize("table", ["wine", "iris", "far"])
+    @pytest.mark.parametrize("solver", DETERMINISTIC)
+    def test_rows_that_are_told_apart_have_a_minimum(self, C, table, solver):
+        """F is known to rounding of itself, not of 1, down to 1e-20."""
+        X, y = load_wine(return_X_y=True) if table == "wine" else load_iris(return_X_y=True)
+        if table == "iris":
+            X, y = X[:100], y[:100]
+        elif table == "far":
+            y = np.arange(30) % 3
+            X = np.random.default_rng(0).normal(size=(30, 5)) + 8 * np.eye(5)[y]
+        model = TorchSoftmaxClassifier(C=C, solver=solver).fit(X, y)
+        assert model.converged_
+        assert model.n_passes_ < (2000 if C == 1e20 else 100)
+        logits = X.astype(np.longdouble) @ model.coef_.T.astype(np.longdouble) + model.intercept_
+        if logits.shape[1] == 1:
+            logits = np.hstack([-logits / 2, logits / 2])
+        odds = np.exp(logits - logits[np.arange(len(y)), y][:, None])
+        odds[np.arange(len(y)), y] = 0
+        F = np.log1p(odds.sum(axis=1)).mean() + (model.coef_.astype(np.longdouble) ** 2).sum() / (2 * C * len(y))
+        assert model.loss_curve_[-1] == pytest.approx(float(F), rel=1e-6)
+
     @pytest.mark.parametrize("offset", [0, 1e4, 1e5, 1e6])
     @pytest.mark.parametrize("n_classes", [2, 3])
     @pytest.mark.parametrize("kind", ["ridge", "free", "lasso", "blocks", "cv"])
