@@ -289,6 +289,16 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         self : TorchSoftmaxClassifier
             The fitted estimator.
 
+        Raises
+        ------
+        ValueError
+            If a parameter is none of those that it may be, if parameters do not go together, or if X, ``y``, weights or
+            starts cannot be fitted: the message names the parameter, or the row, and says what is expected.
+        TypeError
+            If ``solver`` is a class of no optimiser, or X a tensor of another layout than dense, CSR and COO.
+        MemoryError
+            With what was wanted, and what to change.
+
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
@@ -349,6 +359,15 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         -------
         self : TorchSoftmaxClassifier
             The estimator, fitted so far.
+
+        Raises
+        ------
+        ValueError
+            As of ``fit``, or if ``classes`` are missing or others than before.
+        TypeError
+            If ``solver`` is a class of no optimiser, or X a tensor of another layout than dense, CSR and COO.
+        MemoryError
+            As of ``fit``.
         """
         check_solver(self)
         with unchanged_on_error(self), plain_torch():

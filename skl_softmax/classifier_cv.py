@@ -192,8 +192,12 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
         Parameters
         ----------
-        X, y, sample_weight
-            As in `TorchSoftmaxClassifier.fit`.
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+            Rows, as in `TorchSoftmaxClassifier.fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels or probabilities of the classes, as there.
+        sample_weight : array-like of shape (n_samples,) or float, default=None
+            Weights of the rows, >= 0.
         **params : dict
             Metadata for the splitter (``groups``) and the scorer, with scikit-learn's metadata routing. Without it,
             ``sample_weight`` also weighs the scores.
@@ -202,6 +206,15 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         -------
         self : TorchSoftmaxClassifierCV
             The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            As of `TorchSoftmaxClassifier.fit`, or if folds are of no use or ``scoring`` gives no numbers.
+        TypeError
+            If X is `RowBlocks`, or a tensor of another layout than dense, CSR and COO.
+        MemoryError
+            With what was wanted, and what to change.
 
         Warns
         -----
@@ -234,8 +247,10 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
         Parameters
         ----------
-        X, y
-            Rows and labels.
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,)
+            Labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
         **params : dict
@@ -245,6 +260,13 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         -------
         score : float
             The score.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
         """
         return self._scorer()(self, X, y, **routed_score_parameters(self, sample_weight, params))
 

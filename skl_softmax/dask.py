@@ -147,6 +147,15 @@ optimality_gap_
         self : DaskTorchSoftmaxClassifier
             The fitted estimator.
 
+        Raises
+        ------
+        ValueError
+            If ``l1_ratio`` or ``solver`` is none for a cluster, or a partition, which is named, cannot be fitted.
+        TypeError
+            If one of X, ``y`` and ``sample_weight`` is no collection of Dask's.
+        TimeoutError
+            Where no worker has been there for 60 seconds.
+
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
@@ -205,6 +214,11 @@ optimality_gap_
         -------
         logits : dask.array.Array, dask.dataframe.DataFrame or Series
             As X, of shape (n_samples, n_classes), or (n_samples,) for two classes. Nothing is computed yet.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
         """
         return self._lazily("decision_function", X)
 
@@ -221,6 +235,11 @@ optimality_gap_
         proba : dask.array.Array or dask.dataframe.DataFrame of shape (n_samples, n_classes)
             As X, in the order of ``classes_``, which are the names of the columns of a data frame. Nothing is computed
             yet.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
         """
         return self._lazily("predict_proba", X)
 
@@ -236,6 +255,11 @@ optimality_gap_
         -------
         log_proba : dask.array.Array or dask.dataframe.DataFrame of shape (n_samples, n_classes)
             As of `predict_proba`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
         """
         return self._lazily("predict_log_proba", X)
 
@@ -251,6 +275,11 @@ optimality_gap_
         -------
         labels : dask.array.Array or dask.dataframe.Series of shape (n_samples,)
             Elements of ``classes_``. Nothing is computed yet.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
         """
         return self._lazily("predict", X)
 
@@ -270,6 +299,13 @@ optimality_gap_
         -------
         score : float
             The part of the rows, weighted, whose label is predicted.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If ``y`` holds probabilities, or no row has a positive weight.
         """
         if not is_collection(X):
             return super().score(X, y, sample_weight)
@@ -289,6 +325,11 @@ optimality_gap_
         -------
         estimator : TorchSoftmaxClassifier
             With copies of the parameters and of the fitted attributes.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
         """
         check_is_fitted(self)
         shared = deepcopy({name: value for name, value in self.get_params().items() if name != "client"})

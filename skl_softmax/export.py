@@ -50,6 +50,11 @@ class ExportMixin:
             A linear layer and softmax over its outputs, or the sigmoid of its one output: then the probability
             (n, 1) of ``classes_[1]``.
 
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+
         Examples
         --------
         >>> from sklearn.datasets import load_iris
@@ -80,6 +85,13 @@ class ExportMixin:
         -------
         estimator : TorchSoftmaxClassifier
             The estimator.
+
+        Raises
+        ------
+        TypeError
+            If ``linear`` is no linear layer, or has more behind it than what makes probabilities.
+        ValueError
+            If ``classes`` names a label twice, or another number of them than the layer has outputs for.
         """
         linear, classes = _only_layer(linear), np.asarray(classes)
         if len(np.unique(classes)) != len(classes):
@@ -102,6 +114,11 @@ class ExportMixin:
         -------
         model : LogisticRegression
             With copies of the coefficients, and the parameters that both have.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
         """
         check_is_fitted(self)
         shared = {name: value for name, value in self.get_params().items() if name in SHARED} | _chosen(self)
@@ -127,6 +144,11 @@ class ExportMixin:
         -------
         estimator : TorchSoftmaxClassifier
             The estimator, with the parameters that both have.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
         """
         check_is_fitted(model)
         found = model.get_params() | _chosen(model)

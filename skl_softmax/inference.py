@@ -50,9 +50,12 @@ class InferenceMixin:
 
         Parameters
         ----------
-        X, y, sample_weight
-            The rows of the fit, which the model does not keep. Weights count as repeats of rows. Columns of
-            probabilities in ``y`` are those of ``classes_``.
+        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+            The rows of the fit, which the model does not keep.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Their labels. Columns of probabilities are those of ``classes_``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Their weights, which count as repeats of rows.
         covariance : {"observed", "sandwich"}, default="observed"
             :math:`I^{-1}`, or :math:`I^{-1} (\sum_i s_i g_i g_i^\top) I^{-1}` (HC0), which stays right if the model is
             not: White (1982), "Maximum likelihood estimation of misspecified models". :math:`I` is the Hessian of

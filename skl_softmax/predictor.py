@@ -47,6 +47,13 @@ class LinearPredictor(ClassifierMixin):
         -------
         logits : ndarray or tensor of shape (n_samples, n_classes), or (n_samples,) for two classes
             For two classes, that of ``classes_[1]``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
         """
         return as_given(self._of_logits(lambda logits: logits[:, 0] if logits.shape[1] == 1 else logits, X), X)
 
@@ -62,6 +69,13 @@ class LinearPredictor(ClassifierMixin):
         -------
         proba : ndarray or tensor of shape (n_samples, n_classes)
             In the order of ``classes_``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
         """
         return as_given(self._of_logits(lambda logits: loss_for(logits.shape[1]).proba(logits), X), X)
 
@@ -77,6 +91,13 @@ class LinearPredictor(ClassifierMixin):
         -------
         log_proba : ndarray or tensor of shape (n_samples, n_classes)
             In the order of ``classes_``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
         """
         return as_given(self._of_logits(lambda logits: loss_for(logits.shape[1]).log_proba(logits), X), X)
 
@@ -92,6 +113,13 @@ class LinearPredictor(ClassifierMixin):
         -------
         labels : ndarray or tensor of shape (n_samples,)
             Elements of ``classes_``; strings, and what else torch does not hold, are an array also where X is a tensor.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
         """
         index = self._of_logits(_most_probable, X)  # (n,)
         labels = self.classes_[index.cpu().numpy()]
@@ -114,6 +142,14 @@ class LinearPredictor(ClassifierMixin):
         -------
         accuracy : float
             From 0 to 1.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ValueError
+            If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
+            If ``y`` holds probabilities, or no row has a positive weight.
         """
         if isinstance(X, RowBlocks):
             refuse_beside_blocks(y, sample_weight)
@@ -137,6 +173,11 @@ class LinearPredictor(ClassifierMixin):
         -------
         self : object
             The estimator.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
         """
         check_is_fitted(self)
         self.coef_ = csr_array(dense_array(self.coef_))
@@ -149,6 +190,11 @@ class LinearPredictor(ClassifierMixin):
         -------
         self : object
             The estimator.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
         """
         check_is_fitted(self)
         self.coef_ = dense_array(self.coef_)

@@ -1,6 +1,7 @@
 """The documentation's snippets run, and its reference holds what is public."""
 
 import doctest
+import inspect
 import re
 from pathlib import Path
 
@@ -30,3 +31,17 @@ def test_reference_holds_what_is_public():
     listed = set(re.findall(r"^   (\w+)$", (DOCS / "api.rst").read_text(encoding="utf-8"), flags=re.MULTILINE))
     names = [*skl_softmax.__all__, *skl_softmax.displays.__all__, *skl_softmax.dask.__all__]
     assert {name for name in names if not name.startswith("_")} <= listed
+
+
+def public_methods():
+    for module in (skl_softmax, skl_softmax.displays, skl_softmax.dask):
+        for public in filter(inspect.isclass, map(module.__dict__.get, module.__all__)):
+            for name, method in inspect.getmembers(public, callable):
+                if not name.startswith("_") and getattr(method, "__module__", "").startswith("skl_softmax"):
+                    yield pytest.param(method, id=f"{public.__name__}.{name}")
+
+
+@pytest.mark.parametrize("method", public_methods())
+def test_public_methods_say_what_they_raise(method):
+    if method.__name__ != "get_metadata_routing":
+        assert "Raises\n" in inspect.getdoc(method)

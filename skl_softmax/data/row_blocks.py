@@ -26,6 +26,13 @@ class RowBlocks:
     read_ahead : int, default=1
         Blocks that another thread reads while one is worked on. Each takes memory. 0 is no thread.
 
+    Raises
+    ------
+    TypeError
+        If ``source`` ends once it has been gone through, or cannot be gone through.
+    ValueError
+        If ``read_ahead`` is negative; later, with its number, for a block of other than one to three entries.
+
     Examples
     --------
     >>> import numpy as np

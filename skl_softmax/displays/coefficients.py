@@ -84,6 +84,13 @@ class CoefficientDisplay:
         -------
         display : CoefficientDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If ``feature_names`` are not as many as the features; as of `plot`.
+        ImportError
+            Without matplotlib.
         """
         pyplot(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
@@ -111,6 +118,11 @@ class CoefficientDisplay:
         -------
         display : CoefficientDisplay
             The display itself.
+
+        Raises
+        ------
+        ValueError
+            If ``image_shape`` has no room for the features, or ``ax`` cannot be divided.
         """
         if image_shape is not None and np.prod(image_shape) != self.coefficients.shape[1]:
             raise ValueError(f"image_shape={image_shape} has no room for {self.coefficients.shape[1]} features.")

@@ -94,6 +94,15 @@ class ConvergenceDisplay:
         -------
         display : ConvergenceDisplay
             The display, drawn.
+
+        Raises
+        ------
+        TypeError
+            If a fit keeps no ``loss_curve_``.
+        ValueError
+            As of `plot`.
+        ImportError
+            Without matplotlib.
         """
         pyplot(f"{cls.__name__}.from_estimator")
         fits = list(estimator) if isinstance(estimator, (list, tuple)) else [estimator]
@@ -129,6 +138,11 @@ class ConvergenceDisplay:
         -------
         display : ConvergenceDisplay
             The display itself.
+
+        Raises
+        ------
+        ValueError
+            If ``kind`` or ``x`` is no choice, or the fits do not have it, or names or styles are not as many as they.
         """
         if kind not in ("gap", "objective", "validation_score"):
             raise ValueError(f"kind must be 'gap', 'objective' or 'validation_score', got {kind!r}.")

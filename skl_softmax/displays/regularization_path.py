@@ -79,6 +79,15 @@ class RegularizationPathDisplay:
         -------
         display : RegularizationPathDisplay
             The display, drawn.
+
+        Raises
+        ------
+        TypeError
+            If the estimator keeps no ``coefs_paths_``.
+        ValueError
+            If ``l1_ratio`` was not tried.
+        ImportError
+            Without matplotlib.
         """
         pyplot(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
@@ -113,6 +122,11 @@ class RegularizationPathDisplay:
         -------
         display : RegularizationPathDisplay
             The display itself.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
         """
         caller = f"{type(self).__name__}.plot"
         self.ax_, grid = panels(caller, ax, 2, 1, PANEL_SIZE, sharex=True)
