@@ -137,6 +137,11 @@ def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> Train
             "dict(zip(classes, compute_class_weight('balanced', classes=classes, y=y))) of a sample of them "
             "(sklearn.utils.class_weight)."
         )
+    if estimator.early_stopping:
+        raise ValueError(
+            "early_stopping=True holds out rows of a whole fit, and partial_fit sees a batch. Set early_stopping=False "
+            "and score rows of your own between the batches."
+        )
     is_first = not hasattr(estimator, "classes_")
     if is_first and classes is None and not has_columns(y):
         raise ValueError("classes must be passed in the first call of partial_fit: all labels that may come.")

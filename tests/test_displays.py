@@ -98,7 +98,8 @@ class TestConvergenceDisplay:
             ConvergenceDisplay.from_estimator(clf, name=["a", "b"])
         with pytest.raises(TypeError, match="keeps no loss_curve_"):
             ConvergenceDisplay.from_estimator(LogisticRegression().fit(*iris))
-        stream = TorchSoftmaxClassifier(solver="sgd", early_stopping=True).fit(*iris).partial_fit(*iris)
+        stream = TorchSoftmaxClassifier(solver="sgd", early_stopping=True).fit(*iris)
+        stream.set_params(early_stopping=False).partial_fit(*iris)
         with pytest.raises(ValueError, match="use kind='objective'"):
             ConvergenceDisplay.from_estimator(stream)
         with pytest.raises(ValueError, match="use x='iteration'"):

@@ -41,7 +41,7 @@ def public_methods():
                     yield pytest.param(method, id=f"{public.__name__}.{name}")
 
 
-@pytest.mark.parametrize("method", public_methods())
+@pytest.mark.parametrize("method", list(public_methods()))
 def test_public_methods_say_what_they_raise(method):
     if method.__name__ != "get_metadata_routing":
         assert "Raises\n" in inspect.getdoc(method)

@@ -240,6 +240,17 @@ def test_a_stack_takes_each_model_where_it_goes_alone(name, kind):
         assert alone.loss_curve[0] == pytest.approx(together.loss_curve[i])
 
 
+@pytest.mark.parametrize("name", DESCENT)
+def test_only_a_model_whose_start_is_too_high_falls_back(name):
+    stack = make(n_models=2)
+    begin = torch.stack([stack.minimum[0], 100 * stack.minimum[1] + 1e3])
+    fallback = start(stack), stack.at(start(stack)).value.tolist()
+    result = SOLVERS[name].minimise(stack, begin, replace(OPTIONS, fallback=fallback))
+    assert result.status == [Status.CONVERGED] * 2
+    assert result.n_iter[0] == 0
+    assert result.loss_curve[1][0] == pytest.approx(fallback[1][1])
+
+
 def test_a_finished_model_leaves_the_metric_of_the_others_as_it_is(monkeypatch):
     made, make_metric = [], Run.make_metric
     monkeypatch.setattr(Run, "make_metric", lambda run: made.append(run.iteration) or make_metric(run))

@@ -299,6 +299,12 @@ def test_a_model_in_a_file_that_is_mapped_goes_on(tmp_path):
     np.testing.assert_array_equal(mapped.partial_fit(X, y).coef_, clf.partial_fit(X, y).coef_)
 
 
+def test_early_stopping_is_no_matter_of_a_batch():
+    clf = TorchSoftmaxClassifier(solver="sgd", early_stopping=True)
+    with pytest.raises(ValueError, match=r"early_stopping=True holds out rows.*Set early_stopping=False"):
+        clf.partial_fit(*load_iris(return_X_y=True), classes=[0, 1, 2])
+
+
 def test_a_class_that_is_no_optimiser():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(TypeError, match=r"no optimiser: pass a class of torch\.optim\.Optimizer"):

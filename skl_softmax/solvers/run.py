@@ -78,13 +78,15 @@ class Run:
         self._record = Record(self.theta, options.leads_on)
 
     def _begin(self, start: Tensor) -> tuple[Tensor, Evaluation]:
-        """The start, or the fallback if F is not low enough at the start, and what is evaluated there."""
+        """The start, or the fallback for models whose F is not low enough at the start, and what is evaluated there."""
         point = self.evaluate(start) if self.options.point is None else self.options.point
         if self.options.fallback is None:
             return start, point
         theta, values = self.options.fallback
-        if all(here < there for here, there in zip(point.value.tolist(), values, strict=True)):
+        is_low = [here < there for here, there in zip(point.value.tolist(), values, strict=True)]
+        if all(is_low):
             return start, point
+        theta = torch.where(torch.tensor(is_low, device=start.device)[:, None, None], start, theta)
         return theta, self.evaluate(theta)
 
     @property
