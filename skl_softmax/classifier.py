@@ -380,7 +380,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             problem = make_batch_problem(self, rows, begin, generator, stream)
             result = solved(problem.descend, rows)
             curve = np.append(as_arrays(known.get("loss_curve_", [])), result.loss_curve[0])
-            self._store(rows, *problem.objective.data.from_theta(result.theta[0]), result)
+            self._store(rows, *problem.coefficients(result, rows.dtype))
             self.loss_curve_, self.n_iter_ = curve, self.n_iter_ + as_arrays(known.get("n_iter_", 0))
             self._store_records(None)
             self._store_stream(problem, result)
@@ -414,7 +414,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         if self.verbose:
             looks.append(Printer(rows, self.verbose, self.max_iter, unit))
         if context is not None:
-            attributes = lambda *coefficients: self._attributes(rows, *coefficients) | watch.stream()  # noqa: E731
+            attributes = lambda *found: self._attributes(rows, *rows.rounded(*found)) | watch.stream()  # noqa: E731
             looks.append(Callbacks(self, context, call, attributes, is_descent(self)))
         watch = Watch(looks)
         return watch, rows
@@ -432,21 +432,20 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         finally:
             watch.problem = None  # which holds the watch: together they would keep X until cycles are collected
         weight, bias, result = problem.coefficients(result, rows.dtype)
-        self._store(rows, weight, bias, result, weight.dtype)
+        self._store(rows, weight, bias, result)
         self._store_records(watch)
         return result
 
-    def _attributes(self, rows: TrainingRows, weight: Tensor, bias: Tensor, dtype: torch.dtype | None = None) -> dict:
-        """What prediction needs."""
-        dtype = rows.dtype if dtype is None else dtype
+    def _attributes(self, rows: TrainingRows, weight: Tensor, bias: Tensor) -> dict:
+        """What prediction needs, in the types that it has."""
         return {
             "classes_": rows.classes,
-            "coef_": weight.cpu().to(dtype).numpy(),  # (K, d)
-            "intercept_": bias.cpu().to(dtype).numpy(),  # (K,)
+            "coef_": weight.cpu().numpy(),  # (K, d)
+            "intercept_": bias.cpu().numpy(),  # (K,)
         }
 
-    def _store(self, rows: TrainingRows, weight: Tensor, bias: Tensor, result: SolveResult, dtype=None) -> None:
-        vars(self).update(self._attributes(rows, weight, bias, dtype))
+    def _store(self, rows: TrainingRows, weight: Tensor, bias: Tensor, result: SolveResult) -> None:
+        vars(self).update(self._attributes(rows, weight, bias))
         self.n_iter_ = np.array(result.n_iter, dtype=np.int32)
         self.n_passes_ = float(result.n_passes)
         self.loss_curve_ = np.array(result.loss_curve[0])
@@ -468,7 +467,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         last = watch.last
         gap = torch.tensor(last.gap or [np.nan])
         result = SolveResult(last.theta, gap, [last.iteration], [Status.STOPPED], [[last.value.item()]], np.nan)
-        self._store(rows, *watch.coefficients(), result)
+        self._store(rows, *rows.rounded(*watch.coefficients()), result)
         self._store_records(watch)
         vars(self).pop("_stream", None)
         vars(self).update(watch.stream())

@@ -33,14 +33,19 @@ from skl_softmax.inputs import (
 )
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
-from skl_softmax.scores import accuracy, held_out_scores, negative_log_loss
+from skl_softmax.scores import (
+    as_score,
+    check_scores,
+    find_measure,
+    held_out_scores,
+    score_weights,
+    standard_errors,
+    worst_if_nan,
+)
 from skl_softmax.solvers import Status
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
 from skl_softmax.targets import fold_weights
 from skl_softmax.training import choose_coordinates
-
-# Scores that need no more than logits.
-MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accuracy": accuracy}
 
 
 class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredictor, BaseEstimator):
@@ -232,8 +237,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 sweep, scores, errors = self._leave_one_out(rows, truth, penalties, for_scorer, done)
             else:
                 sweep, scores = self._cross_validate(rows, truth, penalties, folds, X, y, for_scorer, done)
-                errors = _standard_errors(scores)
-            _check_scores(scores)
+                errors = standard_errors(scores)
+            check_scores(scores)
             self._store(rows, sweep, scores)
             place = self._choose(scores, errors)
             self._finish(rows, truth, sweep, place)
@@ -298,11 +303,6 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     def _scorer(self):
         return check_scoring(self, self.scoring or "neg_log_loss")
 
-    @property
-    def _measure(self):
-        """The measure of logits that ``scoring`` names, if it names one."""
-        return MEASURES.get(self.scoring) if self.scoring is None or isinstance(self.scoring, str) else None
-
     def _penalties(self) -> list[tuple[float, float]]:
         """Pairs of l1_ratio and C, in the order of the scores."""
         Cs = np.logspace(-4, 4, self.Cs) if isinstance(self.Cs, Integral) else as_numbers(self.Cs)
@@ -350,16 +350,17 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             self, rows, data, fold_weights(self, rows.classes, rows.weights, truth, counts), penalties, done
         )
         tests = [test for _, test in folds]
-        if self._measure is not None and not (for_scorer.keys() - {"sample_weight"}):
-            weights = _score_weights(for_scorer, len(truth))
+        measure = find_measure(self.scoring)
+        if measure is not None and not (for_scorer.keys() - {"sample_weight"}):
+            weights = score_weights(for_scorer, len(truth))
             refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
-            return sweep, held_out_scores(rows.X, (sweep.weight, sweep.bias), truth, weights, tests, self._measure)
+            return sweep, held_out_scores(rows.X, (sweep.weight, sweep.bias), truth, weights, tests, measure)
         scorer, scores = self._scorer(), np.empty(sweep.n_iter.shape)
         for fold, test in enumerate(tests):
             x, labels, parameters = part_of(X, y, for_scorer, test)
             for j, penalty in enumerate(penalties):
                 model = self._model(rows, penalty, sweep.weight[fold, j], sweep.bias[fold, j])
-                scores[fold, j] = _as_score(scorer(model, x, labels, **parameters))
+                scores[fold, j] = as_score(scorer(model, x, labels, **parameters))
         return sweep, scores
 
     def _leave_one_out(
@@ -367,8 +368,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     ) -> tuple[Sweep, np.ndarray, np.ndarray]:
         """The models of all rows, their scores (1, J) and standard errors (J,)."""
         data = choose_coordinates(rows.X, self.fit_intercept, penalties)
-        n_parameters = rows.n_outputs * data.n_columns
-        if self._measure is None or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
+        n_parameters, measure = rows.n_outputs * data.n_columns, find_measure(self.scoring)
+        if measure is None or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
             raise ValueError(
                 "cv='alo' needs the whole Hessian of a smooth objective and scores of single rows: l1_ratios=(0.0,), "
                 f"scoring 'neg_log_loss' or 'accuracy' and at most {PARAMETER_LIMIT} parameters. Here l1_ratios="
@@ -377,8 +378,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             )
         weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
         sweep = solve_sweep(self, rows, data, weights, penalties, done)
-        by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, self._measure)  # (J, n)
-        shares = _score_weights(for_scorer, len(truth))
+        by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, measure)  # (J, n)
+        shares = score_weights(for_scorer, len(truth))
         shares = shares / shares.sum()
         means = by_row @ shares  # (J,)
         errors = ((by_row - means[:, None]).square() @ shares / (shares > 0).sum()).sqrt()
@@ -411,13 +412,13 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             **{f"split{i}_test_score": of_fold for i, of_fold in enumerate(scores)},
             "mean_test_score": means,
             "std_test_score": spread,
-            "rank_test_score": rankdata(-_worst_if_nan(means), method="min").astype(np.int32),
+            "rank_test_score": rankdata(-worst_if_nan(means), method="min").astype(np.int32),
         }
 
     def _choose(self, scores: np.ndarray, errors: np.ndarray) -> int:
         """The place of the penalty, from scores (F, J) and the standard errors (J,) of their means."""
         shape = self.scores_.shape[1:]
-        means = _worst_if_nan(scores.mean(axis=0)).reshape(shape)  # (n_l1_ratios, n_cs)
+        means = worst_if_nan(scores.mean(axis=0)).reshape(shape)  # (n_l1_ratios, n_cs)
         errors = errors.reshape(shape)
         i, j = np.unravel_index(means.argmax(), shape)
         if self.refit == "1se":
@@ -435,7 +436,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
             return
         weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
-        best = [np.unravel_index(_worst_if_nan(of_fold).argmax(), of_fold.shape) for of_fold in self.scores_]
+        best = [np.unravel_index(worst_if_nan(of_fold).argmax(), of_fold.shape) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
         self.coef_ = torch.stack([weight[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
         self.intercept_ = torch.stack([bias[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
@@ -467,26 +468,6 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         warnings.warn(f"{what} {limits}", ConvergenceWarning, stacklevel=3)
 
 
-def _as_score(score) -> float:
-    try:
-        return np.asarray(score, dtype=np.float64).item()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"scoring must give a number for each model, but gave {score!r}.") from error
-
-
-def _check_scores(scores: np.ndarray) -> None:
-    """Refuse scores (F, J) of which no penalty has numbers, and warn if some have none."""
-    known = ~np.isnan(scores).any(axis=0)  # (J,)
-    if not known.any():
-        raise ValueError("scoring gave nan for every C in some fold: no C is the best.")
-    if not known.all():
-        warnings.warn("Some scores are nan: their C count as the worst.", UserWarning, stacklevel=4)
-
-
-def _worst_if_nan(scores: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(scores), -np.inf, scores)
-
-
 def _truth(rows: TrainingRows, y) -> Tensor:
     """What the rows are, without smoothing: class indices (n,), or probabilities (n, K), or (n,) of two classes."""
     y = np.asarray(as_arrays(y))
@@ -494,18 +475,3 @@ def _truth(rows: TrainingRows, y) -> Tensor:
         proba = torch.from_numpy(y.astype(np.float64))
         return proba[:, 1] if rows.n_outputs == 1 else proba
     return torch.from_numpy(np.searchsorted(rows.classes, y.ravel()))
-
-
-def _score_weights(for_scorer: dict, n_rows: int) -> Tensor:
-    """What each row counts in a score, (n,)."""
-    weights = for_scorer.get("sample_weight")
-    weights = np.float64(1) if weights is None else np.array(as_arrays(weights), np.float64)
-    return torch.from_numpy(np.broadcast_to(weights, n_rows).copy())
-
-
-def _standard_errors(scores: np.ndarray) -> np.ndarray:
-    """Of the mean over folds, (J,), from the spread of the folds' scores (F, J)."""
-    if len(scores) == 1:
-        return np.zeros(scores.shape[1])
-    with np.errstate(invalid="ignore"):
-        return np.nan_to_num(scores.std(axis=0, ddof=1) / np.sqrt(len(scores)))  # 0 of infinite scores

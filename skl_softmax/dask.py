@@ -182,7 +182,7 @@ optimality_gap_
     def _looks(self, rows, context, call: dict) -> Watch:
         looks = [Printer(rows, self.verbose, self.max_iter, "Iteration")] if self.verbose else []
         if context is not None:
-            attributes = lambda *coefficients: self._attributes(rows, *coefficients)  # noqa: E731
+            attributes = lambda *found: self._attributes(rows, *rows.rounded(*found))  # noqa: E731
             looks.append(Callbacks(self, context, call, attributes, is_after=False))
         return Watch(looks)
 
@@ -347,12 +347,10 @@ optimality_gap_
             X = whole_rows("X", X)
             shape = {"drop_axis": 1} if like.ndim == 1 else {"chunks": (X.chunks[0], like.shape[1:])}
             return X.map_blocks(_predictions, model, method, like, dtype=like.dtype, meta=like, **shape)
-        # Of the type that labels have in a series: strings are none of NumPy's there.
-        like = (
-            pd.Series(self.classes_ if method == "predict" else like)[:0]
-            if like.ndim == 1
-            else pd.DataFrame(like, columns=self.classes_)
-        )
+        if method == "predict":  # of the type that labels have in a series: strings are none of NumPy's there
+            like = pd.Series(self.classes_)[:0]
+        else:
+            like = pd.Series(like) if like.ndim == 1 else pd.DataFrame(like, columns=self.classes_)
         return X.map_partitions(_predictions_of_frame, model, method, like, meta=like)
 
     def __getstate__(self):

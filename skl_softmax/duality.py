@@ -158,9 +158,8 @@ def _dual_value(objective, rows: list[_Rows], gradient: Tensor, theta: Tensor, s
 def _conjugate(objective, gradient: Tensor, theta: Tensor) -> Tensor:
     """The penalty's conjugate (M, K, p) at minus the gradient, a column with an excess of rounding being feasible."""
     over = (gradient.abs() - objective.absolute).clamp_min(0.0)  # (M, K, p)
-    rounding = 2 * torch.maximum(
-        _rounding(objective), EXCESS_ROUNDING * objective.absolute
-    )  # α has put one of them there
+    # α has put one of them there.
+    rounding = 2 * torch.maximum(_rounding(objective), EXCESS_ROUNDING * objective.absolute)
     squares = over.square() / (2 * objective.quadratic)
     return torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
 

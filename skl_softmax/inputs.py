@@ -61,6 +61,10 @@ class TrainingRows:
         """Outputs of the linear layer: one for two classes, else one each."""
         return 1 if len(self.classes) == 2 else len(self.classes)
 
+    def rounded(self, *coefficients: Tensor) -> tuple[Tensor, ...]:
+        """Coefficients in the type in which they are stored."""
+        return tuple(part.to(self.dtype) for part in coefficients)
+
 
 def check_training_rows(
     estimator: BaseEstimator, X, y, sample_weight, classes=None, reset=True, for_folds=False, is_lazy=False

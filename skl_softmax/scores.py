@@ -1,5 +1,9 @@
-"""Log loss and accuracy: of logits, of a model on rows, of the models of a sweep on the rows held out of them."""
+"""Log loss and accuracy: of logits, of a model on rows, of the models of a sweep on the rows held out of them.
 
+And what scores of folds tell, whoever has given them.
+"""
+
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.data import linear, n_bytes, take_rows
-from skl_softmax.inputs import TrainingRows
+from skl_softmax.inputs import TrainingRows, as_score_weights
 from skl_softmax.losses import loss_for
 
 # Entries of held-out rows and of their logits that are made at a time.
@@ -30,6 +34,15 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     if targets.is_floating_point():
         targets = targets.argmax(dim=1, keepdim=True) if targets.shape[1] > 1 else targets > 0.5
     return (found == targets[:, 0].long()).double()
+
+
+# Scores by name that need no more than logits; None is what is taken where none is named.
+MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accuracy": accuracy}
+
+
+def find_measure(scoring) -> Measure | None:
+    """The measure of logits that ``scoring`` names, if it names one; a scorer need not have a hash."""
+    return MEASURES.get(scoring) if scoring is None or isinstance(scoring, str) else None
 
 
 def mean_score(rows: TrainingRows, weight: Tensor, bias: Tensor, measure: Measure) -> float:
@@ -67,3 +80,39 @@ def held_out_scores(
 def by_class(targets: Tensor) -> Tensor:
     """Class indices (n,) or probabilities (n, K) as (1, 1 or K, n)."""
     return targets[None, None] if targets.ndim == 1 else targets.T[None]
+
+
+def score_weights(for_scorer: dict, n_rows: int) -> Tensor:
+    """What each row counts in a score, (n,)."""
+    weights = as_score_weights(for_scorer.get("sample_weight", 1.0))
+    return torch.from_numpy(np.broadcast_to(weights, n_rows).copy())
+
+
+def standard_errors(scores: np.ndarray) -> np.ndarray:
+    """Of the mean over folds, (J,), from the spread of the folds' scores (F, J)."""
+    if len(scores) == 1:
+        return np.zeros(scores.shape[1])
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(scores.std(axis=0, ddof=1) / np.sqrt(len(scores)))  # 0 of infinite scores
+
+
+def as_score(score) -> float:
+    """The number that a scorer has given."""
+    try:
+        return np.asarray(score, dtype=np.float64).item()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"scoring must give a number for each model, but gave {score!r}.") from error
+
+
+def check_scores(scores: np.ndarray) -> None:
+    """Refuse scores (F, J) of which no penalty has numbers, and warn if some have none."""
+    known = ~np.isnan(scores).any(axis=0)  # (J,)
+    if not known.any():
+        raise ValueError("scoring gave nan for every C in some fold: no C is the best.")
+    if not known.all():
+        warnings.warn("Some scores are nan: their C count as the worst.", UserWarning, stacklevel=4)
+
+
+def worst_if_nan(scores: np.ndarray) -> np.ndarray:
+    """Scores by which no penalty is chosen that has none."""
+    return np.where(np.isnan(scores), -np.inf, scores)

@@ -31,9 +31,18 @@ class Sweep:
     weight: Tensor  # (F, J, K, d), float64
     bias: Tensor  # (F, J, K)
     n_iter: np.ndarray  # (F, J)
-    converged: np.ndarray  # (F, J), bool
-    unbounded: np.ndarray  # (F, J), bool, which have no minimum
+    status: np.ndarray  # (F, J), of Status
     worst_gap: float  # the largest estimate of (F - F*) / F
+
+    @property
+    def converged(self) -> np.ndarray:
+        """Which models have, (F, J)."""
+        return self.status == Status.CONVERGED
+
+    @property
+    def unbounded(self) -> np.ndarray:
+        """Which models have no minimum, (F, J)."""
+        return self.status == Status.SEPARABLE
 
 
 def solve_sweep(
@@ -53,21 +62,18 @@ def solve_sweep(
     shape = n_folds, len(penalties), rows.n_outputs
     weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64, device="cpu")  # (F, J, K, d)
     bias = torch.empty(shape, dtype=torch.float64, device="cpu")  # (F, J, K)
-    n_iter, converged, unbounded, gap, value = (
-        np.zeros(shape[:2], dtype) for dtype in (np.int32, bool, bool, float, float)
-    )
+    n_iter, status, gap, value = (np.zeros(shape[:2], dtype) for dtype in (np.int32, object, float, float))
     for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
         results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
         found = zip(*(stack.coefficients for stack in stacks), strict=True)
         weight[:, j], bias[:, j] = (torch.cat(part).cpu() for part in found)
         n_iter[:, j] = [n for result in results for n in result.n_iter]
-        converged[:, j] = [status is Status.CONVERGED for result in results for status in result.status]
-        unbounded[:, j] = [status is Status.SEPARABLE for result in results for status in result.status]
+        status[:, j] = [s for result in results for s in result.status]
         gap[:, j] = [g for result in results for g in result.gap.tolist()]
         value[:, j] = [curve[-1] for result in results for curve in result.loss_curve]
         done()
     with np.errstate(all="ignore"):
-        return Sweep(data, weight, bias, n_iter, converged, unbounded, (gap / np.abs(value)).max())
+        return Sweep(data, weight, bias, n_iter, status, (gap / np.abs(value)).max())
 
 
 def solve_refit(

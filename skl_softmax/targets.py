@@ -49,9 +49,12 @@ def refuse_missing_labels(y) -> None:
     kind = getattr(getattr(y, "dtype", None), "kind", "O")
     if y is None or kind in "biuf" or (isinstance(y, np.ndarray) and kind not in "OmM") or has_columns(y):
         return
-    labels = np.asarray(y, dtype=object) if kind not in "mM" else [None if t else "" for t in np.isnat(np.asarray(y))]
-    missing = [i for i, y in enumerate(labels) if not isinstance(y, str) and _is_missing(y)]
-    if missing:
+    if kind in "mM":
+        missing = np.flatnonzero(np.isnat(np.asarray(y)))
+    else:
+        labels = np.asarray(y, dtype=object)
+        missing = [i for i, y in enumerate(labels) if not isinstance(y, str) and _is_missing(y)]
+    if len(missing):
         raise ValueError(f"y holds no label in row {missing[0]} ({len(missing)} in all). Leave out such rows.")
 
 

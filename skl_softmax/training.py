@@ -136,7 +136,9 @@ class Problem:
         """How much higher F is with a weight and a bias beside those of the result."""
         change = self.objective.data.to_theta(weight, bias)[None] - result.theta
         with making_on(self.objective.data.home):
-            return self.objective.excess(result.theta, change, torch.stack(result.gradient)).item()
+            known = result.gradient is not None
+            gradient = torch.stack(result.gradient) if known else self.objective.at(result.theta).gradient
+            return self.objective.excess(result.theta, change, gradient).item()
 
     def _cut_off(self, result: SolveResult, iterate: Iterate) -> SolveResult:
         if self.solver.optimizer is not None:
@@ -144,9 +146,8 @@ class Problem:
         value, (*curve, last) = iterate.value.item(), result.loss_curve[0]
         gap = result.gap + (value - last)  # (1,)
         status = Status.CONVERGED if gap <= self.options.last_gap(value) else Status.STOPPED
-        gradient = [self.objective.at(iterate.theta).gradient[0]]
         curve = [*curve, value]
-        return replace(result, theta=iterate.theta, gap=gap, status=[status], loss_curve=[curve], gradient=gradient)
+        return replace(result, theta=iterate.theta, gap=gap, status=[status], loss_curve=[curve], gradient=None)
 
     def stream_after(self, memory: Memory | None) -> "Stream | None":
         """What the call leaves to be gone on with, if its optimiser has left this; None of other solvers."""
@@ -396,7 +397,8 @@ class Stream:
             return self
         later = copy(self)
         later._layout = layout
-        later._coordinates = {layout: self._coordinates_of(rows)} | self._coordinates
+        if layout not in self._coordinates:
+            later._coordinates = self._coordinates | {layout: self._coordinates_of(rows)}
         if self._memory is not None:
             moved = {name: self._moved(self._memory[name], later) for name in ("theta", "mean")}
             later._memory = self._memory | moved | {"state": {}, "rate": inf}
@@ -412,7 +414,7 @@ class Stream:
         return np.concatenate([weight * new_scale, bias], axis=-1)
 
     def data(self, X: Tensor) -> Data:
-        """Rows in the coordinates of the first."""
+        """Rows in the coordinates of the first of their storage."""
         if not self._takes_any_units:
             return raw(X, self._fit_intercept)
         mean, scale = (as_tensor(array).to(home_of(X.device)) for array in self._coordinates[self._layout])
