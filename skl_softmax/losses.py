@@ -15,6 +15,10 @@ from skl_softmax import threads
 FEW_LOGITS = 2**11
 # Beyond, it takes longer up to so many classes: 2 to 4 times as long for 3 to 5, as long for 100.
 MANY_CLASSES = 64
+# Below this part of a row's sum of powers what is left of it is added up anew.
+FAR = 1 / 16
+# Logits from which on log(1 + exp(z)) is z in float64; torch takes that for granted from 20 on, where 2e-9 are lost.
+LINEAR = 40.0
 
 
 class SigmoidLoss:
@@ -26,7 +30,7 @@ class SigmoidLoss:
     @staticmethod
     def value(logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each row (..., 1, rows)."""
-        return functional.softplus(logits) - targets * logits
+        return functional.softplus(logits, threshold=LINEAR) - targets * logits
 
     @staticmethod
     def value_and_residual(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +41,11 @@ class SigmoidLoss:
         near = targets.round()
         sign = 1 - 2 * near
         away = sign * logits  # (..., 1, rows)
-        value, residual, rest = functional.softplus(away), torch.sigmoid(away).mul_(sign), targets - near
+        value, residual, rest = (
+            functional.softplus(away, threshold=LINEAR),
+            torch.sigmoid(away).mul_(sign),
+            targets - near,
+        )
         return value.addcmul_(rest, logits, value=-1), residual.sub_(rest)
 
     @staticmethod
@@ -165,9 +173,17 @@ class SoftmaxLoss:
 
 def change(proba: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
     """Those of loss and probabilities by those of the logits, measured from the target's (`skl_softmax.anchor`)."""
-    growth = torch.expm1(along, out=along)  # (..., K, rows)
+    growth = torch.expm1(along)  # (..., K, rows)
     mean = (proba * growth).sum(dim=-2, keepdim=True)  # (..., 1, rows)
-    return torch.log1p(mean), growth.sub_(mean).mul_(proba).div_(1 + mean)
+    whole = 1 + mean
+    value, residual = torch.log1p(mean), growth.sub_(mean).mul_(proba).div_(whole)
+    is_far = whole < FAR
+    if is_far.any():  # rows that come out on the right side by this step: 1 and the mean cancel
+        grown = along.exp_().mul_(proba)  # (..., K, rows)
+        whole = grown.sum(dim=-2, keepdim=True).clamp_min(torch.finfo(grown.dtype).tiny)
+        value = torch.where(is_far, whole.log(), value)
+        residual = torch.where(is_far, grown.div_(whole).sub_(proba), residual)
+    return value, residual
 
 
 def loss_for(n_outputs: int) -> SigmoidLoss | SoftmaxLoss:

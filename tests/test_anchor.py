@@ -12,6 +12,7 @@ from skl_softmax import TorchSoftmaxClassifier, anchor, costs
 from skl_softmax import objective as objective_module
 from skl_softmax.anchor import make_anchor
 from skl_softmax.data import DenseData
+from skl_softmax.losses import loss_for
 from skl_softmax.objective import Evaluation, Objective
 from tests import reference
 
@@ -63,7 +64,27 @@ def test_float32_alone_does_not_know_them(objective):
 def test_a_step_too_long_for_float32_is_no_lower(objective):
     theta = draw(objective, 0)
     point = objective.at(theta)
-    assert not (objective.anchor(theta, point).at(-1e3 * theta).value <= point.value).any()
+    found = objective.anchor(theta, point).at(-1e3 * theta).value
+    assert (found > point.value).all() or not found.isfinite().all()
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("wrong_by", [10.0, 17.0, 25.0, 60.0])
+def test_rows_that_come_out_on_the_right_side(n_outputs, wrong_by):
+    """A step that puts rows right that were confidently wrong: their sum of powers falls to next to nothing."""
+    loss = loss_for(n_outputs)
+    dtype = torch.float64
+    targets = torch.zeros(1, 1, 5, dtype=dtype if n_outputs == 1 else torch.int64)
+    logits = torch.zeros(1, n_outputs, 5, dtype=dtype)
+    logits[:, -1] = wrong_by
+    along = torch.zeros_like(logits)
+    along[:, -1] = -torch.tensor([0.5, 1.0, 2.0, 3.0, 0.0], dtype=dtype) * wrong_by
+    value, residual = loss.change(
+        loss.class_proba(logits).float(), along.float(), targets.float() if n_outputs == 1 else targets
+    )
+    before, after = (loss.value_and_residual(z.clone(), targets) for z in (logits, logits + along))
+    torch.testing.assert_close(value.double(), after[0] - before[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(residual.double(), after[1] - before[1], rtol=1e-5, atol=1e-6)
 
 
 def test_some_of_the_models(objective):

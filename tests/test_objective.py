@@ -159,6 +159,15 @@ def test_losses_and_residuals_are_known_to_rounding_of_themselves(n_outputs, dty
     np.testing.assert_allclose(derivative, residual.astype(float), rtol=rounding, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_sigmoids_loss_of_rows_that_are_far_on_the_wrong_side(dtype):
+    logits = torch.linspace(15, 45, N, dtype=dtype)[None, None]
+    loss, expected = loss_for(1), torch.from_numpy(np.logaddexp(0.0, logits.double().numpy()))
+    rounding = 2 * torch.finfo(dtype).eps
+    for value in (loss.value, lambda *args: loss.value_and_residual(*args)[0]):
+        torch.testing.assert_close(value(logits, 0 * logits).double(), expected, rtol=rounding, atol=0)
+
+
 @pytest.mark.parametrize("n_outputs", [1, 3])
 @KINDS
 def test_largest_change_of_logits(n_outputs, kind):
