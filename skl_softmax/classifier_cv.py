@@ -470,8 +470,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
 def _truth(rows: TrainingRows, y) -> Tensor:
     """What the rows are, without smoothing: class indices (n,), or probabilities (n, K), or (n,) of two classes."""
-    y = np.asarray(as_arrays(y))
-    if y.ndim == 2 and y.shape[1] > 1:
-        proba = torch.from_numpy(y.astype(np.float64))
-        return proba[:, 1] if rows.n_outputs == 1 else proba
-    return torch.from_numpy(np.searchsorted(rows.classes, y.ravel()))
+    if rows.has_labels:
+        return rows.targets
+    proba = torch.from_numpy(np.asarray(as_arrays(y), dtype=np.float64))
+    return proba[:, 1] if rows.n_outputs == 1 else proba

@@ -61,6 +61,18 @@ class TrainingRows:
         """Outputs of the linear layer: one for two classes, else one each."""
         return 1 if len(self.classes) == 2 else len(self.classes)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether targets are class indices, and not probabilities."""
+        return not self.targets.is_floating_point()
+
+    @property
+    def output_targets(self) -> Tensor:
+        """Targets as the outputs' loss takes them: where one output is all, probabilities of the second class."""
+        if self.n_outputs > 1 or not self.has_labels:
+            return self.targets
+        return self.targets if self.label_proba is None else self.label_proba[self.targets, 1]
+
     def rounded(self, *coefficients: Tensor) -> tuple[Tensor, ...]:
         """Coefficients in the type in which they are stored."""
         return tuple(part.to(self.dtype) for part in coefficients)

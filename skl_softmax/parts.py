@@ -185,7 +185,8 @@ class Tally:
     def of(cls, rows: TrainingRows) -> "Tally":
         """That of some rows."""
         total_weight, lightest = rows.weights.sum().item(), rows.weights.min().item()
-        telling = rows.targets[_telling(rows.targets)]
+        targets = rows.output_targets
+        telling = targets[_telling(targets)]
         return cls(len(rows.weights), n_bytes(rows.X), total_weight, lightest, telling, *column_ranges(rows.X))
 
     def __add__(self, other: "Tally") -> "Tally":

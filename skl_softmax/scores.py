@@ -46,10 +46,9 @@ def find_measure(scoring) -> Measure | None:
 
 
 def mean_score(rows: TrainingRows, weight: Tensor, bias: Tensor, measure: Measure) -> float:
-    """Mean of a measure over the rows, weighted, for weight (K, d) and bias (K,)."""
+    """Mean of a measure over the rows, weighted, for weight (K, d) and bias (K,). Labels are not smoothed."""
     logits = linear(rows.X, weight, bias).cpu().double().T[None]  # (1, K, n)
-    targets = rows.targets if rows.label_proba is None else rows.label_proba[rows.targets]  # (n,) or (n, K)
-    return (measure(logits, by_class(targets))[0] @ rows.weights / rows.weights.sum()).item()
+    return (measure(logits, by_class(rows.targets))[0] @ rows.weights / rows.weights.sum()).item()
 
 
 def held_out_scores(

@@ -39,9 +39,7 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
         counts = np.bincount(index, weights, minlength=len(classes))
         label_proba, of_class = _weighted(*_settings(estimator, classes, counts, for_folds), label_proba)
         of_row = of_class[index]
-    if len(classes) > 2:
-        return Targets(index, classes, of_row, label_proba if smoothing else None)
-    return Targets(label_proba[index, 1], classes, of_row, None)
+    return Targets(index, classes, of_row, label_proba if smoothing else None)
 
 
 def refuse_missing_labels(y) -> None:

@@ -73,14 +73,16 @@ def _make(
     device, dtype = data.X.device, data.dtype
     total = weights.sum(dim=1).to(data.home)  # (M,)
     penalty, l1 = penalty_terms(total + seen, C, l1_ratio)
+    targets, takes_indices = rows.output_targets, rows.has_labels and rows.n_outputs > 1
+    label_proba = rows.label_proba if takes_indices else None
     return kind(
         data=data,
-        targets=(rows.targets.to(dtype) if rows.targets.is_floating_point() else rows.targets).to(device),
+        targets=(targets if takes_indices else targets.to(dtype)).to(device),
         weights=weights.to(dtype).to(device),
         penalty=penalty,
         n_outputs=rows.n_outputs,
         total=total,
-        label_proba=None if rows.label_proba is None else rows.label_proba.to(data.wide).to(device),
+        label_proba=None if label_proba is None else label_proba.to(data.wide).to(device),
         l1=l1,
         is_family=len(weights) > 1,
     )

@@ -121,9 +121,7 @@ class EarlyStopping:
 def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) -> tuple[TrainingRows, TrainingRows]:
     """The rows without, and with, a random part of each class, or of all rows if targets are probabilities."""
     seed = int(torch.randint(2**31, (), generator=generator))
-    # The labels of two classes are probabilities of 0 and 1.
-    are_labels = rows.targets.ndim == 1 and bool((rows.targets == rows.targets.round()).all())
-    split = StratifiedShuffleSplit if are_labels else ShuffleSplit
+    split = StratifiedShuffleSplit if rows.has_labels else ShuffleSplit
     try:
         (parts,) = split(1, test_size=fraction, random_state=seed).split(rows.weights, rows.targets)
     except ValueError as error:

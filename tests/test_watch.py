@@ -241,12 +241,25 @@ class TestEarlyStopping:
         assert clf.optimality_gap_ >= 0.1 * (value - lowest)
         assert not clf.converged_
 
-    def test_two_classes_are_held_out_alike(self):
+    @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+    def test_two_classes_are_held_out_alike(self, label_smoothing):
         X, y = np.random.default_rng(0).normal(size=(1000, 3)), np.arange(1000) < 50
-        rows = check_training_rows(TorchSoftmaxClassifier(), X, y, None)
+        rows = check_training_rows(TorchSoftmaxClassifier(label_smoothing=label_smoothing), X, y, None)
         for seed in range(5):
             _, held_out = hold_out(rows, 0.1, torch_generator(seed))
             assert held_out.targets.sum() == 5
+
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_scores_are_of_labels_as_they_are(self, n_classes):
+        X, y = load_wine(return_X_y=True)
+        X, y = X[y < n_classes], y[y < n_classes]
+        settings = {"early_stopping": True, "random_state": 0, "validation_fraction": 0.3, "n_iter_no_change": 100}
+        clf = TorchSoftmaxClassifier(label_smoothing=0.2, class_weight={0: 1, 1: 3, 2: 9}, **settings).fit(X, y)
+        seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(0)))
+        ((_, held_out),) = StratifiedShuffleSplit(1, test_size=0.3, random_state=seed).split(X, y)
+        rows = check_training_rows(clf, X, y, None)
+        loss = log_loss(y[held_out], clf.predict_proba(X[held_out]), sample_weight=rows.weights[held_out])
+        assert max(clf.validation_scores_) == pytest.approx(-loss, rel=1e-9)
 
     def test_rows_that_cannot_be_held_out(self):
         X, y = load_iris(return_X_y=True)
