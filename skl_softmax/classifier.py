@@ -42,7 +42,7 @@ from skl_softmax.training import (
     solved,
     warn_unless_converged,
 )
-from skl_softmax.watch import Callbacks, EarlyStopping, Printer, Watch, hold_out
+from skl_softmax.watch import Callbacks, EarlyStopping, FitTasks, Printer, Watch, hold_out
 
 
 class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, LinearPredictor, BaseEstimator):
@@ -313,14 +313,14 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         """
         check_solver(self)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
-        context = self._begin_callbacks(call)
+        tasks = FitTasks(self, "epoch" if is_descent(self) else "iteration", self.max_iter, call)
         with unchanged_on_error(self) as keep, plain_torch():
             known = dict(vars(self))
             placed = place_blocks(self, X, y, sample_weight, classes) if isinstance(X, RowBlocks) else None
             is_lazy = not self.early_stopping
             rows = placed.sample if placed else check_training_rows(self, X, y, sample_weight, classes, is_lazy=is_lazy)
             generator = torch_generator(self.random_state) if draws(self) else None
-            watch, rows = self._watch(rows, generator, context, call)
+            watch, rows = self._watch(rows, generator, tasks)
             begin = start.begin(self, rows, (coef_init, intercept_init), generator, known)
             stream = self._stream_of(known, rows) if self.warm_start else None
             if placed:
@@ -330,8 +330,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             result = self._solve(problem, rows, watch, keep)
             self._store_stream(problem, result)
             follow(self, X)
-            if context is not None:
-                context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
+            tasks.finish()
             warn_unless_converged(self, result)
         return self
 
@@ -399,13 +398,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         if problem.stream is not None:
             self._stream = problem.stream_after(result.memory)
 
-    def _begin_callbacks(self, call: dict):
-        if not hasattr(self, "_skl_callbacks"):
-            return None
-        context = self._init_callback_context(max_subtasks=self.max_iter)
-        return context.call_on_fit_task_begin(estimator=self, **call)
-
-    def _watch(self, rows: TrainingRows, generator, context, call: dict) -> tuple[Watch, TrainingRows]:
+    def _watch(self, rows: TrainingRows, generator, tasks: FitTasks) -> tuple[Watch, TrainingRows]:
         """What looks on at the fit, and the rows that are left to fit."""
         looks, unit = [], "Epoch" if is_descent(self) else "Iteration"
         if self.early_stopping:
@@ -413,11 +406,11 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             looks.append(EarlyStopping(held_out, self.tol, self.n_iter_no_change))
         if self.verbose:
             looks.append(Printer(rows, self.verbose, self.max_iter, unit))
-        if context is not None:
-            attributes = lambda *found: self._attributes(rows, *rows.rounded(*found)) | watch.stream()  # noqa: E731
-            looks.append(Callbacks(self, context, call, attributes, is_descent(self)))
-        watch = Watch(looks)
-        return watch, rows
+        return Watch(looks + self._callbacks(rows, tasks, is_descent(self))), rows
+
+    def _callbacks(self, rows: TrainingRows, tasks: FitTasks, is_after: bool) -> list[Callbacks]:
+        attributes = lambda *found: self._attributes(rows, *rows.rounded(*found))  # noqa: E731
+        return [Callbacks(tasks, attributes, is_after)] if tasks.are_looked_on else []
 
     def _solve(self, problem: Problem, rows: TrainingRows, watch: Watch, keep) -> SolveResult:
         """Minimise, and store where that ends or, interrupted, has come to."""
@@ -465,8 +458,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     def _store_interrupted(self, rows: TrainingRows, watch: Watch) -> None:
         """Leave the last iterate; what a finished fit says besides is not known of it."""
         last = watch.last
-        gap = torch.tensor(last.gap or [np.nan])
-        result = SolveResult(last.theta, gap, [last.iteration], [Status.STOPPED], [[last.value.item()]], np.nan)
+        gap, n_iter = torch.tensor(last.gap or [np.nan]), last.iteration + is_descent(self)  # which looks after epochs
+        result = SolveResult(last.theta, gap, [n_iter], [Status.STOPPED], [watch.curve], np.nan)
         self._store(rows, *rows.rounded(*watch.coefficients()), result)
         self._store_records(watch)
         vars(self).pop("_stream", None)

@@ -46,6 +46,7 @@ from skl_softmax.solvers import Status
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
 from skl_softmax.targets import fold_weights
 from skl_softmax.training import choose_coordinates
+from skl_softmax.watch import FitTasks
 
 
 class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredictor, BaseEstimator):
@@ -232,18 +233,20 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             rows = check_training_rows(self, X, y, sample_weight, for_folds=True)
             truth = _truth(rows, y)
             folds = self._folds(X, y, truth, for_splitter)
-            done = self._progress(X, y, len(penalties))
+            weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+            call = {"X": X, "y": y, "metadata": weights | params or None}
+            tasks = FitTasks(self, "penalty", len(penalties), call)
             if self.cv == "alo":
-                sweep, scores, errors = self._leave_one_out(rows, truth, penalties, for_scorer, done)
+                sweep, scores, errors = self._leave_one_out(rows, truth, penalties, for_scorer, tasks)
             else:
-                sweep, scores = self._cross_validate(rows, truth, penalties, folds, X, y, for_scorer, done)
+                sweep, scores = self._cross_validate(rows, truth, penalties, folds, X, y, for_scorer, tasks)
                 errors = standard_errors(scores)
             check_scores(scores)
             self._store(rows, sweep, scores)
             place = self._choose(scores, errors)
             self._finish(rows, truth, sweep, place)
             follow(self, X)
-            done(is_last=True)
+            tasks.finish()
             self._warn_unless_converged(sweep)
         return self
 
@@ -322,32 +325,15 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         labels = as_arrays(y) if truth.ndim == 1 else None
         return split_rows(self.cv, X, labels, len(truth), for_splitter)
 
-    def _progress(self, X, y, n_tasks: int):
-        """What is called after each stack of models, for callbacks."""
-        if not hasattr(self, "_skl_callbacks"):
-            return lambda **_: None
-        call = {"X": X, "y": y, "metadata": None}
-        context = self._init_callback_context(max_subtasks=n_tasks)
-        context.call_on_fit_task_begin(estimator=self, **call)
-
-        def done(is_last: bool = False) -> None:
-            if is_last:
-                context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
-                return
-            task = context.subcontext(task_name="penalty").call_on_fit_task_begin(estimator=self, **call)
-            task.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
-
-        return done
-
     def _cross_validate(
-        self, rows: TrainingRows, truth: Tensor, penalties, folds, X, y, for_scorer: dict, done
+        self, rows: TrainingRows, truth: Tensor, penalties, folds, X, y, for_scorer: dict, tasks: FitTasks
     ) -> tuple[Sweep, np.ndarray]:
         """The models of all folds and penalties, and their scores (F, J)."""
         counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
         refuse_weightless("trains on", counts @ rows.weights.numpy())
         data = choose_coordinates(rows.X, self.fit_intercept, penalties)
         sweep = solve_sweep(
-            self, rows, data, fold_weights(self, rows.classes, rows.weights, truth, counts), penalties, done
+            self, rows, data, fold_weights(self, rows.classes, rows.weights, truth, counts), penalties, tasks
         )
         tests = [test for _, test in folds]
         measure = find_measure(self.scoring)
@@ -364,7 +350,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         return sweep, scores
 
     def _leave_one_out(
-        self, rows: TrainingRows, truth: Tensor, penalties, for_scorer: dict, done
+        self, rows: TrainingRows, truth: Tensor, penalties, for_scorer: dict, tasks: FitTasks
     ) -> tuple[Sweep, np.ndarray, np.ndarray]:
         """The models of all rows, their scores (1, J) and standard errors (J,)."""
         data = choose_coordinates(rows.X, self.fit_intercept, penalties)
@@ -377,7 +363,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 "is missing."
             )
         weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
-        sweep = solve_sweep(self, rows, data, weights, penalties, done)
+        sweep = solve_sweep(self, rows, data, weights, penalties, tasks)
         by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, measure)  # (J, n)
         shares = score_weights(for_scorer, len(truth))
         shares = shares / shares.sum()

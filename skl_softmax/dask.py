@@ -18,7 +18,7 @@ from skl_softmax.inputs import as_score_weights, note_features, unchanged_on_err
 from skl_softmax.parts import PARTS_SOLVERS
 from skl_softmax.targets import has_columns, refuse_probabilities
 from skl_softmax.training import make_placed_problem, warn_unless_converged
-from skl_softmax.watch import Callbacks, Printer, Watch
+from skl_softmax.watch import FitTasks, Printer, Watch
 
 __all__ = ["DaskTorchSoftmaxClassifier"]
 
@@ -163,7 +163,7 @@ optimality_gap_
         """
         _check_parameters(self)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
-        context = self._begin_callbacks(call)
+        tasks = FitTasks(self, "iteration", self.max_iter, call)
         partitions = align(X, y, sample_weight)
         with unchanged_on_error(self) as keep, plain_torch(), Work(self.client_) as work:
             known = dict(vars(self))
@@ -171,20 +171,13 @@ optimality_gap_
             placed = place(work, partitions, self._checker(), classes, has_columns(y))
             rows = placed.sample
             begin = start.begin(self, rows, (coef_init, intercept_init), None, known)
-            watch = self._looks(rows, context, call)
+            looks = [Printer(rows, self.verbose, self.max_iter, "Iteration")] if self.verbose else []
+            watch = Watch(looks + self._callbacks(rows, tasks, is_after=False))
             problem = make_placed_problem(self, placed, begin, watch)
             result = self._solve(problem, rows, watch, keep)
-            if context is not None:
-                context.call_on_fit_task_end(estimator=self, reconstruction_attributes={}, **call)
+            tasks.finish()
             warn_unless_converged(self, result)
         return self
-
-    def _looks(self, rows, context, call: dict) -> Watch:
-        looks = [Printer(rows, self.verbose, self.max_iter, "Iteration")] if self.verbose else []
-        if context is not None:
-            attributes = lambda *found: self._attributes(rows, *rows.rounded(*found))  # noqa: E731
-            looks.append(Callbacks(self, context, call, attributes, is_after=False))
-        return Watch(looks)
 
     def _checker(self) -> TorchSoftmaxClassifier:
         """An estimator that knows the features and how targets are made."""

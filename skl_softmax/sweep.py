@@ -1,6 +1,5 @@
 """The models of all folds and all C over one X."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, log
 
@@ -46,7 +45,7 @@ class Sweep:
 
 
 def solve_sweep(
-    estimator, rows: TrainingRows, data: Data, weights: Tensor, penalties: list[tuple[float, float]], done: Callable
+    estimator, rows: TrainingRows, data: Data, weights: Tensor, penalties: list[tuple[float, float]], tasks
 ) -> Sweep:
     """Solve for each fold, a row of ``weights`` (F, n), and each penalty (l1_ratio, C).
 
@@ -54,7 +53,7 @@ def solve_sweep(
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
     X is not copied, and one model of the curvature serves all; or several stacks, where larger ones would gain nothing.
-    From the last C the next, weaker penalty is begun. ``done`` is called after each penalty.
+    From the last C the next, weaker penalty is begun. Each penalty is one of ``tasks`` (`skl_softmax.watch.FitTasks`).
     """
     keep_what_is_freed()
     n_folds, most = len(weights), min(WEIGHT_BYTES / (8 * weights.shape[1]), data.most_outputs / rows.n_outputs)
@@ -64,6 +63,7 @@ def solve_sweep(
     bias = torch.empty(shape, dtype=torch.float64, device="cpu")  # (F, J, K)
     n_iter, status, gap, value = (np.zeros(shape[:2], dtype) for dtype in (np.int32, object, float, float))
     for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
+        tasks.begin()
         results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
         found = zip(*(stack.coefficients for stack in stacks), strict=True)
         weight[:, j], bias[:, j] = (torch.cat(part).cpu() for part in found)
@@ -71,7 +71,7 @@ def solve_sweep(
         status[:, j] = [s for result in results for s in result.status]
         gap[:, j] = [g for result in results for g in result.gap.tolist()]
         value[:, j] = [curve[-1] for result in results for curve in result.loss_curve]
-        done()
+        tasks.end()
     with np.errstate(all="ignore"):
         return Sweep(data, weight, bias, n_iter, status, (gap / np.abs(value)).max())
 

@@ -22,21 +22,25 @@ class Watch:
     Parameters
     ----------
     looks : list of callables
-        Called with each iterate and a function that gives its weight (K, d) and bias (K,); an iterate of which any
-        returns true is the last.
+        Called in turn with each iterate and the watch; an iterate of which any returns true is the last, as those who
+        look next are told.
     """
 
-    def __init__(self, looks: list[Callable[[Iterate, Callable], bool]]):
+    def __init__(self, looks: list[Callable[[Iterate, "Watch"], bool]]):
         self._looks = looks
         self.problem: Problem | None = None  # what the iterates belong to, once it is made
         self.last: Iterate | None = None
+        self.curve: list[float] = []  # F at the iterates
         self._times = [perf_counter()]
 
     def __call__(self, iterate: Iterate) -> bool:
         self.last = iterate
+        self.curve.append(iterate.value.item())
         self._times.append(perf_counter())
-        asked = [look(iterate, self.coefficients) for look in self._looks]
-        return any(asked)
+        for look in self._looks:
+            if look(iterate, self):
+                iterate = iterate._replace(is_last=True)
+        return iterate.is_last
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Weight (K, d) and bias (K,) of the last iterate."""
@@ -69,37 +73,68 @@ class Printer:
     def __init__(self, rows: TrainingRows, every: int, max_iter: int, unit: str):
         self._rows, self._every, self._max_iter, self._unit = rows, every, max_iter, unit
 
-    def __call__(self, iterate: Iterate, coefficients) -> bool:
+    def __call__(self, iterate: Iterate, watch: Watch) -> bool:
         if iterate.iteration % self._every == 0:
             gap = "" if iterate.gap is None else f", gap {iterate.gap[0]:.1e}"
             print(
                 f"{self._unit} {iterate.iteration:4d}/{self._max_iter} Cost: {iterate.value.item():.6f}, "
-                f"Accuracy: {100 * mean_score(self._rows, *coefficients(), accuracy):.2f}%{gap}"
+                f"Accuracy: {100 * mean_score(self._rows, *watch.coefficients(), accuracy):.2f}%{gap}"
             )
         return False
 
 
+class FitTasks:
+    """A fit and its tasks, one after the other, as scikit-learn's callbacks are told of them, if there are any."""
+
+    def __init__(self, estimator, name: str, n_tasks: int, call: dict):
+        self._estimator, self._name, self._call = estimator, name, call
+        self._fit = self._task = None
+        if hasattr(estimator, "_skl_callbacks"):
+            context = estimator._init_callback_context(max_subtasks=n_tasks)
+            self._fit = context.call_on_fit_task_begin(estimator=estimator, **call)
+
+    @property
+    def are_looked_on(self) -> bool:
+        """Whether there are callbacks."""
+        return self._fit is not None
+
+    def begin(self) -> None:
+        """Begin the next task."""
+        if self.are_looked_on:
+            task = self._fit.subcontext(task_name=self._name)
+            self._task = task.call_on_fit_task_begin(estimator=self._estimator, **self._call)
+
+    def end(self, attributes: Callable[[], dict] | None = None) -> bool:
+        """End the task that has begun, if one has; with what makes an estimator ready to predict, if anything does.
+
+        Returns whether a callback asks for an end.
+        """
+        task, self._task = self._task, None
+        return task is not None and self._end(task, attributes)
+
+    def finish(self) -> None:
+        """End the fit, which has made the estimator ready."""
+        if self.are_looked_on:
+            self._end(self._fit, {})
+
+    def _end(self, task, attributes) -> bool:
+        return task.call_on_fit_task_end(estimator=self._estimator, reconstruction_attributes=attributes, **self._call)
+
+
 class Callbacks:
-    """scikit-learn's callbacks: one task for every iteration or epoch, with an estimator fitted so far."""
+    """scikit-learn's callbacks, the last look: a task for every iteration or epoch, with an estimator fitted so far."""
 
-    def __init__(self, estimator, context, call: dict, attributes: Callable[[Tensor, Tensor], dict], is_after: bool):
-        self._estimator, self._context, self._call, self._attributes = estimator, context, call, attributes
-        self._is_after = is_after  # whether iterates are told of after their iteration, and not before it
-        self._task = self._begin() if is_after else None
+    def __init__(self, tasks: FitTasks, attributes: Callable[[Tensor, Tensor], dict], is_after: bool):
+        self._tasks, self._attributes = tasks, attributes
+        if is_after:  # iterates are told of after their iteration, and not before it
+            tasks.begin()
 
-    def __call__(self, iterate: Iterate, coefficients) -> bool:
-        stop = False
-        if self._task is not None:
-            fitted = lambda: self._attributes(*coefficients())  # noqa: E731, only made if a callback wants it
-            stop = self._task.call_on_fit_task_end(
-                estimator=self._estimator, reconstruction_attributes=fitted, **self._call
-            )
-        self._task = None if stop or iterate.is_last else self._begin()
+    def __call__(self, iterate: Iterate, watch: Watch) -> bool:
+        # Only made if a callback wants it.
+        stop = self._tasks.end(lambda: self._attributes(*watch.coefficients()) | watch.stream())
+        if not (stop or iterate.is_last):
+            self._tasks.begin()
         return stop
-
-    def _begin(self):
-        task = self._context.subcontext(task_name="epoch" if self._is_after else "iteration")
-        return task.call_on_fit_task_begin(estimator=self._estimator, **self._call)
 
 
 class EarlyStopping:
@@ -110,8 +145,8 @@ class EarlyStopping:
         self.scores: list[float] = []
         self.best_iteration, self.best = 0, None
 
-    def __call__(self, iterate: Iterate, coefficients) -> bool:
-        self.scores.append(mean_score(self._rows, *coefficients(), negative_log_loss))
+    def __call__(self, iterate: Iterate, watch: Watch) -> bool:
+        self.scores.append(mean_score(self._rows, *watch.coefficients(), negative_log_loss))
         best = self.scores[self.best_iteration]
         if self.best is None or self.scores[-1] > best + self._tol * abs(best):
             self.best_iteration, self.best = len(self.scores) - 1, iterate

@@ -321,17 +321,24 @@ def test_approximate_leave_one_out_says_where_it_ends():
 @pytest.mark.parametrize("budget", [2**29, 1], ids=["one stack", "a stack for each fold"])
 def test_callbacks_are_told_of_every_penalty(monkeypatch, budget):
     monkeypatch.setattr(sweep, "WEIGHT_BYTES", budget)
+    told = []
 
-    class Counter(ScoringMonitor):
-        ended = 0
+    class Recorder(ScoringMonitor):
+        def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
+            told.append(("begin", context.task_name, context.task_id))
 
-        def on_fit_task_end(self, *args, **kwargs):
-            Counter.ended += 1
-            return False
+        def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
+            told.append(("end", context.task_name, context.task_id))
+            assert list(metadata) == ["sample_weight"]
+            assert (fitted_estimator is None) == (context.task_name == "penalty")
+            super().on_fit_task_end(estimator, context, X=X, y=y, metadata=metadata, fitted_estimator=fitted_estimator)
 
     X, y = load_iris(return_X_y=True)
-    TorchSoftmaxClassifierCV(Cs=4, cv=3).set_callbacks(Counter(scoring="accuracy")).fit(X, y)
-    assert Counter.ended == 4 + 1
+    monitor = Recorder(scoring="accuracy")
+    clf = TorchSoftmaxClassifierCV(Cs=4, cv=3).set_callbacks(monitor).fit(X, y, sample_weight=np.ones(150))
+    tasks = [(when, "penalty", j) for j in range(4) for when in ("begin", "end")]
+    assert told == [("begin", "fit", 0), *tasks, ("end", "fit", 0)]
+    assert monitor.get_logs().data_as_pandas["accuracy"].iloc[-1] == np.mean(clf.predict(X) == y)
 
 
 def test_scores_that_are_nan():

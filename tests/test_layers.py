@@ -31,6 +31,7 @@ ALLOWED = {
         "sweep",
         "targets",
         "training",
+        "watch",
     },
     "folds": set(),
     "sweep": {"data", "inputs", "memory", "objective", "solvers", "training"},

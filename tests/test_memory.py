@@ -221,6 +221,24 @@ def test_no_cycle_keeps_the_rows(estimator):
     X, y = load_iris(return_X_y=True)
     clone(estimator).fit(X, y)  # what torch imports then holds frames
     assert not outlives(X, lambda X: clone(estimator).fit(X, y).predict_proba(X))
+    if isinstance(estimator, TorchSoftmaxClassifier):  # scikit-learn's monitor keeps X beside the CV estimator's
+        assert not outlives(X, lambda X: clone(estimator).set_callbacks(Silent()).fit(X, y))
+
+
+class Silent:
+    """A callback that does nothing, and keeps nothing."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
 
 
 @pytest.mark.parametrize("solver", ["auto", "newton", "lbfgs"])

@@ -93,6 +93,15 @@ class TestCallbacks:
         assert values[-1] < values[0]
         assert set(recorder.fitted[0].predict(X)) <= {0, 1, 2}
 
+    def test_what_has_begun_ends_where_early_stopping_ends_the_fit(self, settings):
+        X, y = load_wine(return_X_y=True)
+        recorder = Recorder()
+        settings = settings | {"max_iter": 200, "early_stopping": True, "n_iter_no_change": 2, "random_state": 0}
+        settings["tol"] = 0.05 if "batch_size" in settings or settings["solver"] == "adam" else 1e-7
+        clf = TorchSoftmaxClassifier(**settings).set_callbacks(recorder).fit(X, y)
+        assert clf.n_iter_[0] < 200
+        assert sorted(recorder.begun) == sorted(recorder.ended)
+
     def test_a_callback_that_asks_for_an_end_gets_it(self, settings):
         X, y = load_iris(return_X_y=True)
         recorder = Recorder(stop_after=3)
@@ -111,6 +120,11 @@ class TestCallbacks:
             clf.fit(X, y)
         np.testing.assert_array_equal(clf.coef_, recorder.fitted[-1].coef_)
         assert recorder.events == ["setup", "teardown"]
+        whole = TorchSoftmaxClassifier(**settings).fit(X, y)
+        n_points = 4 if "max_iter" in settings else 5  # an optimiser's epochs are seen when they are over
+        assert clf.n_iter_[0] == 4
+        np.testing.assert_array_equal(clf.loss_curve_, whole.loss_curve_[:n_points])
+        assert len(clf.seconds_curve_) == n_points
         assert not clf.converged_
         assert clf.predict(X).shape == (150,)
         assert not hasattr(clf, "_callback_fit_ctx")

@@ -100,7 +100,7 @@ def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions)
         elif stalls or not run.parameter.isfinite().all():
             status = Status.STALLED if curve[-1] <= curve[0] else Status.DIVERGED
         is_last = status is not Status.MAX_ITER or epoch == options.max_iter - 1
-        seen = Iterate(epoch, torch.tensor(curve[-1:]), None, run.theta, is_last, run.memory)
+        seen = Iterate(epoch, torch.tensor(curve[-1:], dtype=torch.float64), None, run.theta, is_last, run.memory)
         if options.observe is not None and options.observe(seen) and status is Status.MAX_ITER:
             status = Status.STOPPED
         if status is not Status.MAX_ITER:
