@@ -39,6 +39,7 @@ from skl_softmax.training import (
     make_batch_problem,
     make_placed_problem,
     make_problem,
+    refuse_divergence,
     solved,
     warn_unless_converged,
 )
@@ -350,7 +351,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels or probabilities of the classes, as in ``fit``.
         classes : array-like of shape (n_classes,), default=None
-            All labels that may come. Needed in the first call, unless ``y`` has a column for each.
+            All labels that may come. Needed in the first call, unless ``y`` has a column for each. Columns of ``y`` are
+            in this order or, where it is not given, in that of ``classes_``.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, >= 0.
 
@@ -362,7 +364,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Raises
         ------
         ValueError
-            As of ``fit``, or if ``classes`` are missing or others than before.
+            As of ``fit``, or if ``classes`` are missing or others than before, or if this batch takes parameters beyond
+            what floats hold.
         TypeError
             If ``solver`` is a class of no optimiser, or X a tensor of another layout than dense, CSR and COO.
         MemoryError
@@ -378,9 +381,11 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             begin = start.begin(self, rows, so_far, generator, known)
             problem = make_batch_problem(self, rows, begin, generator, stream)
             result = solved(problem.descend, rows)
+            refuse_divergence(result)
             curve = np.append(as_arrays(known.get("loss_curve_", [])), result.loss_curve[0])
             self._store(rows, *problem.coefficients(result, rows.dtype))
             self.loss_curve_, self.n_iter_ = curve, self.n_iter_ + as_arrays(known.get("n_iter_", 0))
+            self.n_passes_ += known.get("n_passes_", 0.0)
             self._store_records(None)
             self._store_stream(problem, result)
             follow(self, X)

@@ -108,7 +108,7 @@ def check_training_rows(
     counts = (weights > 0) | (for_folds and weights.any())
     if not counts.any():
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
-    if not counts.all():  # left out, so that they have no influence at all, not even on rounding
+    if not counts.all():  # left out, so that they have no influence, not even on rounding
         X, targets, weights = _some_rows(X, counts), targets[counts], weights[counts]
     X = as_matrix(X)
     X = on_device(X, find_device(estimator.device, X.device))
@@ -164,7 +164,7 @@ def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> Train
     if not is_first:
         if classes is not None and not np.array_equal(np.unique(classes), estimator.classes_):
             raise ValueError(f"classes is {classes!r}, but partial_fit began with {estimator.classes_!r}.")
-        classes = estimator.classes_
+        classes = estimator.classes_ if classes is None else classes  # in the order of y's columns, where it has some
     return check_training_rows(estimator, X, y, sample_weight, classes, reset=is_first, is_lazy=True)
 
 

@@ -153,7 +153,7 @@ class Problem:
 
     def stream_after(self, memory: Memory | None) -> "Stream | None":
         """What the call leaves to be gone on with, if its optimiser has left this; None of other solvers."""
-        return None if self.stream is None else self.stream.after(memory, self.seen)
+        return None if self.stream is None or memory is None else self.stream.after(memory, self.seen)
 
     def _with_optimality(self, result: SolveResult) -> SolveResult:
         data = self.objective.data
@@ -248,10 +248,19 @@ def warn_unless_converged(estimator, result: SolveResult) -> None:
     )
 
 
+def refuse_divergence(result: SolveResult) -> None:
+    """Refuse what a batch of a stream has led to if that is no numbers."""
+    if result.status[0] is Status.DIVERGED:
+        raise ValueError(
+            "This batch takes the parameters beyond what floats hold, so that nothing is learned from it. Begin anew "
+            "with a smaller learning_rate or scaled features."
+        )
+
+
 def check_solver(estimator) -> None:
     """Refuse what is no solver, and a penalty that the solver does not know."""
     name, is_none = estimator.solver, np.isinf(estimator.C)
-    if isinstance(name, type) and not issubclass(name, torch.optim.Optimizer):
+    if name is torch.optim.Optimizer or (isinstance(name, type) and not issubclass(name, torch.optim.Optimizer)):
         raise TypeError(
             f"solver={name!r} is no optimiser: pass a class of torch.optim.Optimizer, or one of 'auto', "
             f"{', '.join(map(repr, SOLVERS))}."

@@ -417,7 +417,7 @@ def test_separable_is_a_status(name):
     assert result.loss_curve[0][-1] < 1e-3
 
 
-@pytest.mark.parametrize("learning_rate", [1e3, 1e200])
+@pytest.mark.parametrize("learning_rate", [1e3, 1e200, 1e308])
 def test_sgd_that_diverges_returns_its_best_point(learning_rate):
     objective = make()
     result = SOLVERS["sgd"].minimise(objective, start(objective), replace(DESCENT_OPTIONS, learning_rate=learning_rate))

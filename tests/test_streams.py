@@ -8,11 +8,12 @@ import pytest
 import torch
 from reference import converged, objective, relative_error
 from scipy.sparse import csr_array
-from sklearn.datasets import load_iris, make_classification
+from sklearn.datasets import load_iris, load_wine, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax.batches import SmallBatch
 from skl_softmax.solvers import SCHEDULES
 from skl_softmax.training import UNFIT
 
@@ -309,3 +310,105 @@ def test_a_class_that_is_no_optimiser():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(TypeError, match=r"no optimiser: pass a class of torch\.optim\.Optimizer"):
         TorchSoftmaxClassifier(solver=int).fit(X, y)
+
+
+class WithoutReturn(torch.optim.SGD):
+    """An optimiser as somebody may have written it."""
+
+    def __init__(self, params, *, lr=0.1):
+        super().__init__(params, lr)
+
+    def step(self, closure=None):
+        super().step(closure)
+
+
+def test_an_optimiser_whose_step_gives_nothing_back():
+    X, y = load_iris(return_X_y=True)
+    found = TorchSoftmaxClassifier(solver=WithoutReturn, learning_rate=0.1, max_iter=9).fit(X, y)
+    expected = TorchSoftmaxClassifier(solver="sgd", learning_rate=0.1, max_iter=9).fit(X, y)
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
+    with pytest.raises(TypeError, match="is no optimiser"):
+        TorchSoftmaxClassifier(solver=torch.optim.Optimizer).fit(X, y)
+
+
+def test_passes_are_those_that_the_optimiser_asks_for(monkeypatch):
+    X, y = load_iris(return_X_y=True)
+    asked = []
+    at = SmallBatch.at
+    monkeypatch.setattr(SmallBatch, "at", lambda *args: asked.append(1) or at(*args))
+    settings = {"solver": torch.optim.LBFGS, "learning_rate": 0.1, "max_iter": 3, "batch_size": 75, "shuffle": False}
+    clf = TorchSoftmaxClassifier(**settings).fit(X, y)
+    assert clf.n_passes_ == len(asked) / 2 > 2 * clf.n_iter_[0]
+    clf = TorchSoftmaxClassifier(solver="sgd", batch_size=50)
+    for n_calls in range(1, 4):
+        clf.partial_fit(X, y, classes=[0, 1, 2])
+        assert clf.n_passes_ == clf.n_iter_[0] == n_calls
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_one_cycle_leaves_momentum_as_it_is(momentum):
+    X, y = load_iris(return_X_y=True)
+    rows, y_ = torch.from_numpy(X), torch.from_numpy(y)
+    linear = torch.nn.Linear(4, 3, dtype=torch.float64)
+    torch.nn.init.zeros_(linear.weight), torch.nn.init.zeros_(linear.bias)
+    optimizer = torch.optim.SGD(linear.parameters(), 0.1, momentum=momentum)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=21, cycle_momentum=False)
+    for _ in range(20):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(linear(rows), y_).backward()
+        optimizer.step()
+        schedule.step()
+    settings = {"learning_rate": "one-cycle", "learning_rate_init": 0.1, "momentum": momentum, "max_iter": 20}
+    clf = TorchSoftmaxClassifier(solver="sgd", C=np.inf, **settings).fit(X, y)
+    np.testing.assert_allclose(clf.coef_, linear.weight.detach().numpy(), rtol=1e-9)
+    for other in (torch.optim.Adagrad, torch.optim.LBFGS):
+        settings = {"learning_rate": "one-cycle", "learning_rate_init": 0.1, "max_iter": 20}
+        assert TorchSoftmaxClassifier(solver=other, **settings).fit(X, y).score(X, y) > 0.6
+
+
+def go_on(clf, X, y, known):
+    """Many calls of which each one's end is noted."""
+    for _ in range(400):
+        clf.partial_fit(X, y, classes=[0, 1, 2])
+        known.append(state(clf))
+
+
+class TestDivergence:
+    def test_it_leaves_nothing_to_go_on_with(self):
+        X, y = load_wine(return_X_y=True)
+        settings = {"solver": "sgd", "momentum": 0.9, "C": 1e-4}
+        clf = TorchSoftmaxClassifier(**settings, learning_rate=100.0, max_iter=300, warm_start=True).fit(X, y)
+        found = clf.set_params(learning_rate=1e-6, max_iter=50).fit(X, y)
+        expected = TorchSoftmaxClassifier(**settings, learning_rate=1e-6, max_iter=50).fit(X, y)
+        np.testing.assert_allclose(found.loss_curve_, expected.loss_curve_)
+
+    @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+    def test_of_the_first_step(self, dtype):
+        X, y = load_wine(return_X_y=True)
+        rate = {np.float64: 1e308, np.float32: 1e38}[dtype]
+        with pytest.warns(ConvergenceWarning, match="grew beyond all bounds"):
+            clf = TorchSoftmaxClassifier(solver="sgd", learning_rate=rate).fit(X.astype(dtype), y)
+        assert not clf.coef_.any()
+
+    def test_a_batch_of_a_stream_that_diverges_is_refused(self):
+        X, y = load_wine(return_X_y=True)
+        clf = TorchSoftmaxClassifier(solver="sgd", learning_rate=1e3, momentum=0.9, C=1e-4)
+        known = [{}]
+        with pytest.raises(ValueError, match="smaller learning_rate"):
+            go_on(clf, X, y, known)
+        before = known[-1]
+        assert np.isfinite(clf.coef_).all()
+        assert state(clf) == before
+
+
+@pytest.mark.parametrize("later", [["b", "a", "c"], None])
+def test_columns_of_probabilities_are_in_the_order_of_the_classes(later):
+    X, y = load_iris(return_X_y=True)
+    names, proba = ["b", "a", "c"], np.eye(3)[y]
+    clf = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, proba, classes=names)
+    for _ in range(30):
+        clf.partial_fit(X, proba if later else proba[:, [1, 0, 2]], classes=later)
+    expected = TorchSoftmaxClassifier(solver="sgd")
+    for _ in range(31):
+        expected.partial_fit(X, np.array(names)[y], classes=names)
+    np.testing.assert_allclose(clf.coef_, expected.coef_, rtol=1e-9)

@@ -18,7 +18,7 @@ class DescentOptions(SolverOptions):
     Parameters
     ----------
     optimizer : callable
-        Makes a `torch.optim.Optimizer` from a list of parameters and, if there is one, a learning rate.
+        Makes a `torch.optim.Optimizer` from a list of parameters and, if there is one, a learning rate ``lr``.
     learning_rate : float, "auto" or None
         "auto" is one over the smoothness of the objective, None what the optimiser has for a default.
     schedule : str
@@ -69,7 +69,7 @@ SCHEDULES = {
     "adaptive": lambda *_: None,
     "cosine": lambda optimizer, updates, epochs, *_: lr_scheduler.CosineAnnealingLR(optimizer, updates * epochs),
     "one-cycle": lambda optimizer, updates, epochs, *_: lr_scheduler.OneCycleLR(
-        optimizer, optimizer.param_groups[0]["lr"], total_steps=updates * epochs + 1
+        optimizer, optimizer.param_groups[0]["lr"], total_steps=updates * epochs + 1, cycle_momentum=False
     ),
 }
 # The schedule "adaptive" divides the rate by this when there is no progress, as `sklearn.linear_model.SGDClassifier`
@@ -83,8 +83,8 @@ def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions)
     Each epoch visits every row once, in batches in a random order, or in one batch that holds all rows.
     The loss of an epoch is the mean over its rows, each batch before its update. The run ends after ``max_iter``
     epochs, or when the mean loss of ``patience`` epochs is not below that of as many before by more than tol of itself.
-    If the loss is then above where it began, or infinite, the run has diverged, and the parameters of its best epoch
-    are returned.
+    If the loss is then above where it began, or parameters are infinite, the run has diverged: the parameters of its
+    best epoch are returned, and nothing to go on with.
     """
     run = _Descent(objective, start, options)
     curve: list[float] = []
@@ -94,11 +94,13 @@ def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions)
         curve.append(run.epoch(options))
         if curve[-1] < best:
             best, best_theta = curve[-1], before
-        stalls = _stalls(curve[changed:], options)
-        if stalls and run.slow_down():
-            changed = len(curve)  # a smaller rate has as much time again
-        elif stalls or not run.parameter.isfinite().all():
-            status = Status.STALLED if curve[-1] <= curve[0] else Status.DIVERGED
+        if not run.parameter.isfinite().all():
+            status = Status.DIVERGED
+        elif _stalls(curve[changed:], options):
+            if run.slow_down():
+                changed = len(curve)  # a smaller rate has as much time again
+            else:
+                status = Status.STALLED if curve[-1] <= curve[0] else Status.DIVERGED
         is_last = status is not Status.MAX_ITER or epoch == options.max_iter - 1
         seen = Iterate(epoch, torch.tensor(curve[-1:], dtype=torch.float64), None, run.theta, is_last, run.memory)
         if options.observe is not None and options.observe(seen) and status is Status.MAX_ITER:
@@ -111,8 +113,8 @@ def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions)
         n_iter=[len(curve)],
         status=[status],
         loss_curve=[curve],
-        n_passes=len(curve),
-        memory=run.memory(),
+        n_passes=run.n_passes,
+        memory=None if status is Status.DIVERGED else run.memory(),
     )
 
 
@@ -131,7 +133,8 @@ class _Descent:
         self._objective, memory = objective, options.memory
         self.parameter = torch.nn.Parameter(start.clone())
         self._rate = _first_rate(objective, options)
-        self._optimizer = options.optimizer([self.parameter], *([] if self._rate is None else [self._rate]))
+        self._optimizer = options.optimizer([self.parameter], **({} if self._rate is None else {"lr": self._rate}))
+        self.n_passes = 0.0
         self._averages, self._mean, self._n_updates = options.average, start.clone(), 0
         if memory is not None:
             groups = self._optimizer.state_dict()["param_groups"]
@@ -148,22 +151,27 @@ class _Descent:
         return (self._mean if self._averages else self.parameter.detach()).clone()
 
     def epoch(self, options: DescentOptions) -> float:
-        """Visit every row once; return the mean of the batches' losses."""
-        values, shares, theta = [], [], self.parameter.detach()  # which shares its memory
+        """Visit every row, as often as the optimiser asks; return the mean of the batches' losses before that."""
+        values, shares, n_asked, theta = [], [], 0, self.parameter.detach()  # which shares its memory
         for share, batch in self._objective.batches(options.batch_size, options.generator, options.shuffle):
+            found = []  # the loss each time that the optimiser asks for it
 
-            def closure(batch=batch):
+            def closure(batch=batch, found=found):
                 point = batch.at(theta)
                 self.parameter.grad = point.gradient.contiguous()  # of sparse rows it lies column by column
+                found.append(point.value)
                 return point.value
 
-            values.append(self._optimizer.step(closure))
+            self._optimizer.step(closure)
+            values.append(found[0])
             shares.append(share)
+            n_asked += len(found)
             self._n_updates += 1
             if self._averages:
                 self._mean += (theta - self._mean) / self._n_updates
             if self._schedule is not None:
                 self._schedule.step()
+        self.n_passes += n_asked / len(shares)
         return (torch.cat(values) @ torch.tensor(shares, dtype=values[0].dtype, device=values[0].device)).item()
 
     def slow_down(self) -> bool:
