@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -13,8 +13,6 @@ from skl_softmax.inputs import dense_array
 SHARED = ("C", "l1_ratio", "fit_intercept", "class_weight", "warm_start", "random_state")
 # What other estimators, and `LogisticRegression` of old, name the penalty that l1_ratio and C stand for.
 PENALTIES = {"l2": {"l1_ratio": 0.0}, "l1": {"l1_ratio": 1.0}, None: {"l1_ratio": 0.0, "C": np.inf}}
-# What may follow the linear layer of a module that stands for a model.
-ENDS = nn.Softmax, nn.LogSoftmax, nn.Sigmoid
 
 
 class ExportMixin:
@@ -29,9 +27,10 @@ class ExportMixin:
         check_is_fitted(self)
         n_outputs, n_features = self.coef_.shape
         # skip_init, because Linear's own initialisation would draw from torch's global generator.
-        module = nn.utils.skip_init(nn.Linear, n_features, n_outputs, bias=self.fit_intercept)
+        has_bias = self.fit_intercept or bool(self.intercept_.any())  # it may have been fitted with one
+        module = nn.utils.skip_init(nn.Linear, n_features, n_outputs, bias=has_bias)
         module.weight = nn.Parameter(torch.from_numpy(np.require(dense_array(self.coef_), requirements="W")))
-        if self.fit_intercept:
+        if has_bias:
             module.bias = nn.Parameter(torch.from_numpy(np.require(dense_array(self.intercept_), requirements="W")))
         return module
 
@@ -89,13 +88,14 @@ class ExportMixin:
         Raises
         ------
         TypeError
-            If ``linear`` is no linear layer, or has more behind it than what makes probabilities.
+            If ``linear`` is no linear layer, or has other things behind it than what makes probabilities of the classes
+            of its outputs.
         ValueError
             If ``classes`` names a label twice, or another number of them than the layer has outputs for.
         """
         linear, classes = _only_layer(linear), np.asarray(classes)
-        if len(np.unique(classes)) != len(classes):
-            raise ValueError(f"classes names a label twice: {classes.tolist()}.")
+        if classes.ndim != 1 or len(classes) < 2 or len(np.unique(classes)) != len(classes):
+            raise ValueError(f"classes must be two or more different labels, got {classes.tolist()}.")
         n_outputs = 1 if len(classes) == 2 else len(classes)
         if linear.out_features != n_outputs:
             raise ValueError(
@@ -138,7 +138,7 @@ class ExportMixin:
         ----------
         model : LogisticRegression
             A fitted one, or any linear classifier whose probabilities are the softmax, or for two classes the sigmoid,
-            of its logits.
+            of its logits, such as `LinearDiscriminantAnalysis`.
 
         Returns
         -------
@@ -149,11 +149,16 @@ class ExportMixin:
         ------
         sklearn.exceptions.NotFittedError
             If the model is not fitted.
+        TypeError
+            If it has no ``coef_``, or is known for other probabilities.
         """
         check_is_fitted(model)
+        _refuse_other_models(model)
         found = model.get_params() | _chosen(model)
         found |= PENALTIES.get(found.get("penalty", "elasticnet"), {})
         parameters = {name: found[name] for name in SHARED if name in found and name in cls._get_param_names()}
+        if parameters.get("l1_ratio", 0.0) is None:  # as old versions called none
+            parameters["l1_ratio"] = 0.0
         estimator = cls._fitted(
             model.classes_.copy(), dense_array(model.coef_).copy(), np.array(model.intercept_, ndmin=1), **parameters
         )
@@ -177,15 +182,37 @@ class ExportMixin:
 def _only_layer(module) -> nn.Linear:
     """The linear layer that a module is, but for what makes probabilities of its outputs."""
     first, *rest = module if isinstance(module, nn.Sequential) and len(module) else [module]
-    if not isinstance(first, nn.Linear) or len(rest) > 1 or not all(isinstance(layer, ENDS) for layer in rest):
+    if not isinstance(first, nn.Linear) or len(rest) > 1 or not all(_ends(layer, first) for layer in rest):
         raise TypeError(
-            "from_torch takes a torch.nn.Linear, alone or with one of "
-            f"{', '.join(end.__name__ for end in ENDS)} behind it in a torch.nn.Sequential, not {module!r}."
+            "from_torch takes a torch.nn.Linear, alone or in a torch.nn.Sequential with Sigmoid behind its one output, "
+            f"or Softmax or LogSoftmax over several (dim=1), not {module!r}."
         )
     return first
 
 
+def _ends(layer: nn.Module, linear: nn.Linear) -> bool:
+    """Whether a layer makes probabilities, or their logarithms, of each row's outputs, which say of which classes."""
+    if linear.out_features == 1:
+        return isinstance(layer, nn.Sigmoid)
+    return isinstance(layer, (nn.Softmax, nn.LogSoftmax)) and layer.dim in (None, 1, -1)
+
+
+def _refuse_other_models(model) -> None:
+    """Refuse what is no linear classifier, and `SGDClassifier` where it has other probabilities, or none."""
+    if not all(hasattr(model, name) for name in ("classes_", "coef_", "intercept_")):
+        raise TypeError(
+            f"from_sklearn takes a linear classifier, with classes_, coef_ and intercept_, not {type(model).__name__}. "
+            "Of a pipeline or a search pass the fitted classifier in it."
+        )
+    if isinstance(model, SGDClassifier) and (len(model.classes_) > 2 or model.loss != "log_loss"):
+        raise TypeError(
+            "Probabilities of an SGDClassifier are the sigmoid of its logits for two classes and loss='log_loss' only, "
+            f"not with {len(model.classes_)} classes and loss={model.loss!r}."
+        )
+
+
 def _chosen(model) -> dict[str, float]:
     """The penalty that cross-validation has chosen, where it is one for all classes."""
-    found = {name: np.unique(getattr(model, f"{name}_", [])) for name in ("C", "l1_ratio")}
+    chosen = {name: np.atleast_1d(getattr(model, f"{name}_", [])) for name in ("C", "l1_ratio")}
+    found = {name: np.unique(values[values != None]) for name, values in chosen.items()}  # noqa: E711, of each element
     return {name: float(value[0]) for name, value in found.items() if value.shape == (1,) and value.dtype.kind == "f"}

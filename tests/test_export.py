@@ -1,5 +1,7 @@
 """Models that leave the package, and come back, predict the same."""
 
+import warnings
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -8,7 +10,9 @@ import skops.io
 import torch
 from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -89,7 +93,7 @@ def test_a_module_comes_back(fitted):
     [
         (2, ["a", "b"], "names 2 labels, for which the layer would have 1 outputs .* but it has 2"),
         (3, ["a", "b"], "names 2 labels, for which the layer would have 1 outputs .* but it has 3"),
-        (3, ["a", "a", "b"], "names a label twice"),
+        (3, ["a", "a", "b"], "two or more different labels"),
     ],
 )
 def test_from_torch_wants_an_output_for_each_class(outputs, classes, message):
@@ -212,3 +216,51 @@ def test_safetensors(tmp_path, fitted):
     module = TorchSoftmaxClassifier.from_torch(model.module_, model.classes_).to_torch()
     module.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
     np.testing.assert_allclose(probabilities(module, torch.from_numpy(X)).numpy(), model.predict_proba(X), rtol=1e-10)
+
+
+def test_other_linear_classifiers():
+    X, y = load_iris(return_X_y=True)
+    for theirs in (LinearDiscriminantAnalysis(), LogisticRegressionCV(Cs=2, cv=2), LogisticRegression(max_iter=1000)):
+        with warnings.catch_warnings(action="ignore"):  # of what the next version will do
+            theirs.fit(X, y)
+        ours = TorchSoftmaxClassifier.from_sklearn(theirs)
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-9, atol=1e-15)
+        ours.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (SGDClassifier(loss="log_loss"), "with 3 classes and loss='log_loss'"),
+        (SGDClassifier(), "loss='hinge'"),
+        (make_pipeline(StandardScaler(), LogisticRegression()), "not Pipeline. Of a pipeline"),
+        (GaussianNB(), "not GaussianNB"),
+    ],
+    ids=str,
+)
+def test_models_with_other_probabilities_are_refused(model, message):
+    with pytest.raises(TypeError, match=message):
+        TorchSoftmaxClassifier.from_sklearn(model.fit(*load_iris(return_X_y=True)))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "end"),
+    [(3, torch.nn.Sigmoid()), (1, torch.nn.Softmax(dim=1)), (3, torch.nn.Softmax(dim=0)), (3, torch.nn.LogSoftmax(2))],
+    ids=str,
+)
+def test_modules_with_other_probabilities_are_refused(outputs, end):
+    module = torch.nn.Sequential(torch.nn.Linear(4, outputs), end)
+    with pytest.raises(TypeError, match="Sigmoid behind its one output"):
+        TorchSoftmaxClassifier.from_torch(module, range(max(2, outputs)))
+
+
+@pytest.mark.parametrize("classes", [["a"], None, [["a", "b"]]])
+def test_classes_that_are_none(classes):
+    with pytest.raises(ValueError, match="two or more different labels"):
+        TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, 1), classes)
+
+
+def test_a_parameter_that_is_set_later_does_not_take_the_intercept_away(fitted):
+    model, X = fitted
+    found = probabilities(model.set_params(fit_intercept=False).to_torch(), torch.from_numpy(X))
+    np.testing.assert_allclose(found.numpy(), model.predict_proba(X), rtol=1e-10)
