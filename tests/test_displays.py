@@ -1,14 +1,18 @@
 """What displays draw is what estimators hold."""
 
 import sys
+import warnings
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from matplotlib import pyplot as plt
+from matplotlib.text import Text
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge, RidgeClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -231,3 +235,59 @@ class TestAll:
             ImportError, match=rf"{display.__name__}.from_estimator requires matplotlib. You can install"
         ):
             display.from_estimator(estimator.fit(*iris))
+
+
+NAMES = ["_a $1$", "price_$ per 100% $", "c"]
+
+
+def drawn_texts(display):
+    display.figure_.canvas.draw()  # where formulas that are none would raise
+    return [text.get_text() for text in display.figure_.findobj(Text)]
+
+
+def test_names_are_drawn_as_they_are(iris):
+    X, y = iris
+    y = np.array(NAMES)[np.unique(y, return_inverse=True)[1]]
+    clf = TorchSoftmaxClassifier().fit(X, y)
+    swept = TorchSoftmaxClassifierCV(Cs=2, cv=2).fit(X, y)
+    literal = [name.replace("$", r"\$") for name in NAMES]
+    displays = [
+        CoefficientDisplay.from_estimator(clf, feature_names=[*NAMES, "d"]),
+        ConvergenceDisplay.from_estimator([clf] * 3, name=NAMES),
+        RegularizationPathDisplay.from_estimator(swept),
+    ]
+    for display in displays:
+        assert {name.strip() for name in drawn_texts(display)} >= set(literal)
+    assert len(displays[1].ax_.get_legend().get_texts()) == 3
+
+
+@pytest.mark.parametrize(
+    ("display", "estimator", "message"),
+    [
+        (ConvergenceDisplay, MLPClassifier((), max_iter=2), "keeps no loss_curve_ with its gap"),
+        (RegularizationPathDisplay, LogisticRegressionCV(Cs=2, cv=2, l1_ratios=(0,)), "with cv_results_"),
+        (CoefficientDisplay, Ridge(), "pass a linear classifier"),
+        (CoefficientDisplay, GridSearchCV(LogisticRegression(), {"C": [1]}), "of a search the best one"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_estimators_that_have_nothing_to_draw(display, estimator, message):
+    X, y = load_iris(return_X_y=True)
+    with warnings.catch_warnings(action="ignore"):  # of what does not matter here
+        estimator.fit(X, y)
+    with pytest.raises(TypeError, match=message):
+        display.from_estimator(estimator)
+
+
+def test_numbers_of_features_and_shapes_that_are_none(iris):
+    clf = TorchSoftmaxClassifier().fit(*iris)
+    with pytest.raises(ValueError, match="n_features must be 1 or more, got -1"):
+        CoefficientDisplay.from_estimator(clf, n_features=-1)
+    with pytest.raises(ValueError, match=r"image_shape=\(-2, -2\) has no room"):
+        CoefficientDisplay.from_estimator(clf, image_shape=(-2, -2))
+
+
+def test_two_classes_of_ridge():
+    X, y = load_iris(return_X_y=True)
+    display = CoefficientDisplay.from_estimator(RidgeClassifier().fit(X[:100], y[:100]))
+    assert display.axes_.shape == (1,)

@@ -17,6 +17,12 @@ def pyplot(caller: str):
     return plt
 
 
+def as_label(name) -> str:
+    """A name as matplotlib draws it as it is: a dollar begins no formula, and a first underscore hides no label."""
+    name = str(name).replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
+
+
 def single(caller: str, ax):
     """The axes, or those of a new figure."""
     plt = pyplot(caller)

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skl_softmax.displays.canvas import panels, pyplot
+from skl_softmax.displays.canvas import as_label, panels, pyplot
 
 POSITIVE, NEGATIVE, DIVERGING = "tab:red", "tab:blue", "RdBu_r"
 # Panels in a row, of bars and of images.
@@ -87,6 +87,8 @@ class CoefficientDisplay:
 
         Raises
         ------
+        TypeError
+            If the estimator is no linear classifier.
         ValueError
             If ``feature_names`` are not as many as the features; as of `plot`.
         ImportError
@@ -95,7 +97,9 @@ class CoefficientDisplay:
         pyplot(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
         model = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-        coefficients = model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_
+        if not (hasattr(model, "coef_") and hasattr(model, "classes_")):
+            raise TypeError(f"{model!r} has no coef_ and classes_: pass a linear classifier, of a search the best one.")
+        coefficients = np.atleast_2d(model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_)
         names = _feature_names(estimator, model) if feature_names is None else np.asarray(feature_names)
         if len(names) != coefficients.shape[1]:
             raise ValueError(f"feature_names has {len(names)} entries, but there are {coefficients.shape[1]} features.")
@@ -122,11 +126,13 @@ class CoefficientDisplay:
         Raises
         ------
         ValueError
-            If ``image_shape`` has no room for the features, or ``ax`` cannot be divided.
+            If ``n_features`` is not positive, ``image_shape`` not that of the features, or ``ax`` cannot be divided.
         """
-        if image_shape is not None and np.prod(image_shape) != self.coefficients.shape[1]:
-            raise ValueError(f"image_shape={image_shape} has no room for {self.coefficients.shape[1]} features.")
-        n_panels = len(self.coefficients)
+        if n_features < 1:
+            raise ValueError(f"n_features must be 1 or more, got {n_features}.")
+        n_panels, n_pixels = self.coefficients.shape
+        if image_shape is not None and (min(image_shape) < 1 or np.prod(image_shape) != n_pixels):
+            raise ValueError(f"image_shape={image_shape} has no room for {n_pixels} features.")
         n_columns = min(n_panels, BARS_IN_A_ROW if image_shape is None else IMAGES_IN_A_ROW)
         bars = BARS_HEIGHT + BAR_HEIGHT * min(n_features, self.coefficients.shape[1])
         size = IMAGE_SIZE if image_shape else (BARS_WIDTH if n_panels > 1 else SINGLE_WIDTH, bars)
@@ -137,7 +143,7 @@ class CoefficientDisplay:
             spare.set_axis_off()
         titles = self.class_names if n_panels > 1 else [f"{self.class_names[1]} against {self.class_names[0]}"]
         for panel, title in zip(self.axes_, titles, strict=True):
-            panel.set_title(title)
+            panel.set_title(as_label(title))
         if image_shape is None:
             self._draw_bars(n_features)
         else:
@@ -150,7 +156,7 @@ class CoefficientDisplay:
             order = order[of_class[order] != 0]
             values = of_class[order]
             panel.barh(range(len(order)), values, color=np.where(values > 0, POSITIVE, NEGATIVE))
-            panel.set_yticks(range(len(order)), [str(self.feature_names[i]) for i in order])
+            panel.set_yticks(range(len(order)), [as_label(self.feature_names[i]) for i in order])
             panel.invert_yaxis()
             panel.axvline(0, color="black", linewidth=0.8)
             panel.locator_params(axis="x", nbins=5)
@@ -168,7 +174,7 @@ class CoefficientDisplay:
 
 
 def _feature_names(estimator, model) -> np.ndarray:
-    names = getattr(model, "feature_names_in_", np.array([f"x{j}" for j in range(model.coef_.shape[1])]))
+    names = getattr(model, "feature_names_in_", np.array([f"x{j}" for j in range(model.coef_.shape[-1])]))
     if model is estimator or len(estimator) == 1:
         return names
     with suppress(AttributeError, TypeError, ValueError):  # of steps that give no names

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skl_softmax.displays.canvas import pyplot, single
+from skl_softmax.displays.canvas import as_label, pyplot, single
 
 LABELS = {
     "objective": "Objective",
@@ -98,7 +98,7 @@ class ConvergenceDisplay:
         Raises
         ------
         TypeError
-            If a fit keeps no ``loss_curve_``.
+            If a fit keeps no ``loss_curve_`` or no ``optimality_gap_``.
         ValueError
             As of `plot`.
         ImportError
@@ -108,8 +108,8 @@ class ConvergenceDisplay:
         fits = list(estimator) if isinstance(estimator, (list, tuple)) else [estimator]
         for fit in fits:
             check_is_fitted(fit)
-            if not hasattr(fit, "loss_curve_"):
-                raise TypeError(f"{fit!r} keeps no loss_curve_: pass fitted TorchSoftmaxClassifier.")
+            if not (hasattr(fit, "loss_curve_") and hasattr(fit, "optimality_gap_")):
+                raise TypeError(f"{fit!r} keeps no loss_curve_ with its gap: pass fitted TorchSoftmaxClassifier.")
         name = [" ".join(repr(fit).split()) for fit in fits] if name is None else name
         display = cls(
             objective=[fit.loss_curve_ for fit in fits],
@@ -158,7 +158,8 @@ class ConvergenceDisplay:
         self.lines_ = []
         for (abscissa, ordinate), label, style in zip(curves, self.name, styles, strict=True):
             marker = "o" if len(abscissa) <= MARKED else None
-            self.lines_ += ax.plot(abscissa, ordinate, **{"label": label, "marker": marker, "markersize": 4, **style})
+            style = {"label": as_label(label), "marker": marker, "markersize": 4, **style}  # noqa: PLW2901
+            self.lines_ += ax.plot(abscissa, ordinate, **style)
         ax.set(xlabel=LABELS[x], ylabel=LABELS[kind], yscale="log" if kind == "gap" else "linear")
         if x == "iteration":
             ax.locator_params(axis="x", integer=True)

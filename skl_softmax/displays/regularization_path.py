@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skl_softmax.displays.canvas import panels, pyplot
+from skl_softmax.displays.canvas import as_label, panels, pyplot
 
 # Classes up to which each has a colour and a place in the legend.
 MANY_CLASSES = 10
@@ -83,7 +83,7 @@ class RegularizationPathDisplay:
         Raises
         ------
         TypeError
-            If the estimator keeps no ``coefs_paths_``.
+            If the estimator keeps no ``coefs_paths_`` and ``cv_results_``.
         ValueError
             If ``l1_ratio`` was not tried.
         ImportError
@@ -91,8 +91,8 @@ class RegularizationPathDisplay:
         """
         pyplot(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
-        if not hasattr(estimator, "coefs_paths_"):
-            raise TypeError(f"{estimator!r} keeps no coefs_paths_: pass a fitted TorchSoftmaxClassifierCV.")
+        if not (hasattr(estimator, "coefs_paths_") and hasattr(estimator, "cv_results_")):
+            raise TypeError(f"{estimator!r} keeps no coefs_paths_ with cv_results_: pass TorchSoftmaxClassifierCV.")
         if l1_ratio is None:  # a mean over folds, without refit
             l1_ratio = min(estimator.l1_ratios_, key=lambda tried: abs(tried - estimator.l1_ratio_))
         places = np.flatnonzero(np.isclose(estimator.l1_ratios_, l1_ratio))
@@ -153,7 +153,7 @@ class RegularizationPathDisplay:
         for k, name in enumerate(names):
             color = f"C{k % MANY_CLASSES}"
             lines = panel.plot(self.Cs, self.coefficients[:, k], color=color, linewidth=1, alpha=0.7)
-            lines[0].set_label(name)
+            lines[0].set_label(as_label(name))
         if n_classes <= MANY_CLASSES:
             panel.legend(loc="upper left", ncols=1 if n_classes < 6 else 2)  # where C is small, so are coefficients
         panel.set_ylabel("Coefficients")
