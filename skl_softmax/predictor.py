@@ -207,11 +207,15 @@ class LinearPredictor(ClassifierMixin):
 
     def _of_logits(self, function: Callable[[Tensor], Tensor], X) -> Tensor:
         check_is_fitted(self)
-        if isinstance(X, RowBlocks):
-            found = [self._of_logits(function, x) for x, *_ in X if np.shape(x)[0]]
-            if not found:
-                raise ValueError("X has no rows.")
-            return torch.cat(found)
+        if not isinstance(X, RowBlocks):
+            with plain_torch():
+                return self._of_rows(function, X)
+        found = [self._of_logits(function, x) for x, *_ in X if np.shape(x)[0]]
+        if not found:
+            raise ValueError("X has no rows.")
+        return torch.cat(found)
+
+    def _of_rows(self, function: Callable[[Tensor], Tensor], X) -> Tensor:
         weight = as_matrix(self.coef_)
         is_shown = weight.layout == torch.strided  # by the logits, what is not finite in X
         rows = check_prediction_rows(self, X, is_lazy=is_shown)
@@ -221,8 +225,7 @@ class LinearPredictor(ClassifierMixin):
                 check_finite(rows)
             return function(logits)
 
-        with plain_torch():
-            return linear(rows, weight, as_matrix(self.intercept_), checked)
+        return linear(rows, weight, as_matrix(self.intercept_), checked)
 
 
 def _most_probable(logits: Tensor) -> Tensor:

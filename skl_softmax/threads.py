@@ -28,7 +28,7 @@ def is_small_product(rows: Tensor, n_outputs: int) -> bool:
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """X Wᵀ + b (n, K) of few rows (n, d), weights (K, d) and bias (K,) of one type, float32 or float64."""
-    with np.errstate(invalid="ignore"):  # 0 times infinity, as in torch
+    with np.errstate(all="ignore"):  # as in torch, whatever the caller has set
         product = rows.numpy() @ weight.numpy().T
     return torch.from_numpy(product).add_(bias)
 
@@ -37,5 +37,6 @@ def exp_(values: Tensor) -> Tensor:
     """Their exponentials, in their place."""
     if not is_small(values):
         return values.exp_()
-    np.exp(values.numpy(), out=values.numpy())
+    with np.errstate(under="ignore"):  # as in torch, whatever the caller has set
+        np.exp(values.numpy(), out=values.numpy())
     return values

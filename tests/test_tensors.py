@@ -235,7 +235,10 @@ def test_what_the_caller_has_set_changes_nothing(estimator, setting):
     with SETTINGS[setting]() if isinstance(setting, str) else default_dtype(setting):
         found = clone(estimator).fit(X, y)
         outputs = [getattr(expected, method)(X) for method in METHODS]
+        of_sparse = expected.predict_proba(csr_array(X)), clone(estimator).fit(X, y).sparsify().predict_proba(X)
     np.testing.assert_array_equal(found.coef_, expected.coef_)
+    for proba in of_sparse:
+        np.testing.assert_allclose(proba, expected.predict_proba(X), rtol=1e-5)
     for output, method in zip(outputs, METHODS, strict=True):
         np.testing.assert_array_equal(output, getattr(expected, method)(X))
 
