@@ -130,7 +130,8 @@ class Problem:
         if dtype == weight.dtype or self.solver.optimizer is not None:
             return *narrow, result
         excess = self._excess(result, *(part.to(weight.dtype) for part in narrow))
-        if excess <= max(self.options.last_gap(result.loss_curve[0][-1]) - result.gap.item(), LOST * result.gap.item()):
+        room = self.options.last_gap(result.loss_curve[0][-1]) - result.gap.item()
+        if excess <= (room if room >= 0 else LOST * result.gap.item()):
             return *narrow, replace(result, gap=result.gap + max(excess, 0.0))
         return weight, bias, result
 

@@ -358,7 +358,7 @@ class Run:
         return None
 
     def _below(self, values: list[float]) -> list[float]:
-        """Values of F that prove data separable, which are log 2 / n at most."""
+        """Values of F that prove data separable, which are log 2 / n at most; with rows held out, those up to that."""
         if min(values) * self.objective.n_rows > log(2):
             return [-inf] * len(values)
         return self.objective.separable_below.tolist()
