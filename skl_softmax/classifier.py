@@ -22,20 +22,16 @@ from skl_softmax.inputs import (
     check_batch,
     check_training_rows,
     dense_array,
-    follow,
     torch_generator,
-    unchanged_on_error,
     with_signature,
 )
 from skl_softmax.predictor import LinearPredictor
+from skl_softmax.solver_parameters import check_solver, draws, has_partial_fit, is_descent
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
+from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.training import (
     Problem,
     Stream,
-    check_solver,
-    draws,
-    has_partial_fit,
-    is_descent,
     make_batch_problem,
     make_placed_problem,
     make_problem,

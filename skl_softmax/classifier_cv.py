@@ -24,11 +24,9 @@ from skl_softmax.inputs import (
     as_arrays,
     as_numbers,
     check_training_rows,
-    follow,
     part_of,
     routed_parameters,
     routed_score_parameters,
-    unchanged_on_error,
     with_signature,
 )
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
@@ -42,7 +40,8 @@ from skl_softmax.scores import (
     standard_errors,
     worst_if_nan,
 )
-from skl_softmax.solvers import Status
+from skl_softmax.solvers import DETERMINISTIC, Status
+from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
 from skl_softmax.targets import fold_weights
 from skl_softmax.training import choose_coordinates
@@ -152,7 +151,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "cv": ["cv_object", StrOptions({"alo"})],
         "scoring": [StrOptions(set(get_scorer_names())), callable, None],
-        "solver": [StrOptions({"auto", "newton", "lbfgs", "proximal"})],
+        "solver": [StrOptions({"auto", *DETERMINISTIC})],
         "tol": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "refit": ["boolean", StrOptions({"1se"})],

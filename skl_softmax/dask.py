@@ -14,8 +14,9 @@ from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.data import plain_torch
-from skl_softmax.inputs import as_score_weights, note_features, unchanged_on_error
+from skl_softmax.inputs import as_score_weights, note_features
 from skl_softmax.parts import PARTS_SOLVERS
+from skl_softmax.state import unchanged_on_error
 from skl_softmax.targets import has_columns, refuse_probabilities
 from skl_softmax.training import make_placed_problem, warn_unless_converged
 from skl_softmax.watch import FitTasks, Printer, Watch

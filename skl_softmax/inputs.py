@@ -3,15 +3,13 @@
 The only file that touches scikit-learn's less public helpers, but for those that every estimator imports.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
@@ -27,7 +25,6 @@ from torch import Tensor
 
 from skl_softmax.data import RowBlocks, as_tensor, csr_tensor, find_device, on_device, scipy_matrix, widened
 from skl_softmax.finite import check_finite, is_large
-from skl_softmax.memory import explained
 from skl_softmax.targets import encode_targets, has_columns, refuse_missing_labels
 
 # What X may be, for scikit-learn's validation.
@@ -262,19 +259,6 @@ def as_given(result: Tensor, X):
     return result.to(X.device) if isinstance(X, Tensor) else result.numpy()
 
 
-def follow(estimator: BaseEstimator, X) -> None:
-    """With scikit-learn's array API dispatch, fitted arrays are tensors where X is one, as those of its own models."""
-    if isinstance(X, Tensor) and get_config()["array_api_dispatch"]:
-        for name, value in vars(estimator).items():
-            if (
-                name.endswith("_")
-                and isinstance(value, np.ndarray)
-                and name != "classes_"
-                and value.dtype.kind in "biuf"
-            ):
-                setattr(estimator, name, on_device(torch.from_numpy(value), X.device))
-
-
 def check_tensor_rows(estimator: BaseEstimator, X: Tensor, reset: bool, is_checked: bool) -> None:
     """Check dense X that NumPy cannot hold: half precision, which scikit-learn would widen, or on another device."""
     if X.ndim != 2 or 0 in X.shape:
@@ -315,26 +299,6 @@ def torch_generator(random_state) -> torch.Generator:
     else:
         generator.manual_seed(int(random_state))
     return generator
-
-
-@contextmanager
-def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]:
-    """Leave the estimator as it was if the block raises, or as it was when the block called what it is given.
-
-    What is raised where memory ran out says how much was wanted and what to change.
-    """
-    before = dict(vars(estimator))
-
-    def keep() -> None:
-        before.clear()
-        before.update(vars(estimator))
-
-    try:
-        yield keep
-    except BaseException as error:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise explained(error, estimator)  # noqa: B904, its cause is set
 
 
 def dense_array(X) -> np.ndarray:

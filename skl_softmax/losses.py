@@ -186,6 +186,11 @@ def change(proba: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
     return value, residual
 
 
+def most_probable(logits: Tensor) -> Tensor:
+    """Index of the most probable class of logits (n, K) or (n, K, rows), with one output for two classes."""
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+
+
 def loss_for(n_outputs: int) -> SigmoidLoss | SoftmaxLoss:
     """The loss that belongs to a number of outputs: one is the sigmoid's, more are softmax's."""
     return SigmoidLoss() if n_outputs == 1 else SoftmaxLoss()

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from skl_softmax import costs, curvature, duality, metrics, quadratic
 from skl_softmax.anchor import Anchor, make_anchor
-from skl_softmax.data import Affine, Block, Data
+from skl_softmax.data import Affine, Block, Data, spread_rows
 from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
 
 # Sizes of the samples that a fit from zero goes through on its way to all rows: the first has this many rows for
@@ -46,9 +46,6 @@ HELD = torch.finfo(torch.float64).eps ** 1.25
 # where X is a file that is not.
 SAMPLE_BYTES = 256 * 2**20
 
-
-# What is kept of the rows, whatever the penalties are.
-OF_ROWS = "_kept_portions", "_shares", "_target_shares"
 
 # A block with its targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part).
 Portion = tuple[Block, Tensor, Tensor]
@@ -98,6 +95,9 @@ class Objective:
     label_proba: Tensor | None = None
     l1: Tensor | None = None
     is_family: bool = False
+
+    # What is kept of the rows, whatever the penalties are.
+    _of_rows = ("_kept_portions",)
 
     @cached_property
     def loss(self) -> SigmoidLoss | SoftmaxLoss:
@@ -172,7 +172,7 @@ class Objective:
     def with_penalties(self, penalty: Tensor, l1: Tensor | None) -> "Objective":
         """The same rows and models with other λ₂ and λ₁ (M,), and what of the rows has been made for these."""
         other = replace(self, penalty=penalty, l1=l1)
-        other.__dict__.update({name: self.__dict__[name] for name in OF_ROWS if name in self.__dict__})
+        other.__dict__.update({name: self.__dict__[name] for name in self._of_rows if name in self.__dict__})
         return other
 
     def alone(self, model: int) -> "Objective":
@@ -214,8 +214,7 @@ class Objective:
         if n_rows >= available:
             return self
         n_rows = min(n_rows, self._largest_sample)
-        within = torch.rand(n_rows, dtype=torch.float64, generator=torch.Generator().manual_seed(0), device="cpu")
-        return self.take(((torch.arange(n_rows, device="cpu") + within) * (available / n_rows)).long())
+        return self.take(spread_rows(available, n_rows))
 
     def samples(self, n_all: int | None = None) -> list[tuple["Objective", float]]:
         """Ever larger samples on the way to all rows, each with the gap to its minimum that is near enough.

@@ -26,14 +26,15 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
 from skl_softmax import costs, curvature, metrics
-from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, standardised, take_rows
+from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, spread_rows, standardised, take_rows
 from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows
 from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH, Evaluation, Objective
+from skl_softmax.solvers import DETERMINISTIC, SOLVERS
 from skl_softmax.targets import class_weights, has_columns, refuse_missing_labels
 from skl_softmax.training import make_stack
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.
-PARTS_SOLVERS = ("auto", "newton", "lbfgs")
+PARTS_SOLVERS = ("auto", *(name for name in DETERMINISTIC if not SOLVERS[name].takes_l1))
 # What the sample of rows may take, of X.
 SAMPLE_BYTES = 128 * 2**20
 
@@ -231,9 +232,8 @@ def draw(group: RowGroup, share: float) -> RowGroup:
     for rows in group:
         n_rows = len(rows.weights)
         wanted = ceil(share * n_rows)
-        within = torch.rand(wanted, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        index = ((torch.arange(wanted) + within) * (n_rows / wanted)).long()  # one from each of equal stretches
         if wanted < n_rows:
+            index = spread_rows(n_rows, wanted)
             weights = rows.weights[index] * (n_rows / wanted)
             rows = replace(rows, X=take_rows(rows.X, index), targets=rows.targets[index], weights=weights)  # noqa: PLW2901
         drawn.append(replace(rows, X=rows.X.cpu()))

@@ -24,7 +24,7 @@ from skl_softmax.inputs import (
     dense_array,
     refuse_beside_blocks,
 )
-from skl_softmax.losses import loss_for
+from skl_softmax.losses import loss_for, most_probable
 from skl_softmax.targets import refuse_probabilities
 
 
@@ -121,7 +121,7 @@ class LinearPredictor(ClassifierMixin):
         ValueError
             If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
         """
-        index = self._of_logits(_most_probable, X)  # (n,)
+        index = self._of_logits(most_probable, X)  # (n,)
         labels = self.classes_[index.cpu().numpy()]
         is_torch = labels.dtype.kind in "biuf" and labels.dtype.isnative and labels.dtype.itemsize <= 8
         return as_given(torch.from_numpy(labels), X) if is_torch else labels
@@ -226,7 +226,3 @@ class LinearPredictor(ClassifierMixin):
             return function(logits)
 
         return linear(rows, weight, as_matrix(self.intercept_), checked)
-
-
-def _most_probable(logits: Tensor) -> Tensor:
-    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (n,)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skl_softmax.data import linear, n_bytes, take_rows
 from skl_softmax.inputs import TrainingRows, as_score_weights
-from skl_softmax.losses import loss_for
+from skl_softmax.losses import loss_for, most_probable
 
 # Entries of held-out rows and of their logits that are made at a time.
 SCORE_ENTRIES = 2**22
@@ -30,7 +30,7 @@ def negative_log_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """Whether (J, rows) the most probable class is that of the target."""
-    found = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)  # (J, rows)
+    found = most_probable(logits)  # (J, rows)
     if targets.is_floating_point():
         targets = targets.argmax(dim=1, keepdim=True) if targets.shape[1] > 1 else targets > 0.5
     return (found == targets[:, 0].long()).double()

@@ -38,10 +38,11 @@ class SmallObjective(Objective):
     """F of M models over one small dense X, in float64. Shapes as in `skl_softmax.objective`."""
 
     prefers_newton = True
+    _of_rows = "_shares", "_target_shares"
 
     def select(self, models: Tensor) -> "SmallObjective":
         some, index = super().select(models), models.numpy()
-        kept = (name for name in ("_shares", "_target_shares", "_penalty") if name in self.__dict__)
+        kept = (name for name in (*self._of_rows, "_penalty") if name in self.__dict__)
         some.__dict__.update({name: self.__dict__[name][index] for name in kept})
         return some
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from skl_softmax.inputs import TrainingRows, as_arrays, check_start, dense_array
-from skl_softmax.training import is_descent, takes_any_units
+from skl_softmax.solver_parameters import is_descent, takes_any_units
 
 
 def begin(estimator, rows: TrainingRows, given_init: tuple, generator, known: dict) -> tuple[Tensor, Tensor] | None:

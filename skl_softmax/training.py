@@ -18,9 +18,9 @@ from skl_softmax.data import Data, as_tensor, home_of, in_coordinates, making_on
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
+from skl_softmax.solver_parameters import is_descent, rate_of, takes_any_units
 from skl_softmax.solvers import (
     SCHEDULES,
-    SOLVERS,
     DescentOptions,
     Iterate,
     Memory,
@@ -33,8 +33,6 @@ from skl_softmax.solvers import (
     optimality,
 )
 
-# Optimisers for other parameters than dense ones of any shape.
-UNFIT = tuple(getattr(torch.optim, name) for name in ("Muon", "SparseAdam") if hasattr(torch.optim, name))
 # What coefficients rounded to the type of X may add to a gap, as part of it, where there is no room up to ``tol``.
 LOST = 0.1
 # Rows in a batch of batch_size="auto".
@@ -258,28 +256,6 @@ def refuse_divergence(result: SolveResult) -> None:
         )
 
 
-def check_solver(estimator) -> None:
-    """Refuse what is no solver, and a penalty that the solver does not know."""
-    name, is_none = estimator.solver, np.isinf(estimator.C)
-    if name is torch.optim.Optimizer or (isinstance(name, type) and not issubclass(name, torch.optim.Optimizer)):
-        raise TypeError(
-            f"solver={name!r} is no optimiser: pass a class of torch.optim.Optimizer, or one of 'auto', "
-            f"{', '.join(map(repr, SOLVERS))}."
-        )
-    if isinstance(name, type) and issubclass(name, UNFIT):
-        raise ValueError(
-            f"solver={name!r} is for other models: it wants matrices for parameters, or sparse gradients, and gets "
-            "neither here. Set solver='adam', or another class of torch.optim."
-        )
-    if estimator.l1_ratio > 0 and not is_none and name != "auto" and not find_solver(name).takes_l1:
-        raise ValueError(
-            f"solver={name!r} takes no L1 penalty, but l1_ratio={estimator.l1_ratio:g}. Set solver='auto' or "
-            "solver='proximal', or l1_ratio=0."
-        )
-    if name == "proximal" and is_none:
-        raise ValueError("solver='proximal' needs a penalty, but C=inf. Set solver='auto', or a finite C.")
-
-
 def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream) -> Problem:
     """One epoch over a batch of a stream."""
     if estimator.learning_rate in ("cosine", "one-cycle"):
@@ -292,14 +268,9 @@ def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream) 
     return replace(problem, options=replace(problem.options, max_iter=1), seen=stream.seen + problem.seen)
 
 
-def takes_any_units(estimator) -> bool:
-    """Whether steps are taken in normalised columns: not with a rate that was set for the columns as they are."""
-    return _rate(estimator) == "auto"
-
-
 def make_descent(estimator, objective: Objective, begin, generator, observe, stream) -> Problem:
     """Descent by the estimator's optimiser."""
-    solver, rate = find_solver(estimator.solver), _rate(estimator)
+    solver, rate = find_solver(estimator.solver), rate_of(estimator)
     make_optimizer = solver.optimizer
     if make_optimizer is torch.optim.SGD:
         make_optimizer = partial(make_optimizer, momentum=estimator.momentum, foreach=False)  # there is one tensor
@@ -343,27 +314,6 @@ def _exact_start(objective: Objective, begin, memory: Memory | None, averages: b
         if all(torch.equal(a.cpu().float(), b.float()) for a, b in zip(image, begin, strict=True)):
             return memory.theta.to(data.home).to(objective.dtype), True
     return data.to_theta(*begin)[None].to(objective.dtype), False
-
-
-def _rate(estimator) -> float | str:
-    return estimator.learning_rate_init if estimator.learning_rate in SCHEDULES else estimator.learning_rate
-
-
-def has_partial_fit(estimator) -> bool:
-    """True for optimisers; an error that names them for others."""
-    if is_descent(estimator):
-        return True
-    raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
-
-
-def draws(estimator) -> bool:
-    """Whether a fit needs random numbers."""
-    return is_descent(estimator) or estimator.early_stopping
-
-
-def is_descent(estimator) -> bool:
-    """Whether the estimator's solver is an optimiser of torch's."""
-    return estimator.solver != "auto" and find_solver(estimator.solver).optimizer is not None
 
 
 class Stream:

@@ -15,7 +15,7 @@ from skl_softmax.data import DenseData
 from skl_softmax.data import dense as data_module
 from skl_softmax.losses import loss_for
 from skl_softmax.metrics import dense_metric, diagonal_metric, kronecker_metric
-from skl_softmax.objective import OF_ROWS, Objective
+from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
 
 N, D = 40, 4
@@ -50,7 +50,7 @@ def test_other_penalties_and_fewer_models(kind, l1, n_outputs):
     used.at(theta)
     fresh = replace(make_objective(n_outputs, C=(5.0, 2.0, 0.3), kind=kind), l1=l1, is_family=True)
     other = used.with_penalties(fresh.penalty, l1)
-    assert any(name in vars(other) for name in OF_ROWS)
+    assert any(name in vars(other) for name in used._of_rows)
     assert_same(other, fresh, theta)
     assert_same(other.select(index), fresh.select(index), theta[index])
 

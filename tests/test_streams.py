@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.batches import SmallBatch
+from skl_softmax.solver_parameters import UNFIT
 from skl_softmax.solvers import SCHEDULES
-from skl_softmax.training import UNFIT
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -75,11 +75,11 @@ class DenseBlock:
 class DenseData(Data):
     """Dense X in memory.
 
-    ``is_copy`` says that X is a part of what the user gave, in which case the design is kept whatever its size;
+    ``always_keeps`` says that the design is kept whatever its size, as one of some columns is, which are copies anyway;
     ``may_keep`` whether it is kept at all.
     """
 
-    is_copy: bool = False
+    always_keeps: bool = False
     may_keep: bool = True
 
     @classmethod
@@ -127,7 +127,7 @@ class DenseData(Data):
 
     def _is_kept(self, dtype: torch.dtype) -> bool:
         size = self.n_rows * self.n_columns * dtype.itemsize
-        return self.is_copy or (self.may_keep and size <= KEEP_BYTES)
+        return self.always_keeps or (self.may_keep and size <= KEEP_BYTES)
 
     def blocks(self, n_logits: int) -> Iterator[DenseBlock]:
         fits = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(self.n_columns, 2 * n_logits)))
@@ -181,7 +181,9 @@ class DenseData(Data):
             return self
         shift = None if self.shift is None else self.shift[features.to(self.shift.device)]
         mean, scale = self.mean[features], self.scale[features]
-        return replace(self, X=self.X[:, features.to(self.X.device)], mean=mean, scale=scale, shift=shift, is_copy=True)
+        return replace(
+            self, X=self.X[:, features.to(self.X.device)], mean=mean, scale=scale, shift=shift, always_keeps=True
+        )
 
     def covering(self, lowest: Tensor, highest: Tensor) -> "DenseData":
         largest = torch.maximum(highest - self.mean, self.mean - lowest)

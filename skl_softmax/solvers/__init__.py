@@ -16,6 +16,7 @@ from skl_softmax.solvers.proximal import proximal
 from skl_softmax.solvers.stochastic import SCHEDULES, DescentOptions, Memory, descend
 
 __all__ = [
+    "DETERMINISTIC",
     "SCHEDULES",
     "SOLVERS",
     "DescentOptions",
@@ -54,6 +55,8 @@ SOLVERS = {
     "sgd": Solver(descend, optimizer=torch.optim.SGD),
     "adam": Solver(descend, optimizer=torch.optim.Adam),
 }
+# Those that go to the minimum, and tell how near they are.
+DETERMINISTIC = tuple(name for name, solver in SOLVERS.items() if solver.optimizer is None)
 
 
 def find_solver(solver: str | type[torch.optim.Optimizer]) -> Solver:

@@ -1,0 +1,58 @@
+"""What an estimator's parameters say of its solver."""
+
+import numpy as np
+import torch
+
+from skl_softmax.solvers import SCHEDULES, SOLVERS, find_solver
+
+# Optimisers for other parameters than dense ones of any shape.
+UNFIT = tuple(getattr(torch.optim, name) for name in ("Muon", "SparseAdam") if hasattr(torch.optim, name))
+
+
+def check_solver(estimator) -> None:
+    """Refuse what is no solver, and a penalty that the solver does not know."""
+    name, is_none = estimator.solver, np.isinf(estimator.C)
+    if name is torch.optim.Optimizer or (isinstance(name, type) and not issubclass(name, torch.optim.Optimizer)):
+        raise TypeError(
+            f"solver={name!r} is no optimiser: pass a class of torch.optim.Optimizer, or one of 'auto', "
+            f"{', '.join(map(repr, SOLVERS))}."
+        )
+    if isinstance(name, type) and issubclass(name, UNFIT):
+        raise ValueError(
+            f"solver={name!r} is for other models: it wants matrices for parameters, or sparse gradients, and gets "
+            "neither here. Set solver='adam', or another class of torch.optim."
+        )
+    if estimator.l1_ratio > 0 and not is_none and name != "auto" and not find_solver(name).takes_l1:
+        raise ValueError(
+            f"solver={name!r} takes no L1 penalty, but l1_ratio={estimator.l1_ratio:g}. Set solver='auto' or "
+            "solver='proximal', or l1_ratio=0."
+        )
+    if name == "proximal" and is_none:
+        raise ValueError("solver='proximal' needs a penalty, but C=inf. Set solver='auto', or a finite C.")
+
+
+def rate_of(estimator) -> float | str:
+    """The learning rate, a number or "auto", with which a schedule begins if there is one."""
+    return estimator.learning_rate_init if estimator.learning_rate in SCHEDULES else estimator.learning_rate
+
+
+def has_partial_fit(estimator) -> bool:
+    """True for optimisers; an error that names them for others."""
+    if is_descent(estimator):
+        return True
+    raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
+
+
+def draws(estimator) -> bool:
+    """Whether a fit needs random numbers."""
+    return is_descent(estimator) or estimator.early_stopping
+
+
+def is_descent(estimator) -> bool:
+    """Whether the estimator's solver is an optimiser of torch's."""
+    return estimator.solver != "auto" and find_solver(estimator.solver).optimizer is not None
+
+
+def takes_any_units(estimator) -> bool:
+    """Whether steps are taken in normalised columns: not with a rate that was set for the columns as they are."""
+    return rate_of(estimator) == "auto"

@@ -1,0 +1,46 @@
+"""What a call leaves of an estimator."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn import get_config
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from skl_softmax.data import on_device
+from skl_softmax.memory import explained
+
+
+@contextmanager
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]:
+    """Leave the estimator as it was if the block raises, or as it was when the block called what it is given.
+
+    What is raised where memory ran out says how much was wanted and what to change.
+    """
+    before = dict(vars(estimator))
+
+    def keep() -> None:
+        before.clear()
+        before.update(vars(estimator))
+
+    try:
+        yield keep
+    except BaseException as error:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise explained(error, estimator)  # noqa: B904, its cause is set
+
+
+def follow(estimator: BaseEstimator, X) -> None:
+    """With scikit-learn's array API dispatch, fitted arrays are tensors where X is one, as those of its own models."""
+    if isinstance(X, Tensor) and get_config()["array_api_dispatch"]:
+        for name, value in vars(estimator).items():
+            if (
+                name.endswith("_")
+                and isinstance(value, np.ndarray)
+                and name != "classes_"
+                and value.dtype.kind in "biuf"
+            ):
+                setattr(estimator, name, on_device(torch.from_numpy(value), X.device))
