@@ -7,17 +7,18 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from reference import relative_error
+from reference import objective, relative_error
 from scipy.sparse import csr_array, random_array
 from scipy.special import expit, softmax
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_classification
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import l1_min_c
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_objective import make_objective
 
-from skl_softmax import TorchSoftmaxClassifier, costs, quadratic
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs, quadratic
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 
 
@@ -219,8 +220,8 @@ def test_stacked_models_are_solved_as_if_alone(kind, monkeypatch):
     start = torch.zeros(3, 3, stack.data.n_columns, dtype=torch.float64)
     options = SolverOptions(tol=1e-12, max_iter=100)
     together = SOLVERS["proximal"].minimise(stack, start, options)
-    for m, objective in enumerate(single):
-        alone = SOLVERS["proximal"].minimise(objective, start[:1], options)
+    for m, one in enumerate(single):
+        alone = SOLVERS["proximal"].minimise(one, start[:1], options)
         torch.testing.assert_close(together.theta[m], alone.theta[0], rtol=1e-5, atol=1e-6)
         assert together.status[m] is alone.status[0] is Status.CONVERGED
 
@@ -303,3 +304,20 @@ def test_rare_columns_that_samples_do_not_show(seed, C, l1_ratio):
     exact = TorchSoftmaxClassifier(C=C, l1_ratio=l1_ratio, tol=1e-12).fit(X, y)
     assert violation(exact, X, y, C, l1_ratio) < 1e-3
     assert model.loss_curve_[-1] - exact.loss_curve_[-1] <= model.optimality_gap_ + 1e-12
+
+
+@pytest.mark.parametrize("seed", [0, 2, 5])
+def test_a_fold_that_finds_no_step_does_not_end_the_others(seed):
+    """Rows of very different weights and heavy tails, where models need ridges; shared, those ended 200 of 720."""
+    rng = np.random.default_rng(seed)
+    X, y, w = np.exp(3 * rng.normal(size=(64, 7))), rng.integers(0, 4, 64), 10 ** rng.uniform(-6, 2, 64)
+    folds, Cs = list(KFold(3, shuffle=True, random_state=0).split(X)), [1.0, 10.0, 300.0, 2e4]
+    search = TorchSoftmaxClassifierCV(Cs=Cs, l1_ratios=(1.0,), cv=folds).fit(X, y, w)
+    for fold, (train, _) in enumerate(folds):
+        for j, C in enumerate(Cs):
+            alone = TorchSoftmaxClassifier(C=C, l1_ratio=1.0).fit(X[train], y[train], w[train], classes=range(4))
+            assert alone.converged_
+            path = search.coefs_paths_[fold, 0, j]
+            alone.coef_, alone.intercept_ = path[:, :-1], path[:, -1]
+            value = objective(alone, X[train], y[train], C=C, sample_weight=w[train], l1_ratio=1.0)
+            assert value <= (1 + 3e-7) * alone.loss_curve_[-1]

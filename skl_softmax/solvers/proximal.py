@@ -1,7 +1,7 @@
 """Proximal Newton: the minimum of a smooth function plus an L1 penalty."""
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, isnan
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from skl_softmax.solvers.orthants import minimise_on_orthants
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
-# Parts of the decrease of the model that may be missed, with a matrix and with products.
+# Parts of the decrease of the quadratic that may be missed, near its being right and far from that.
 EXACT, ROUGH = 1e-8, 0.1
 # Parts of the largest possible curvature that are added to the model's: the first one, the least, and that beyond which
 # no other will lead lower. Where rows are saturated each tenth goes ten times as far: with 1e-4 for the least, hostile
@@ -47,14 +47,16 @@ def proximal(objective: PenalisedObjective, start: Tensor, options: SolverOption
 
 def _descend(objective: PenalisedObjective, start: Tensor, options: SolverOptions) -> SolveResult:
     run = Run(objective, start, options)
-    gap, hessians, accuracy, trust = _certified(run, not start.any()), None, ROUGH, _Trust()
+    gap, hessians, trust = _certified(run, not start.any()), None, [_Trust() for _ in start]
     while run.active:
         stay = run.settle(gap)
         if not run.active:
             break
+        if stay is not None:
+            trust = [trust[i] for i in stay.tolist()]
         hessians = _renewed(run, hessians, stay, trust)
         theta, before = run.theta, run.point
-        direction, promised = _direction(run, hessians, accuracy)
+        direction, promised = _direction(run, hessians, [one.accuracy for one in trust])
         run.step_by_value(direction, promised)
         if not hessians.exact:
             hessians.update(run.theta - theta, run.point.gradient - before.gradient)
@@ -62,42 +64,47 @@ def _descend(objective: PenalisedObjective, start: Tensor, options: SolverOption
         left = (promised - gained).abs()  # (M,), what the model did not know
         gap = _gap(run, promised, left)
         tells = promised > VALUE_ROUNDING * run.point.value.abs()  # (M,), what is promised beyond what F resolves
-        ratio = torch.where(tells, gained / promised, 1.0).tolist()  # of each model
-        if tells.any():
-            accuracy = min(ROUGH, max(EXACT, ROUGH * max(abs(1 - r) for r in ratio)))
+        ratio = torch.where(tells, gained / promised, torch.nan).tolist()  # of each model
         fails = _fails(run, promised, gap)
-        if fails:
-            run.try_again(not hessians.exact or trust.damping < MOST_DAMPING)
-        trust.learn(hessians.exact, 0.0 if fails else min(ratio), fails)
+        run.try_again(fails, [not hessians.exact or one.damping < MOST_DAMPING for one in trust])
+        for one, part, failed in zip(trust, ratio, fails, strict=True):
+            one.learn(hessians.exact, part, failed)
     return run.result()
 
 
 @dataclass
 class _Trust:
-    """How far models of the curvature are believed, from what part of their promises steps have gained."""
+    """How far the curvature of one of the models is believed, from what part of their promises steps have gained."""
 
+    accuracy: float = ROUGH  # part of the decrease of the quadratic that may be missed
     damping: float = 0.0  # part of the largest possible curvature that is added to those of all rows
     in_samples: bool = True  # whether those of samples are believed at all
     n_poor: int = 0  # last steps on end by those of samples that have gained little
 
-    def learn(self, is_exact: bool, ratio: float, fails: bool) -> None:
+    def learn(self, is_exact: bool, ratio: float, failed: bool) -> None:
         """What a step tells: Nocedal & Wright (2006), algorithm 4.1, by the ridge instead of the radius, Marquardt's.
 
         Of samples all rows are the remedy, not a ridge, which the next Hessian of all rows would have for nothing.
+        ``ratio`` is nan where the promise was beyond what F resolves.
         """
+        if isnan(ratio):
+            ratio = 1.0
+        else:
+            self.accuracy = min(ROUGH, max(EXACT, ROUGH * abs(1 - ratio)))
+        ratio = 0.0 if failed else ratio
         if not is_exact:
             self.n_poor = self.n_poor + 1 if ratio < LITTLE else 0
-            self.in_samples = not fails and self.n_poor < MANY_POOR
+            self.in_samples = not failed and self.n_poor < MANY_POOR
         elif ratio < LITTLE:
             self.damping = min(max(4 * self.damping, DAMPING), MOST_DAMPING)
         elif ratio > ENOUGH:
             self.damping = self.damping / 10 if self.damping > LEAST_DAMPING else 0.0
 
 
-def _fails(run: Run, promised: Tensor, gap: list[float]) -> bool:
-    """Whether a model leads nowhere though there is much to gain: where rows are saturated, curvature vanishes."""
+def _fails(run: Run, promised: Tensor, gap: list[float]) -> list[bool]:
+    """Which models get nowhere though there is much to gain: where rows are saturated, curvature vanishes."""
     rows = zip(promised.tolist(), run.stuck, gap, run.point.value.tolist(), strict=True)
-    return any((stuck or p <= VALUE_ROUNDING * abs(value)) and g > MUCH * abs(value) for p, stuck, g, value in rows)
+    return [(stuck or p <= VALUE_ROUNDING * abs(value)) and g > MUCH * abs(value) for p, stuck, g, value in rows]
 
 
 def _gap(run: Run, promised: Tensor, left: Tensor) -> list[float]:
@@ -115,22 +122,23 @@ def _certified(run: Run, is_last: bool) -> list[float]:
     return certify(run) if is_last or run.is_any_within_tol(gap) else gap
 
 
-def _renewed(run: Run, hessians, stay: Tensor | None, trust: _Trust):
+def _renewed(run: Run, hessians, stay: Tensor | None, trust: list[_Trust]):
     """The Hessians that are used at the run's point: new ones, or those of a sample while they are worth it."""
-    is_sampled = hessians is not None and not hessians.exact
-    if is_sampled and trust.in_samples:
+    is_sampled, in_samples = hessians is not None and not hessians.exact, all(one.in_samples for one in trust)
+    if is_sampled and in_samples:
         if stay is not None:
             hessians.keep(stay.tolist())
         if run.passes_of_model < hessians.price:
             return hessians
-    spent = run.passes_of_model if (is_sampled or hessians is None) and trust.in_samples else inf
+    spent = run.passes_of_model if (is_sampled or hessians is None) and in_samples else inf
     working = _working_set(run)
     hessians = run.make_hessian_models(working, spent)
     hessians = hessians or ProductModels([HessianProducts(run, m, w) for m, w in enumerate(working)])
-    if trust.damping > 0 and hessians.exact:
-        ridge = (trust.damping * run.objective.diagonal_bound).expand_as(run.theta)  # (M, K, p)
-        for model, one in zip(hessians.of, ridge, strict=True):
-            model.damp(one.flatten())
+    if hessians.exact and any(one.damping > 0 for one in trust):
+        bound = run.objective.diagonal_bound.expand_as(run.theta)  # (M, K, p)
+        for model, one, largest in zip(hessians.of, trust, bound, strict=True):
+            if one.damping > 0:
+                model.damp(one.damping * largest.flatten())
     return hessians
 
 
@@ -149,14 +157,14 @@ def _working_set(run: Run) -> Tensor:
     return (urgency >= last[:, None].clamp_min(1 - MARGIN)).view_as(run.theta)
 
 
-def _direction(run: Run, hessians, accuracy: float) -> tuple[Tensor, Tensor]:
+def _direction(run: Run, hessians, accuracy: list[float]) -> tuple[Tensor, Tensor]:
     """For each model where its quadratic is least, from its point, (M, ...), and how much that promises (M,)."""
     targets, promised = [], []
     l1 = run.objective.absolute.expand_as(run.theta)
     for m in range(len(run.models)):
         one = hessians.of[m]
         gradient, weights, theta = (t[m].flatten()[one.index] for t in (run.point.gradient, l1, run.theta))
-        found, decrease = minimise_on_orthants(one, gradient, weights, theta, accuracy)
+        found, decrease = minimise_on_orthants(one, gradient, weights, theta, accuracy[m])
         targets.append(run.theta[m].flatten().index_put((one.index,), found).view_as(run.theta[m]))
         promised.append(decrease)
     return torch.stack(targets) - run.theta, torch.tensor(promised, dtype=torch.float64)

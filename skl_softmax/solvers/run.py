@@ -334,9 +334,10 @@ class Run:
         self.stuck = [a or b for a, b in zip(stuck, map(self._record.stands_still, self.models), strict=True)]
         self.iteration += 1
 
-    def try_again(self, is_worth_it: bool) -> None:
-        """Take back that no step was found, but of models that have long stood still; or end the run."""
-        self.stuck = [not is_worth_it or self._record.stands_still(m) for m in self.models]
+    def try_again(self, failed: list[bool], is_worth_it: list[bool]) -> None:
+        """Take back that no step was found for models that have failed, but may yet find one, if they move at all."""
+        rows = zip(self.models, self.stuck, failed, is_worth_it, strict=True)
+        self.stuck = [not may or self._record.stands_still(m) if fails else stuck for m, stuck, fails, may in rows]
 
     def result(self) -> SolveResult:
         """The record, once no model is active."""
