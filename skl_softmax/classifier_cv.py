@@ -13,12 +13,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
 
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.data import plain_torch
 from skl_softmax.export import ExportMixin
-from skl_softmax.folds import refuse_weightless, split_rows
+from skl_softmax.folds import refuse_weightless, split_rows, warn_of_unknown_classes
 from skl_softmax.inputs import (
     TrainingRows,
     as_arrays,
@@ -27,6 +28,8 @@ from skl_softmax.inputs import (
     part_of,
     routed_parameters,
     routed_score_parameters,
+    scorer_parts,
+    with_classes,
     with_signature,
 )
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
@@ -36,6 +39,8 @@ from skl_softmax.scores import (
     check_scores,
     find_measure,
     held_out_scores,
+    mean_of_logits,
+    negative_log_loss,
     score_weights,
     standard_errors,
     worst_if_nan,
@@ -43,7 +48,7 @@ from skl_softmax.scores import (
 from skl_softmax.solvers import DETERMINISTIC, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
-from skl_softmax.targets import fold_weights
+from skl_softmax.targets import fold_weights, true_targets
 from skl_softmax.training import choose_coordinates
 from skl_softmax.watch import FitTasks
 
@@ -63,7 +68,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     fit_intercept : bool, default=True
         Whether to add the intercept.
     class_weight : dict, "balanced" or None, default=None
-        As in `TorchSoftmaxClassifier`. "balanced" is taken in the training part of each fold.
+        As in `TorchSoftmaxClassifier`. "balanced" is taken in the training part of each fold; for "alo" of all rows.
     label_smoothing : float, default=0.0
         As in `TorchSoftmaxClassifier`; scores are those of the targets as they are.
     cv : int, splitter, iterable of splits, "alo" or None, default=None
@@ -112,7 +117,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     l1_ratios_ : ndarray of shape (n_l1_ratios,)
         The values of ``l1_ratio`` that were tried.
     scores_ : ndarray of shape (n_folds, n_l1_ratios, n_cs)
-        Scores of the held-out rows. One "fold" for "alo".
+        Scores of the held-out rows; nan of penalties that were to come when a callback ended the sweep. One "fold" for
+        "alo".
     coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_cs, n_classes or 1, n_features + 1)
         Coefficients, the intercept last, if there is one.
     n_iter_ : ndarray of shape (n_folds, n_l1_ratios, n_cs)
@@ -230,23 +236,24 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         with unchanged_on_error(self), plain_torch():
             penalties = self._penalties()
             rows = check_training_rows(self, X, y, sample_weight, for_folds=True)
-            truth = _truth(rows, y)
+            truth = rows.targets if rows.has_labels else true_targets(as_arrays(y), rows.classes)
+            self._check_scoring(truth)
             folds = self._folds(X, y, truth, for_splitter)
             weights = {} if sample_weight is None else {"sample_weight": sample_weight}
             call = {"X": X, "y": y, "metadata": weights | params or None}
             tasks = FitTasks(self, "penalty", len(penalties), call)
-            if self.cv == "alo":
+            if self._is_alo:
                 sweep, scores, errors = self._leave_one_out(rows, truth, penalties, for_scorer, tasks)
             else:
                 sweep, scores = self._cross_validate(rows, truth, penalties, folds, X, y, for_scorer, tasks)
                 errors = standard_errors(scores)
-            check_scores(scores)
+            check_scores(scores[:, sweep.solved])
             self._store(rows, sweep, scores)
             place = self._choose(scores, errors)
-            self._finish(rows, truth, sweep, place)
+            refit = self._finish(rows, truth, sweep, place)
             follow(self, X)
             tasks.finish()
-            self._warn_unless_converged(sweep)
+            self._warn_unless_converged(sweep, refit)
         return self
 
     def score(self, X, y, sample_weight=None, **params):
@@ -256,8 +263,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         ----------
         X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
             Rows.
-        y : array-like of shape (n_samples,)
-            Labels.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or probabilities of the classes where ``scoring`` is "neg_log_loss" or "accuracy".
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
         **params : dict
@@ -273,9 +280,19 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         sklearn.exceptions.NotFittedError
             Before a fit.
         ValueError
-            If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
+            If X has other features than those of the fit, or NaN or infinity, of which row and column are named, or
+            ``y`` labels that the fit has not known. If no row has a positive weight.
         """
-        return self._scorer()(self, X, y, **routed_score_parameters(self, sample_weight, params))
+        check_is_fitted(self)
+        parameters, measure = routed_score_parameters(self, sample_weight, params), find_measure(self.scoring)
+        if measure is None or parameters.keys() - {"sample_weight"}:
+            return with_classes(self._scorer(), self.classes_)(self, X, y, **parameters)
+        logits, targets = self._of_logits(lambda logits: logits, X), true_targets(as_arrays(y), self.classes_)
+        check_consistent_length(logits, targets)
+        weights = score_weights(parameters, len(targets))
+        if not weights.any():
+            raise ValueError("X has no rows with a positive weight.")
+        return mean_of_logits(logits, targets, weights, measure)
 
     def get_metadata_routing(self):
         """What metadata goes where: see scikit-learn's user guide on metadata routing.
@@ -302,8 +319,21 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         tags.input_tags.sparse = True
         return tags
 
+    @property
+    def _is_alo(self) -> bool:
+        return isinstance(self.cv, str)
+
     def _scorer(self):
         return check_scoring(self, self.scoring or "neg_log_loss")
+
+    def _check_scoring(self, truth: Tensor) -> None:
+        """Refuse scorers that want labels where y holds probabilities; functions of the user's may take them."""
+        wants_labels = find_measure(self.scoring) is None and scorer_parts(self._scorer()) is not None
+        if truth.is_floating_point() and wants_labels:
+            raise ValueError(
+                f"scoring={self.scoring!r} wants labels, but y holds probabilities. Set scoring='neg_log_loss', "
+                "'accuracy' or a function of (estimator, X, y)."
+            )
 
     def _penalties(self) -> list[tuple[float, float]]:
         """Pairs of l1_ratio and C, in the order of the scores."""
@@ -319,7 +349,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         return [(float(l1_ratio), float(C)) for l1_ratio in l1_ratios for C in Cs]
 
     def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
-        if self.cv == "alo":
+        if self._is_alo:
             return []
         labels = as_arrays(y) if truth.ndim == 1 else None
         return split_rows(self.cv, X, labels, len(truth), for_splitter)
@@ -331,20 +361,24 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
         refuse_weightless("trains on", counts @ rows.weights.numpy())
         data = choose_coordinates(rows.X, self.fit_intercept, penalties)
-        sweep = solve_sweep(
-            self, rows, data, fold_weights(self, rows.classes, rows.weights, truth, counts), penalties, tasks
-        )
+        trained = fold_weights(self, rows.classes, rows.weights, truth, counts)  # (F, n)
+        sweep = solve_sweep(self, rows, data, trained, penalties, tasks)
         tests = [test for _, test in folds]
-        measure = find_measure(self.scoring)
+        measure, weights = find_measure(self.scoring), score_weights(for_scorer, len(truth))
         if measure is not None and not (for_scorer.keys() - {"sample_weight"}):
-            weights = score_weights(for_scorer, len(truth))
             refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
-            return sweep, held_out_scores(rows.X, (sweep.weight, sweep.bias), truth, weights, tests, measure)
-        scorer, scores = self._scorer(), np.empty(sweep.n_iter.shape)
+            if measure is negative_log_loss and rows.has_labels and rows.n_outputs > 1:
+                warn_of_unknown_classes(rows.classes, truth.numpy(), trained.numpy(), tests, weights.numpy())
+            scores = held_out_scores(rows.X, (sweep.weight, sweep.bias), truth, weights, tests, measure)
+            scores[:, ~sweep.solved] = np.nan
+            return sweep, scores
+        if "sample_weight" in for_scorer:
+            for_scorer = for_scorer | {"sample_weight": weights.numpy()}
+        scorer, scores = with_classes(self._scorer(), rows.classes), np.full(sweep.n_iter.shape, np.nan)
         for fold, test in enumerate(tests):
             x, labels, parameters = part_of(X, y, for_scorer, test)
-            for j, penalty in enumerate(penalties):
-                model = self._model(rows, penalty, sweep.weight[fold, j], sweep.bias[fold, j])
+            for j in np.flatnonzero(sweep.solved):
+                model = self._model(rows, penalties[j], sweep.weight[fold, j], sweep.bias[fold, j])
                 scores[fold, j] = as_score(scorer(model, x, labels, **parameters))
         return sweep, scores
 
@@ -412,14 +446,17 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self.l1_ratio_, self.C_, self.best_score_ = float(self.l1_ratios_[i]), float(self.Cs_[j]), float(means[i, j])
         return int(np.ravel_multi_index((i, j), shape))
 
-    def _finish(self, rows: TrainingRows, truth: Tensor, sweep: Sweep, place: int) -> None:
-        """The coefficients: of a fit of all rows from the folds' mean, or the mean of the best of each fold."""
+    def _finish(self, rows: TrainingRows, truth: Tensor, sweep: Sweep, place: int) -> Status | None:
+        """The coefficients: of a fit of all rows from the folds' mean, or the mean of the best of each fold.
+
+        Returns what became of the fit of all rows, if there is one.
+        """
         if self.refit:
             weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
             weight, bias, result = solve_refit(self, rows, sweep, weights, (self.l1_ratio_, self.C_), place)
             self.coef_, self.intercept_ = weight.numpy(), bias.numpy()
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
-            return
+            return result.status[0]
         weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
         best = [np.unravel_index(worst_if_nan(of_fold).argmax(), of_fold.shape) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
@@ -429,33 +466,25 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self.C_ = float(np.mean([self.Cs_[j] for _, j in best]))
         self.best_score_ = float(np.mean([self.scores_[place] for place in pick]))
         self.converged_, self.optimality_gap_ = bool(sweep.converged.all()), float("nan")
+        return None
 
-    def _warn_unless_converged(self, sweep: Sweep) -> None:
-        if not sweep.converged.all():
+    def _warn_unless_converged(self, sweep: Sweep, refit: Status | None) -> None:
+        """Say what did not converge, why and what to do: the folds' models or, if those have, the fit of all rows."""
+        failed = ~sweep.converged & sweep.solved
+        statuses = {refit} - {None, Status.CONVERGED}
+        if failed.any():
+            statuses = set(sweep.status[failed])
             what = (
-                f"{(~sweep.converged).sum()} of the {sweep.converged.size} models of the folds did not converge: by "
-                f"estimate they are up to {sweep.worst_gap:.1e} of the objective above its minimum"
+                f"{failed.sum()} of the {failed.size} models of the folds, in the folds "
+                f"{np.flatnonzero(failed.any(axis=1)).tolist()}, did not converge: by estimate they are up to "
+                f"{sweep.worst_gap:.1e} of the objective above its minimum"
             )
-            if sweep.unbounded.any():
-                folds = np.flatnonzero(sweep.unbounded.any(axis=1)).tolist()
-                what += f"; in the folds {folds} there is none, as rows are of one class, or separable with C=inf"
-            if (sweep.converged | sweep.unbounded).all():
-                warnings.warn(f"{what}. See to cv, or to Cs.", ConvergenceWarning, stacklevel=3)
-                return
-        elif not self.converged_:
+        elif statuses:
             what = (
                 f"The fit of all rows with C={self.C_:g} did not converge: by estimate it is "
                 f"{self.optimality_gap_:.1e} above the minimum of the objective"
             )
         else:
             return
-        limits = f"(tol={self.tol:g}, max_iter={self.max_iter}). Raise max_iter, or raise tol if that will do."
-        warnings.warn(f"{what} {limits}", ConvergenceWarning, stacklevel=3)
-
-
-def _truth(rows: TrainingRows, y) -> Tensor:
-    """What the rows are, without smoothing: class indices (n,), or probabilities (n, K), or (n,) of two classes."""
-    if rows.has_labels:
-        return rows.targets
-    proba = torch.from_numpy(np.asarray(as_arrays(y), dtype=np.float64))
-    return proba[:, 1] if rows.n_outputs == 1 else proba
+        causes = "; ".join(status.value.format(**self.get_params()) for status in Status if status in statuses)
+        warnings.warn(f"{what} ({causes}; tol={self.tol:g}).", ConvergenceWarning, stacklevel=3)

@@ -1,25 +1,58 @@
 """Rows to train on and to hold out, fold by fold."""
 
+import warnings
+from collections.abc import Iterable
+
 import numpy as np
 from sklearn.model_selection import check_cv
 
 
 def split_rows(cv, X, labels, n_rows: int, parameters: dict) -> list[tuple[np.ndarray, np.ndarray]]:
     """Numbers of the training and test rows of each fold; ``labels`` are None where targets are probabilities."""
-    splits = check_cv(cv, labels, classifier=labels is not None).split(X, labels, **parameters)
-    folds = [tuple(_row_numbers(fold, part, n_rows) for part in split) for fold, split in enumerate(splits)]
-    if not folds:
+    splitter = check_cv(cv, labels, classifier=labels is not None)
+    try:
+        splits = list(splitter.split(X, labels, **parameters))
+    except (TypeError, ValueError) as error:
+        if isinstance(cv, Iterable) and not hasattr(cv, "split"):
+            raise ValueError(f"cv must give pairs of training and test indices, got {cv!r}: {error}.") from error
+        if labels is not None:
+            raise
+        raise ValueError(
+            f"cv={cv!r} does not split rows whose y holds probabilities: {error}. Pass a splitter that asks for no "
+            "labels, such as KFold, or the list of what it makes of labels, list(cv.split(X, labels))."
+        ) from error
+    if not splits:
         raise ValueError(f"cv={cv!r} gives no folds, but at least one is needed.")
-    return folds
+    return [tuple(_row_numbers(fold, part, n_rows) for part in split) for fold, split in enumerate(splits)]
 
 
 def _row_numbers(fold: int, part, n_rows: int) -> np.ndarray:
     """The rows of a part of a fold, from a mask or from indices, which may count from the end."""
     part = np.asarray(part)
+    if part.ndim != 1:
+        raise ValueError(f"cv must give indices or masks of one dimension, but fold {fold} has some of {part.ndim}.")
     try:
         return np.arange(n_rows)[part if part.size else part.astype(int)]
     except IndexError as error:
         raise ValueError(f"cv gives indices in fold {fold} that do not fit {n_rows} rows: {error}.") from error
+
+
+def warn_of_unknown_classes(classes: np.ndarray, index: np.ndarray, trained, tests, weights: np.ndarray) -> None:
+    """Warn if rows of a class are held out where none of it is trained on.
+
+    Rows are of the ``classes`` of this ``index`` (n,), count ``weights`` (n,) in scores and ``trained`` (F, n) in fits.
+    """
+    for fold, (of_train, test) in enumerate(zip(trained, tests, strict=True)):
+        known, asked = (np.bincount(i, w, len(classes)) for i, w in ((index, of_train), (index[test], weights[test])))
+        if (unknown := (known <= 0) & (asked > 0)).any():
+            warnings.warn(
+                f"Fold {fold} of cv holds out rows of the class {classes[unknown.argmax()].item()!r}, of which it "
+                "trains on none: their log loss has no bound, and how large it comes out depends on tol. Pass a "
+                "stratified splitter, or leave out classes of so few rows.",
+                UserWarning,
+                stacklevel=5,
+            )
+            return
 
 
 def refuse_weightless(verb: str, weights) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
+from sklearn.metrics import make_scorer
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
 from sklearn.utils.validation import (
@@ -338,6 +339,28 @@ def routed_score_parameters(estimator: BaseEstimator, sample_weight, parameters:
     if _routing_enabled():
         return process_routing(estimator, "score", **weights, **parameters)["scorer"]["score"]
     return weights
+
+
+def scorer_parts(scorer) -> tuple | None:
+    """Function, sign, response method and parameters of a scorer by `sklearn.metrics.make_scorer`; None of others."""
+    names = ("_score_func", "_sign", "_response_method", "_kwargs")
+    return tuple(getattr(scorer, name) for name in names) if all(hasattr(scorer, name) for name in names) else None
+
+
+def with_classes(scorer, classes: np.ndarray):
+    """A scorer that knows all classes, of which rows that are held out may lack some, and which is the positive one.
+
+    As in `LogisticRegressionCV`; scores of predicted labels, though, are of the labels that are there, as in searches.
+    """
+    if (parts := scorer_parts(scorer)) is None:
+        return scorer
+    function, sign, response_method, known = parts
+    takes, told = signature(function).parameters, {}
+    if "labels" in takes and response_method != "predict":
+        told["labels"] = classes
+    if "pos_label" in takes and len(classes) == 2 and takes["pos_label"].default not in classes.tolist():
+        told["pos_label"] = classes[-1]
+    return make_scorer(function, response_method=response_method, greater_is_better=sign == 1, **(told | known))
 
 
 def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:

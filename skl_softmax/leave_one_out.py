@@ -35,6 +35,9 @@ def left_out_scores(
     data, targets = sweep.data, by_class(truth)  # (1, 1 or K, n)
     scores = []
     for j, C in enumerate(Cs):
+        if not sweep.solved[j]:
+            scores.append(torch.full((1, len(truth)), torch.nan, dtype=torch.float64))
+            continue
         objective = make_stack(rows, data, weights, C, 0.0)
         theta = data.to_theta(sweep.weight[:, j], sweep.bias[:, j])  # (1, K, p)
         with making_on(data.home):

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn.metrics import get_scorer
 from torch import Tensor
 
 from skl_softmax.data import linear, n_bytes, take_rows
-from skl_softmax.inputs import TrainingRows, as_score_weights
+from skl_softmax.inputs import TrainingRows, as_score_weights, scorer_parts
 from skl_softmax.losses import loss_for, most_probable
 
 # Entries of held-out rows and of their logits that are made at a time.
@@ -41,14 +42,23 @@ MEASURES = {None: negative_log_loss, "neg_log_loss": negative_log_loss, "accurac
 
 
 def find_measure(scoring) -> Measure | None:
-    """The measure of logits that ``scoring`` names, if it names one; a scorer need not have a hash."""
-    return MEASURES.get(scoring) if scoring is None or isinstance(scoring, str) else None
+    """The measure of logits that ``scoring`` names, or is the scorer of, if it is one of these."""
+    if scoring is None or isinstance(scoring, str):  # a scorer need not have a hash
+        return MEASURES.get(scoring)
+    *function, parameters = scorer_parts(scoring) or (None, {})
+    names = (name for name in MEASURES if name and function == [*scorer_parts(get_scorer(name))[:-1]])
+    return None if parameters else MEASURES.get(next(names, ""))
 
 
 def mean_score(rows: TrainingRows, weight: Tensor, bias: Tensor, measure: Measure) -> float:
     """Mean of a measure over the rows, weighted, for weight (K, d) and bias (K,). Labels are not smoothed."""
-    logits = linear(rows.X, weight, bias).cpu().double().T[None]  # (1, K, n)
-    return (measure(logits, by_class(rows.targets))[0] @ rows.weights / rows.weights.sum()).item()
+    return mean_of_logits(linear(rows.X, weight, bias), rows.targets, rows.weights, measure)
+
+
+def mean_of_logits(logits: Tensor, targets: Tensor, weights: Tensor, measure: Measure) -> float:
+    """Mean of a measure, weighted, of logits (n, K) and targets and weights (n,)."""
+    by_row = measure(logits.cpu().double().T[None], by_class(targets))[0]  # (n,)
+    return (by_row @ weights / weights.sum()).item()
 
 
 def held_out_scores(

@@ -34,14 +34,14 @@ class Sweep:
     worst_gap: float  # the largest estimate of (F - F*) / F
 
     @property
+    def solved(self) -> np.ndarray:
+        """For which penalties there are models, (J,): not for those that were to come when a callback asked to end."""
+        return (self.status != Status.STOPPED).all(axis=0)
+
+    @property
     def converged(self) -> np.ndarray:
         """Which models have, (F, J)."""
         return self.status == Status.CONVERGED
-
-    @property
-    def unbounded(self) -> np.ndarray:
-        """Which models have no minimum, (F, J)."""
-        return self.status == Status.SEPARABLE
 
 
 def solve_sweep(
@@ -53,15 +53,17 @@ def solve_sweep(
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
     X is not copied, and one model of the curvature serves all; or several stacks, where larger ones would gain nothing.
-    From the last C the next, weaker penalty is begun. Each penalty is one of ``tasks`` (`skl_softmax.watch.FitTasks`).
+    From the last C the next, weaker penalty is begun. Each penalty is one of ``tasks``
+    (`skl_softmax.watch.FitTasks`), of which a callback may ask to be the last.
     """
     keep_what_is_freed()
     n_folds, most = len(weights), min(WEIGHT_BYTES / (8 * weights.shape[1]), data.most_outputs / rows.n_outputs)
     stacks = [_Stack(rows, data, part) for part in weights.split(int(max(1, most)))]
     shape = n_folds, len(penalties), rows.n_outputs
-    weight = torch.empty(*shape, rows.X.shape[1], dtype=torch.float64, device="cpu")  # (F, J, K, d)
-    bias = torch.empty(shape, dtype=torch.float64, device="cpu")  # (F, J, K)
-    n_iter, status, gap, value = (np.zeros(shape[:2], dtype) for dtype in (np.int32, object, float, float))
+    weight = torch.full((*shape, rows.X.shape[1]), torch.nan, dtype=torch.float64, device="cpu")  # (F, J, K, d)
+    bias = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")  # (F, J, K)
+    n_iter, gap, value = np.zeros(shape[:2], np.int32), np.zeros(shape[:2]), np.ones(shape[:2])
+    status = np.full(shape[:2], Status.STOPPED)
     for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
         tasks.begin()
         results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
@@ -71,9 +73,10 @@ def solve_sweep(
         status[:, j] = [s for result in results for s in result.status]
         gap[:, j] = [g for result in results for g in result.gap.tolist()]
         value[:, j] = [curve[-1] for result in results for curve in result.loss_curve]
-        tasks.end()
+        if tasks.end():
+            break
     with np.errstate(all="ignore"):
-        return Sweep(data, weight, bias, n_iter, status, (gap / np.abs(value)).max())
+        return Sweep(data, weight, bias, n_iter, status, np.where(gap > 0, gap / np.abs(value), 0).max())
 
 
 def solve_refit(
@@ -103,6 +106,8 @@ class _Stack:
         """The minima for a penalty, begun from those for the last ones."""
         objective = self._objective.with_penalties(*penalty_terms(self._objective.total, C, l1_ratio))
         begin, known = _start(objective, self._path, self._tangent, C, self._ended, estimator.tol)
+        if objective.is_smooth and self._ended is None:
+            begin = objective.centred(begin)  # where an L1 penalty was before, the minimum is of another form
         known.update(kept=self._kept, leads_on=objective.is_smooth)
         result = make_deterministic(estimator, objective, begin, **known).descend()
         self._path, self._ended = [*self._path[1:], (C, result.theta)], _ended(objective, result)

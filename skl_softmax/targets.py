@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_array, compute_class_weight
+from sklearn.utils import check_array, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
@@ -42,6 +42,14 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
     return Targets(index, classes, of_row, label_proba if smoothing else None)
 
 
+def true_targets(y, classes: np.ndarray) -> Tensor:
+    """What rows are, by sorted classes: their indices (n,), or probabilities (n, K), or (n,) of the second of two."""
+    if not has_columns(y):
+        return torch.from_numpy(_encode(None, column_or_1d(y), classes)[0])
+    proba = torch.from_numpy(_check_probabilities(y, classes)[0])  # (n, K)
+    return proba[:, 1] if len(classes) == 2 else proba
+
+
 def refuse_missing_labels(y) -> None:
     """Refuse None, NA and NaN among objects, of which scikit-learn would speak in riddles."""
     kind = getattr(getattr(y, "dtype", None), "kind", "O")
@@ -66,7 +74,7 @@ def _is_missing(label) -> bool:
     return label is None or type(label).__name__ in ("NAType", "NaTType") or (isinstance(label, float) and isnan(label))
 
 
-def _encode(estimator: BaseEstimator, y, classes) -> tuple[np.ndarray, np.ndarray]:
+def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
     if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the checks take a tenth of the fit
         check_classification_targets(y)
@@ -162,7 +170,7 @@ def _weighted(by_class: np.ndarray, smoothing: float, proba: np.ndarray) -> tupl
 def _class_weight(class_weight, classes, counts) -> np.ndarray:
     """Weights of the classes, from the weight (K,) of the rows of each.
 
-    "balanced" is 1 for those that have none, which scikit-learn's function refuses.
+    "balanced" is 1 for those that have none, which scikit-learn's function refuses, and which do not count.
     """
     if class_weight is None:
         return np.ones(len(classes))
@@ -170,7 +178,7 @@ def _class_weight(class_weight, classes, counts) -> np.ndarray:
         return class_weight
     if isinstance(class_weight, str):
         with np.errstate(over="ignore"):
-            by_class = np.where(counts > 0, counts.sum() / (len(classes) * np.where(counts > 0, counts, 1)), 1)
+            by_class = np.where(counts > 0, counts.sum() / ((counts > 0).sum() * np.where(counts > 0, counts, 1)), 1)
         if not np.isfinite(by_class).all():
             k = by_class.argmax()
             raise ValueError(

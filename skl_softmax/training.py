@@ -91,6 +91,8 @@ def penalty_terms(total: Tensor, C: float, l1_ratio: float) -> tuple[Tensor, Ten
     C = float(C)  # one of NumPy's would be inverted in its own type
     # Whatever C is without overflow, (M,)
     strength = (total * C).reciprocal() if C < 1 else total.reciprocal() * (1 / C)
+    if strength.isinf().any():
+        raise ValueError(f"C={C} is so small that the penalty, 1 / (C S), is more than float64 holds. Set a larger C.")
     return (1 - l1_ratio) * strength, l1_ratio * strength if l1_ratio > 0 and np.isfinite(C) else None
 
 

@@ -7,14 +7,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+import torch
 from reference import relative_error
 from scipy.sparse import bsr_array, coo_array, csr_array, random_array
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
-from sklearn.exceptions import ConvergenceWarning, UnsetMetadataPassedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError, UnsetMetadataPassedError
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import accuracy_score, get_scorer, log_loss, make_scorer
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    get_scorer,
+    jaccard_score,
+    log_loss,
+    make_scorer,
+    precision_score,
+)
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -229,7 +238,9 @@ def test_one_validation_set():
 def test_a_fold_without_a_class():
     """Its training rows say nothing of the class, which stays improbable and does not go away."""
     X, y = load_iris(return_X_y=True)
-    model = TorchSoftmaxClassifierCV(Cs=CS, cv=KFold(3)).fit(X, y)  # without shuffling, each fold is a class
+    model = TorchSoftmaxClassifierCV(Cs=CS, cv=KFold(3))
+    with pytest.warns(UserWarning, match=r"Fold 0 of cv holds out rows of the class 0, of which it trains on none"):
+        model.fit(X, y)  # without shuffling, each fold is a class
     single = TorchSoftmaxClassifier(C=1.0).fit(X[50:], y[50:], classes=[0, 1, 2])
     np.testing.assert_allclose(model.coefs_paths_[0, 0, 1, :, :4], single.coef_, atol=1e-3)
     assert np.isfinite(model.scores_).all()
@@ -240,7 +251,7 @@ def test_a_fold_without_a_class():
 def test_a_fold_of_one_class(cv):
     X, y = load_iris(return_X_y=True)
     X, y = X[:100], y[:100]
-    with pytest.warns(ConvergenceWarning, match="rows are of one class"):
+    with pytest.warns(ConvergenceWarning, match="rows of one class only"):
         model = TorchSoftmaxClassifierCV(Cs=(0.1, 1.0), cv=cv).fit(X, y)
     single = TorchSoftmaxClassifier(C=model.C_).fit(X, y)
     assert model.converged_
@@ -253,7 +264,7 @@ def test_folds_of_one_class_are_named_and_left(n_classes, solver):
     X, y = load_iris(return_X_y=True)
     X, y = X[: 50 * n_classes], y[: 50 * n_classes]
     folds = [(np.arange(40), np.arange(30)), (np.arange(0, len(y), 2), np.arange(1, len(y), 2))]
-    with pytest.warns(ConvergenceWarning, match=r"in the folds \[0\] there is none, as rows are of one class"):
+    with pytest.warns(ConvergenceWarning, match=r"in the folds \[0\], .*rows of one class only"):
         model = TorchSoftmaxClassifierCV(Cs=(0.1, 1.0, 1e4), cv=folds, solver=solver).fit(X, y)
     assert model.n_iter_[:, :, 0].max() < 60
     second = [X[folds[1][0]], y[folds[1][0]]]
@@ -579,7 +590,7 @@ def test_any_values_of_C(problem, Cs):
 
 def test_models_that_do_not_converge_are_counted():
     X, y = load_wine(return_X_y=True)
-    with pytest.warns(UserWarning, match=r"of the 15 models of the folds did not converge.*Raise max_iter"):
+    with pytest.warns(UserWarning, match=r"15 of the 15 models of the folds.* did not converge.*raise max_iter"):
         TorchSoftmaxClassifierCV(Cs=CS, max_iter=2, refit=False).fit(X, y)
 
 
@@ -591,7 +602,7 @@ def test_a_last_fit_that_does_not_converge_is_told(monkeypatch):
         return found(clone(estimator).set_params(max_iter=1, tol=1e-15), *known)
 
     monkeypatch.setattr(classifier_cv, "solve_refit", short)
-    with pytest.warns(UserWarning, match=r"all rows with C=1 did not converge.*Raise max_iter"):
+    with pytest.warns(UserWarning, match=r"all rows with C=1 did not converge.*raise max_iter"):
         model = TorchSoftmaxClassifierCV(Cs=[1.0]).fit(X, y)
     assert not model.converged_
 
@@ -614,3 +625,176 @@ def test_a_tiny_sweep_is_led_along_the_tangents(monkeypatch):
     monkeypatch.setattr(Run, "evaluate", lambda run, theta: points.append(theta) or evaluate(run, theta))
     TorchSoftmaxClassifierCV(cv=5).fit(*load_iris(return_X_y=True))
     assert len(points) <= 35  # 40 by secants
+
+
+class TestScore:
+    """`score` is what the held-out rows get, also where some classes are not among them."""
+
+    @pytest.mark.parametrize("scoring", [None, "neg_log_loss", "accuracy", get_scorer("neg_log_loss")], ids=str)
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_of_any_rows(self, scoring, n_classes):
+        X, y = load_iris(return_X_y=True)
+        X, y = X[50 * (3 - n_classes) :], np.array(["a", "b", "c"])[y[50 * (3 - n_classes) :]]
+        weights = np.random.default_rng(0).uniform(size=len(y))
+        clf = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0], scoring=scoring).fit(X, y)
+        for rows in (slice(0, 1), slice(0, 60), slice(None)):
+            proba = clf.predict_proba(X[rows])[np.arange(len(y[rows])), np.searchsorted(clf.classes_, y[rows])]
+            by_row = clf.predict(X[rows]) == y[rows] if scoring == "accuracy" else np.log(proba)
+            assert clf.score(X[rows], y[rows]) == pytest.approx(by_row.mean(), rel=1e-12)
+            expected = np.average(by_row, weights=weights[rows])
+            assert clf.score(X[rows], y[rows], weights[rows]) == pytest.approx(expected, rel=1e-12)
+        assert clf.score(torch.from_numpy(X), y) == pytest.approx(clf.score(csr_array(X), y), rel=1e-12)
+
+    def test_of_probabilities(self):
+        X, y = load_iris(return_X_y=True)
+        proba = 0.9 * np.eye(3)[y] + 0.1 / 3
+        clf = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0]).fit(X, proba)
+        assert clf.score(X, proba) == pytest.approx((proba * clf.predict_log_proba(X)).sum(axis=1).mean())
+
+    def test_what_cannot_be_scored(self):
+        X, y = load_iris(return_X_y=True)
+        with pytest.raises(NotFittedError):
+            TorchSoftmaxClassifierCV().score(X, y)
+        clf = TorchSoftmaxClassifierCV(Cs=[1.0]).fit(X, y)
+        with pytest.raises(ValueError, match=r"y holds the labels \[3\], which are not among the classes"):
+            clf.score(X, np.where(y == 2, 3, y))
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            clf.score(X, y[1:])
+        with pytest.raises(ValueError, match="no rows with a positive weight"):
+            clf.score(X, y, np.zeros(150))
+
+
+ASKING_FOR_CLASSES = ["neg_brier_score", "d2_log_loss_score", "d2_brier_score", "top_k_accuracy"]
+
+
+class TestScorers:
+    @pytest.mark.parametrize("scoring", ASKING_FOR_CLASSES)
+    def test_folds_that_lack_a_class(self, scoring):
+        X, y = load_iris(return_X_y=True)
+        X, y = X[:104], y[:104]
+        cv = KFold(5, shuffle=True, random_state=1)
+        model = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0], cv=cv, scoring=scoring, refit=False).fit(X, y)
+        theirs = LogisticRegressionCV(
+            Cs=[0.1, 10.0],
+            cv=cv,
+            scoring=scoring,
+            l1_ratios=(0.0,),
+            use_legacy_attributes=False,
+            tol=1e-8,
+            max_iter=10**4,
+        )
+        np.testing.assert_allclose(model.scores_, theirs.fit(X, y).scores_, rtol=1e-4)
+
+    @pytest.mark.parametrize("scoring", ["neg_brier_score", "d2_brier_score", "f1", "precision", "jaccard"])
+    @pytest.mark.parametrize("labels", [["no", "yes"], [1, 2], [0, 1]])
+    def test_the_last_of_two_classes_is_the_positive_one(self, scoring, labels):
+        X, y = load_breast_cancer(return_X_y=True)
+        settings = {"Cs": [0.1, 10.0], "cv": 3, "scoring": scoring}
+        found = TorchSoftmaxClassifierCV(**settings).fit(X, np.array(labels)[y]).scores_
+        if labels == [1, 2] and scoring in ("f1", "precision", "jaccard"):  # 1 is what these call positive
+            settings["scoring"] = make_scorer(
+                {"f1": f1_score, "precision": precision_score, "jaccard": jaccard_score}[scoring], pos_label=0
+            )
+        np.testing.assert_array_equal(found, TorchSoftmaxClassifierCV(**settings).fit(X, y).scores_)
+
+    @pytest.mark.parametrize("name", ["neg_log_loss", "accuracy"])
+    def test_scorers_of_measures_are_these(self, name):
+        X, y = load_iris(return_X_y=True)
+        weights = np.random.default_rng(0).uniform(size=150)
+        for cv in (3, "alo"):
+            with sklearn.config_context(enable_metadata_routing=True):
+                scorer = get_scorer(name).set_score_request(sample_weight=True)
+                model = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0], cv=cv, scoring=scorer)
+                model.set_fit_request(sample_weight=True).fit(X, y, sample_weight=weights)
+            expected = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0], cv=cv, scoring=name).fit(X, y, weights)
+            np.testing.assert_array_equal(model.scores_, expected.scores_)
+
+    @pytest.mark.parametrize("kind", [float, torch.bfloat16], ids=str)
+    def test_weights_of_any_form(self, kind):
+        X, y = load_iris(return_X_y=True)
+        weights = 2.0 if kind is float else torch.full((150,), 2, dtype=kind)
+        model = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0], cv=3, scoring="f1_macro").fit(X, y, weights)
+        plain = np.full(150, 2.0)
+        expected = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0], cv=3, scoring="f1_macro").fit(X, y, plain)
+        np.testing.assert_allclose(model.scores_, expected.scores_, rtol=1e-12)
+
+    def test_probabilities_and_scorers_of_labels(self):
+        X, y = load_iris(return_X_y=True)
+        proba = 0.9 * np.eye(3)[y] + 0.1 / 3
+        with pytest.raises(ValueError, match="scoring='f1_macro' wants labels, but y holds probabilities"):
+            TorchSoftmaxClassifierCV(scoring="f1_macro").fit(X, proba)
+        with pytest.raises(ValueError, match=r"does not split rows whose y holds probabilities.*KFold"):
+            TorchSoftmaxClassifierCV(cv=StratifiedKFold(3)).fit(X, proba)
+
+    def test_probabilities_that_do_not_quite_add_up(self):
+        X, y = load_iris(return_X_y=True)
+        X, proba = X[:100], np.eye(2)[y[:100]]
+        settings = {"Cs": [1.0, 1e4], "cv": KFold(3, shuffle=True, random_state=0)}
+        found, expected = (TorchSoftmaxClassifierCV(**settings).fit(X, p) for p in ((1 + 9e-5) * proba, proba))
+        np.testing.assert_allclose(found.scores_, expected.scores_, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        ([(1, 2, 3)], "pairs of training and test indices, got .*too many values"),
+        ([1, 2], "pairs of training and test indices, got .*cannot unpack"),
+        ([(np.arange(150), 5)], "of one dimension, but fold 0 has some of 0"),
+        ([(np.arange(150)[:, None], np.arange(5))], "of one dimension, but fold 0 has some of 2"),
+    ],
+    ids=["three", "numbers", "number", "column"],
+)
+def test_folds_that_are_none_are_named(cv, message):
+    with pytest.raises(ValueError, match=message):
+        TorchSoftmaxClassifierCV(cv=cv).fit(*load_iris(return_X_y=True))
+
+
+def test_folds_in_an_array():
+    X, y = load_iris(return_X_y=True)
+    folds = list(StratifiedKFold(2).split(X, y))
+    found, expected = (TorchSoftmaxClassifierCV(Cs=2, cv=cv).fit(X, y) for cv in (np.array(folds), folds))
+    np.testing.assert_array_equal(found.scores_, expected.scores_)
+
+
+def test_classes_that_weigh_nothing_do_not_count_where_weights_are_balanced():
+    X, y = load_iris(return_X_y=True)
+    weights = (y < 2) * 1.0
+    settings = {"class_weight": "balanced", "tol": 1e-12}
+    single = TorchSoftmaxClassifier(**settings).fit(X, y, weights)
+    search = TorchSoftmaxClassifierCV(Cs=[1.0], cv=KFold(3, shuffle=True, random_state=0), **settings)
+    np.testing.assert_allclose(search.fit(X, y, weights).coef_, single.coef_, rtol=1e-5, atol=1e-8)
+    without = TorchSoftmaxClassifier(**settings).fit(X[:100], y[:100], classes=[0, 1, 2])
+    np.testing.assert_allclose(single.coef_, without.coef_, rtol=1e-5, atol=1e-8)
+
+
+def test_without_a_penalty_after_one_of_l1():
+    X, y = load_wine(return_X_y=True)
+    y = np.random.default_rng(0).permutation(y)  # not separable
+    model = TorchSoftmaxClassifierCV(Cs=(0.1, np.inf), l1_ratios=(1.0,), cv=3, tol=1e-12).fit(X, y)
+    for fold, (train, _) in enumerate(StratifiedKFold(3).split(X, y)):
+        alone = TorchSoftmaxClassifier(C=np.inf, tol=1e-12).fit(X[train], y[train])
+        assert relative_error(model.coefs_paths_[fold, 0, 1, :, :-1], alone.coef_) < 1e-5
+
+
+def test_a_penalty_beyond_what_floats_hold_is_named():
+    X, y = load_iris(return_X_y=True)
+    for model in (TorchSoftmaxClassifierCV(Cs=[5e-324]), TorchSoftmaxClassifier(C=5e-324)):
+        with pytest.raises(ValueError, match="C=5e-324 is so small"):
+            model.fit(X, y)
+
+
+@pytest.mark.parametrize("cv", [3, "alo"])
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_callback_ends_a_sweep(cv, refit):
+    class Ending(ScoringMonitor):
+        def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
+            return context.task_name == "penalty" and context.task_id == 1
+
+    X, y = load_iris(return_X_y=True)
+    Cs = [100.0, 0.01, 1.0, 10.0]
+    model = TorchSoftmaxClassifierCV(Cs=Cs, cv=cv, refit=refit).set_callbacks(Ending(scoring="accuracy")).fit(X, y)
+    expected = TorchSoftmaxClassifierCV(Cs=Cs, cv=cv).fit(X, y)
+    np.testing.assert_array_equal(np.isnan(model.scores_[0, 0]), [True, False, False, True])
+    np.testing.assert_array_equal(model.scores_[..., 1:3], expected.scores_[..., 1:3])
+    assert model.C_ == 1.0
+    assert np.isfinite(model.coef_).all()
