@@ -132,6 +132,10 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
 def _check_weights(sample_weight, X) -> np.ndarray:
     if sample_weight is None:
         return np.ones(X.shape[0])
+    numbers = as_numbers(sample_weight)
+    if (wrong := ~(numbers >= 0)).any() and numbers.shape == (X.shape[0],):
+        row = int(wrong.argmax())
+        raise ValueError(f"Negative values or NaN in sample_weight: that of row {row} is {numbers[row]:g}.")
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
     _refuse_infinite(weights, "sample_weight adds")
     return weights
@@ -281,7 +285,8 @@ def refuse_beside_blocks(y, sample_weight) -> None:
 
 def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Check initial coefficients given by the user."""
-    value = check_array(as_arrays(value), dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)
+    value = np.atleast_1d(as_arrays(value))
+    value = check_array(value, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)
     if value.shape != shape:
         raise ValueError(
             f"{name} has shape {value.shape}, but these data call for {shape}: one row for each class (one for two "

@@ -77,6 +77,7 @@ def _is_missing(label) -> bool:
 def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
     if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the checks take a tenth of the fit
+        _refuse_other_objects(y)
         check_classification_targets(y)
         encoder = LabelEncoder()
         targets = encoder.fit_transform(y)
@@ -88,7 +89,7 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
     if classes is None:
         classes = found
     else:
-        classes = np.unique(classes)
+        classes = np.unique(_one_by_one(classes))
         place = np.searchsorted(classes, found)
         unknown = found[classes[np.minimum(place, len(classes) - 1)] != found]
         if len(unknown):
@@ -102,6 +103,24 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
             "two. Check how y was made or split."
         )
     return targets, classes
+
+
+def _one_by_one(classes) -> np.ndarray:
+    """The classes as the user passed them, which have an order."""
+    found = np.asarray(classes)
+    if found.ndim != 1 or (found.dtype.kind == "f" and np.isnan(found).any()):
+        raise ValueError(f"classes must be a one-dimensional array-like of labels, got {classes!r}.")
+    return found
+
+
+def _refuse_other_objects(y: np.ndarray) -> None:
+    """Refuse objects that are no strings, of which scikit-learn says that their type is unknown."""
+    if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y):
+        kinds = sorted({type(label).__name__ for label in y})
+        raise ValueError(
+            f"Unknown label type: y holds objects of the types {', '.join(kinds)}, but labels are all numbers or all "
+            "strings. Pass y.astype(int) or y.astype(str)."
+        )
 
 
 def _unique_integers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +140,12 @@ def _unique_integers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Rows of probabilities of the classes, with columns in the order of the sorted classes."""
-    y = check_array(y, dtype=np.float64, input_name="y")
+    try:
+        y = check_array(y, dtype=np.float64, input_name="y")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"A two-dimensional y holds probabilities of the classes, which these are not: {error}"
+        ) from error
     sums = y.sum(axis=1)
     if (wrong := (y < 0).any(axis=1) | (np.abs(sums - 1) > SUM_TOLERANCE)).any():
         row = int(wrong.argmax())
@@ -133,7 +157,7 @@ def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
     y = y / sums[:, None]
     if classes is None:
         return y, np.arange(y.shape[1])
-    classes, order = np.unique(classes, return_index=True)
+    classes, order = np.unique(_one_by_one(classes), return_index=True)
     if len(order) != y.shape[1]:
         raise ValueError(f"classes names {len(order)} different classes, but y has {y.shape[1]} columns.")
     return y[:, order], classes

@@ -37,10 +37,10 @@ class Watch:
         self.last = iterate
         self.curve.append(iterate.value.item())
         self._times.append(perf_counter())
+        asked = False
         for look in self._looks:
-            if look(iterate, self):
-                iterate = iterate._replace(is_last=True)
-        return iterate.is_last
+            asked |= look(iterate._replace(is_last=iterate.is_last or asked), self)
+        return asked
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Weight (K, d) and bias (K,) of the last iterate."""

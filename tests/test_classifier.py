@@ -327,7 +327,7 @@ class TestLabelsAndWeights:
         X, y = load_iris(return_X_y=True)
         weights = np.where(y == 2, 0.0, 1 + y)
         balanced = TorchSoftmaxClassifier(class_weight="balanced")
-        given = TorchSoftmaxClassifier(class_weight={0: 50 / 50, 1: 50 / 100}).fit(X, y, weights)  # 150 / (3 counts)
+        given = TorchSoftmaxClassifier(class_weight={0: 75 / 50, 1: 75 / 100}).fit(X, y, weights)  # 150 / (2 counts)
         for model in (
             clone(balanced).fit(X, y, weights),
             clone(balanced).fit(X[y < 2], y[y < 2], weights[y < 2], classes=[0, 1, 2]),

@@ -361,7 +361,7 @@ def test_errors_name_the_partition_and_leave_the_estimator(client, rows):
     with pytest.raises(ValueError, match=r"Partition 1: X holds NaN in row"):
         found.fit(*chunked((60, 100), X, y))
     weights[149] = -1
-    with pytest.raises(ValueError, match=r"Partition 2: Negative values in data passed to `sample_weight`"):
+    with pytest.raises(ValueError, match=r"Partition 2: Negative values or NaN in sample_weight: that of row 49 is -1"):
         found.fit(*chunked((60, 100), rows[0], y, weights))
     assert found.coef_ is before
     assert_nothing_left(client)

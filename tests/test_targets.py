@@ -123,3 +123,26 @@ def test_weights_of_blocks_have_one_dimension():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match=r"Block 0: sample_weight must have a number for each row.*\(150, 1\)"):
         TorchSoftmaxClassifier().fit(RowBlocks([(X, y, np.ones((150, 1)))]))
+
+
+X, Y = load_iris(return_X_y=True)
+NAMES = np.array(["a", "b", "c"])[Y]
+
+
+@pytest.mark.parametrize(
+    ("y", "settings", "message"),
+    [
+        (NAMES, {"classes": {"a", "b", "c"}}, "classes must be a one-dimensional array-like of labels"),
+        (Y, {"classes": [[0, 1, 2]]}, "classes must be a one-dimensional array-like of labels"),
+        (Y, {"classes": [0, 1, 2, np.nan]}, "classes must be a one-dimensional array-like of labels"),
+        (np.c_[NAMES, NAMES], {}, "two-dimensional y holds probabilities of the classes, which these are not"),
+        (Y.astype(object), {}, r"y holds objects of the types int, .* Pass y.astype\(int\)"),
+        (np.array([1, "a"] * 75, dtype=object), {}, "y holds objects of the types int, str"),
+        (Y, {"sample_weight": np.where(np.arange(150) == 7, -1, 1)}, "in sample_weight: that of row 7 is -1"),
+        (Y, {"sample_weight": np.where(np.arange(150) == 7, np.nan, 1)}, "in sample_weight: that of row 7 is nan"),
+        (Y, {"coef_init": np.zeros((3, 4)), "intercept_init": 1.0}, r"intercept_init has shape \(1,\)"),
+    ],
+)
+def test_what_cannot_be_taken_is_named(y, settings, message):
+    with pytest.raises(ValueError, match=message):
+        TorchSoftmaxClassifier().fit(X, y, **settings)

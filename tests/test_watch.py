@@ -93,6 +93,11 @@ class TestCallbacks:
         assert values[-1] < values[0]
         assert set(recorder.fitted[0].predict(X)) <= {0, 1, 2}
 
+    def test_the_last_iterate_is_none_that_was_asked_for(self, settings):
+        X, y = load_iris(return_X_y=True)
+        with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+            TorchSoftmaxClassifier(**(settings | {"max_iter": 2})).set_callbacks(Recorder()).fit(X, y)
+
     def test_what_has_begun_ends_where_early_stopping_ends_the_fit(self, settings):
         X, y = load_wine(return_X_y=True)
         recorder = Recorder()
