@@ -39,6 +39,6 @@ with TemporaryDirectory() as folder:
 
 # %%
 # The fitted model needs no cluster.
-local = model.to_local()  # a TorchSoftmaxClassifier, which needs no cluster
+local = model.to_local()  # a TorchSoftmaxClassifier
 print(f"one bottle at once: {local.predict(wine.data[:1])}")
 client.close()

@@ -17,7 +17,7 @@ X, y = load_wine(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
 
 # %%
-# Five annotators, each of whom picks the right class three times in four or a little more.
+# Five annotators, each of whom picks the right class five times in six.
 rng = np.random.default_rng(0)
 
 

@@ -2,7 +2,7 @@
 Text classification with sparse features
 ========================================
 
-Word counts of short texts, which stay sparse, with an L1 penalty that keeps few words.
+Tf-idf weights of the words of short texts, which stay sparse, with an L1 penalty that keeps few words.
 """
 
 import numpy as np

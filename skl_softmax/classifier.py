@@ -62,15 +62,16 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     C : float, default=1.0
         Inverse strength of the penalty, > 0; the same number as in ``LogisticRegression``. ``np.inf`` means none.
     l1_ratio : float, default=0.0
-        Part of the L1 norm in the penalty, 0 to 1. With any of it, coefficients that do not help are exactly zero; 1 is
-        the lasso's penalty, what lies between is called elastic net.
+        Fraction of the L1 norm in the penalty, 0 to 1. With any of it, coefficients that do not help are exactly zero;
+        1 is the lasso's penalty, what lies between is called elastic net.
     fit_intercept : bool, default=True
         Whether to add the intercept b.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, by label; labels that are not named weigh 1. "balanced" weighs each class by
-        ``n / (n_classes * count)``. A row's weight is the product of its class's and its ``sample_weight``.
+        ``n / (n_classes * count)``, where n and count are sums of weights. A row's weight is the product of its class's
+        and its ``sample_weight``.
     label_smoothing : float, default=0.0
-        Part of every target, 0 to 1, that is spread evenly over the K classes: ``(1 - label_smoothing) y +
+        Fraction of every target, 0 to 1, that is spread evenly over the K classes: ``(1 - label_smoothing) y +
         label_smoothing / K``, as in `torch.nn.CrossEntropyLoss`.
     solver : {"auto", "newton", "lbfgs", "proximal", "sgd", "adam"} or class, default="auto"
         - "newton": Newton's method with a line search; the Hessian of all rows, from 2,000 parameters on conjugate
@@ -81,26 +82,28 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         - "proximal": proximal Newton on working sets, for any ``l1_ratio``; the only one for ``l1_ratio`` > 0.
         - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. These
           have ``partial_fit``.
-        - any class of `torch.optim.Optimizer`, likewise, but for Muon and SparseAdam.
+        - any class of `torch.optim.Optimizer`, likewise, but for Muon and SparseAdam. Other options than ``lr`` are
+          given in a subclass whose ``__init__(self, params, lr=...)`` passes them on.
         - "auto": "proximal" if ``l1_ratio`` > 0; "newton" for tiny problems and for sparse X of many columns; else
           "lbfgs".
 
-        The first three do not depend on the scale of the features, so raw data converge. The optimisers do not if
-        their rate is "auto": then they work on normalised columns (sparse X as it is) and the result is put in the
-        units of X.
+        The first three do not depend on the scale of the features, so raw data converge. Nor do the optimisers on dense
+        X if their rate is "auto": they then work on normalised columns and put the result in the units of X. Sparse X
+        is taken as it is: scale it.
     tol : float, default=1e-7
         The fit ends when the estimate of :math:`F - F^*`, F* the minimum, is at most ``tol`` times F; coefficients
-        are then right to about the root of ``tol``, some nine digits with 1e-18. For optimisers:
-        when the mean of F over ``n_iter_no_change`` epochs is not below that of as many before by more than ``tol``
-        times itself. With ``early_stopping`` also when the validation score has not risen by that in as many.
+        are then right to about the root of ``tol``, some nine digits with 1e-18. For optimisers: when the mean F of the
+        last ``n_iter_no_change`` epochs is not below that of as many before by more than ``tol`` of itself. With
+        ``early_stopping`` also when the validation score has not risen by more than ``tol`` of itself for
+        ``n_iter_no_change`` iterations.
     max_iter : int, default=1000
         Upper limit of iterations, or of epochs.
     learning_rate : float, "auto" or the name of a schedule, default="auto"
         Step size of the optimisers, the same all the time. "auto" is one over a bound of the curvature for "sgd", with
-        which full-batch descent goes down on data of any scale, 0.02 for "adam" and torch's default for others. Or how
-        the rate goes on from ``learning_rate_init``: "constant"; "invscaling", divided by the root of 1 + epochs;
-        "adaptive", divided by 5 whenever ``n_iter_no_change`` epochs bring no progress; "cosine" and "one-cycle", those
-        of torch over ``max_iter`` epochs.
+        which full-batch descent goes down on data of any scale, 0.02 for "adam" and torch's default for others. Or a
+        schedule that starts at ``learning_rate_init``: "constant"; "invscaling", divided by the root of 1 + epochs;
+        "adaptive", divided by 5 where else the fit would end (``tol``), until it is 1e-6 of the first, and constant in
+        ``partial_fit``; "cosine" and "one-cycle", those of torch over ``max_iter`` epochs, not in ``partial_fit``.
     learning_rate_init : float or "auto", default="auto"
         Where a schedule begins ("one-cycle": the largest rate).
     momentum : float, default=0.0
@@ -113,11 +116,13 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Whether the result of an optimiser is the mean over all its updates.
     early_stopping : bool, default=False
         Whether to hold out rows, score each iterate by its mean log loss on them, end the fit when the score has not
-        risen for ``n_iter_no_change`` iterations or epochs, and return the iterate with the best score.
+        risen for ``n_iter_no_change`` iterations or epochs, and return the iterate with the best score. The rows that
+        were held out are not fitted afterwards.
     validation_fraction : float, default=0.1
-        Part of the rows, of each class the same, that ``early_stopping`` holds out.
+        Fraction of the rows, of each class the same, that ``early_stopping`` holds out.
     n_iter_no_change : int, default=10
-        Iterations or epochs without progress after which early stopping and optimisers end.
+        Iterations or epochs without a better score after which early stopping ends. Optimisers compare the means of
+        this many epochs and of as many before, so that they run at least twice as many.
     warm_start : bool, default=False
         Whether ``fit`` starts from the previous fit's coefficients, matched by class label and, between data frames, by
         name of the feature; new ones start at zero. Optimisers also go on with their state if neither has changed.
@@ -127,12 +132,13 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         above ``tol``.
     random_state : int, RandomState instance or None, default=None
         Only for the optimisers and ``early_stopping``. An int fixes the order of the batches, the rows that are held
-        out and, with a learning rate that is a number, initial weights: those that ``torch.nn.Linear`` has after
-        ``torch.manual_seed`` of that int. None starts at zero and draws differently in each fit.
+        out and, if the learning rate or that of a schedule is a number, initial weights: those that
+        ``torch.nn.Linear`` has after ``torch.manual_seed`` of that int. None starts at zero and draws differently in
+        each fit.
     verbose : int, default=0
-        Print the cost and the accuracy at every ``verbose``-th iteration or epoch, and what the solver has chosen:
-        samples of rows, float32 or float64, the model of the curvature and its price. The cost of an epoch is that
-        before its updates, in the mean over its batches, the accuracy that after them.
+        Print the cost (F), the accuracy and, where known, the gap at every ``verbose``-th iteration or epoch, and what
+        the solver has chosen: samples of rows, float32 or float64, the model of the curvature and its price. The cost
+        of an epoch is that before its updates, in the mean over its batches, the accuracy that after them.
 
     Attributes
     ----------
@@ -150,29 +156,31 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Iterations or epochs.
     n_passes_ : float
         Passes over X that the solver took: values with gradients, Hessian-vector products, logits alone by half, and
-        samples by their share.
+        samples by their share; in all calls of ``partial_fit``. nan after Ctrl-C.
     loss_curve_ : ndarray of shape (`n_iter_` + 1,)
         F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
-        After ``partial_fit`` of shape (`n_iter_`,), a mean for each call.
+        Each call of ``partial_fit`` adds a mean over its batches. Early stopping: of the rows that were not held out.
     seconds_curve_ : list of float
         Seconds from when the rows were checked to each point of ``loss_curve_``; only after ``fit``.
     validation_scores_ : list of float
         Minus the mean log loss of the held-out rows at each iterate, if ``early_stopping``.
     best_iteration_ : int
-        The iteration or epoch with the best of these scores, that of the result.
+        Index of the score of the result: the last one that was above the best before it by more than ``tol`` of itself.
     converged_ : bool
-        Whether ``optimality_gap_`` is at most ``tol`` times F.
+        Whether ``optimality_gap_`` is at most ``tol`` times F; False after ``partial_fit``.
     optimality_gap_ : float
-        The estimate of :math:`F - F^*` at the end, from the Newton decrement :math:`\frac12 g^\top H^{-1} g` (H the
-        Hessian or the model of it that the solver has) and from what the last steps gained; a bound by duality, or F,
-        where that step would change logits by more than curvature describes; or a bound by the curvature of the penalty
-        where that will do. Of "proximal", unless it was stopped, the duality gap: :math:`F - F^*` is not larger, but
-        for rounding. At most F, as no objective is negative.
+        Estimate of :math:`F - F^*` at the end, from the Newton decrement :math:`\frac12 g^\top H^{-1} g` (H the Hessian
+        or the solver's model of it) and from what the last steps gained; where these are not reliable, a bound by
+        duality, by the curvature of the penalty, or F itself. Of "proximal", unless it was stopped, the duality gap,
+        which :math:`F - F^*` does not exceed but for rounding. At most F; nan after ``partial_fit``.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 
     See Also
     --------
+    TorchSoftmaxClassifierCV : Chooses C by cross-validation.
+    RowBlocks : Rows that are larger than memory.
+    skl_softmax.dask.DaskTorchSoftmaxClassifier : The same model of rows on a cluster.
     sklearn.linear_model.LogisticRegression : The same model, fitted on the CPU by scipy.
 
     Examples
@@ -269,17 +277,18 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             Training rows. float32 and half precision stay as they are; other types, and frames of several types or of
             extension types, become float64. Sparse X (CSR; others are converted) is never made dense. `RowBlocks` need
             not fit into memory, and hold their labels.
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels of any kind: strings, numbers, bools. Or, with a column for each class, the probabilities of the
-            classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as one row of each class,
-            weighted with its probability.
-        sample_weight : array-like of shape (n_samples,), default=None
+        y : array-like of shape (n_samples,) or (n_samples, n_classes), default=None
+            Labels: strings, numbers or bools; left out only for `RowBlocks`. Or, with a column for each class, the
+            probabilities of the classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as
+            one row of each class, weighted with its probability.
+        sample_weight : array-like of shape (n_samples,) or float, default=None
             Weights of the rows, >= 0. A row of weight 0 has no influence.
         coef_init, intercept_init : array-like of the shapes of ``coef_`` and ``intercept_``, default=None
             Where to start; zeros, or as ``random_state`` says, if None. Solvers that are no optimisers start from zeros
             where the objective is lower there.
         classes : array-like of shape (n_classes,), default=None
-            All labels, if not only those in ``y``; the labels of the columns of ``y``, if not 0, 1, ...
+            All labels, if not only those in ``y``; the labels of the columns of ``y``, if not 0, 1, ... In any order:
+            ``classes_`` and columns of predictions are sorted.
 
         Returns
         -------
@@ -292,14 +301,15 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             If a parameter is none of those that it may be, if parameters do not go together, or if X, ``y``, weights or
             starts cannot be fitted: the message names the parameter, or the row, and says what is expected.
         TypeError
-            If ``solver`` is a class of no optimiser, or X a tensor of another layout than dense, CSR and COO.
+            If ``solver`` is a class of no optimiser, or X a tensor of a layout other than dense, CSR and COO.
         MemoryError
             With what was wanted, and what to change.
 
         Warns
         -----
         sklearn.exceptions.ConvergenceWarning
-            If the fit ended without reaching ``tol``, with the cause, the gap and what to do.
+            If the fit ended without reaching ``tol``, with the cause, the gap and what to do; not where early stopping
+            or a callback ended it.
 
         Notes
         -----
@@ -338,7 +348,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
         The optimiser's state goes on from call to call, and the penalty is that of ``fit`` on all rows so far, so that
         ``C`` means the same. What ``learning_rate="auto"`` needs to know, the scale of the columns, it takes from the
-        first batch, dense or sparse; where one kind follows the other, momentum begins anew.
+        first batch, dense or sparse; where one kind follows the other, momentum begins anew. Callbacks are not told.
 
         Parameters
         ----------
@@ -361,9 +371,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         ------
         ValueError
             As of ``fit``, or if ``classes`` are missing or others than before, or if this batch takes parameters beyond
-            what floats hold.
+            what floats hold. For ``class_weight="balanced"``, ``early_stopping``, "cosine" and "one-cycle".
         TypeError
-            If ``solver`` is a class of no optimiser, or X a tensor of another layout than dense, CSR and COO.
+            If ``solver`` is a class of no optimiser, or X a tensor of a layout other than dense, CSR and COO.
         MemoryError
             As of ``fit``.
         """

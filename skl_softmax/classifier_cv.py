@@ -74,7 +74,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     cv : int, splitter, iterable of splits, "alo" or None, default=None
         Folds: an int (None: 5) of stratified ones, any of scikit-learn's splitters, or pairs of training and test
         indices. "alo" is approximate leave-one-out: one fit of all rows for each penalty, and from its Hessian what the
-        fit without each row would have given (`skl_softmax.leave_one_out`). Only for ``l1_ratio`` 0, "neg_log_loss" or
+        fit without each row would have given. Only for ``l1_ratio`` 0, "neg_log_loss" or
         "accuracy", and at most 1,200 parameters; where rows are fewer than columns, those of the space that the rows
         span are counted.
     scoring : str, callable or None, default=None
@@ -124,16 +124,19 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     n_iter_ : ndarray of shape (n_folds, n_l1_ratios, n_cs)
         Iterations of each model.
     best_score_ : float
-        The mean score of the penalty that was chosen.
+        The mean score of the penalty that was chosen; without ``refit``, the mean of each fold's best.
     cv_results_ : dict of ndarray
         Parameters and scores as in `sklearn.model_selection.GridSearchCV`, for `pandas.DataFrame`.
     converged_ : bool
         Whether the last fit converged, or without ``refit`` all of them.
     optimality_gap_ : float
         Of the last fit, as in `TorchSoftmaxClassifier`; nan without ``refit``.
+    module_ : torch.nn.Linear
+        A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 
     See Also
     --------
+    TorchSoftmaxClassifier : One fit.
     sklearn.linear_model.LogisticRegressionCV : The same, one fit after the other.
 
     Examples
@@ -206,7 +209,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
             Rows, as in `TorchSoftmaxClassifier.fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels or probabilities of the classes, as there.
+            Labels, or probabilities with a column for each of the classes 0, 1, ...
         sample_weight : array-like of shape (n_samples,) or float, default=None
             Weights of the rows, >= 0.
         **params : dict
@@ -223,7 +226,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         ValueError
             As of `TorchSoftmaxClassifier.fit`, or if folds are of no use or ``scoring`` gives no numbers.
         TypeError
-            If X is `RowBlocks`, or a tensor of another layout than dense, CSR and COO.
+            If X is `RowBlocks`, or a tensor of a layout other than dense, CSR and COO.
         MemoryError
             With what was wanted, and what to change.
 

@@ -73,9 +73,16 @@ class InferenceMixin:
 
         Raises
         ------
+        sklearn.exceptions.NotFittedError
+            Before a fit.
+        ImportError
+            Without pandas.
+        TypeError
+            For `RowBlocks`.
         ValueError
-            If data are separable or do not identify coefficients, which it names, and for an L1 penalty. Where only a
-            part is separable, such as a category with rows of one class, coefficients and errors end large.
+            If data are separable or do not identify coefficients, which it names, for an L1 penalty, and beyond 5,000
+            coefficients. Where only a part is separable, such as a category with rows of one class, coefficients and
+            errors end large.
 
         Warns
         -----

@@ -163,7 +163,8 @@ class Status(Enum):
         "no step along the search direction lowers the objective; look for columns of extreme size or raise tol"
     )
     STALLED = (
-        "the loss has not fallen by more than tol={tol:g} of itself for n_iter_no_change={n_iter_no_change} epochs; "
+        "the mean loss of n_iter_no_change={n_iter_no_change} epochs is not below that of as many before by more than "
+        "tol={tol:g} of itself; "
         'change learning_rate, or use solver="auto"'
     )
     STOPPED = "a callback or early stopping asked for an end"
