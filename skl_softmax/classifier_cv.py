@@ -25,6 +25,7 @@ from skl_softmax.inputs import (
     as_arrays,
     as_numbers,
     check_training_rows,
+    check_weights,
     part_of,
     routed_parameters,
     routed_score_parameters,
@@ -120,9 +121,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         Scores of the held-out rows; nan of penalties that were to come when a callback ended the sweep. One "fold" for
         "alo".
     coefs_paths_ : ndarray of shape (n_folds, n_l1_ratios, n_cs, n_classes or 1, n_features + 1)
-        Coefficients, the intercept last, if there is one.
+        Coefficients, the intercept last, if there is one; nan where ``scores_`` are.
     n_iter_ : ndarray of shape (n_folds, n_l1_ratios, n_cs)
-        Iterations of each model.
+        Iterations of each model; 0 where ``scores_`` are nan as a callback has ended the sweep.
     best_score_ : float
         The mean score of the penalty that was chosen; without ``refit``, the mean of each fold's best.
     cv_results_ : dict of ndarray
@@ -292,10 +293,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             return with_classes(self._scorer(), self.classes_)(self, X, y, **parameters)
         logits, targets = self._of_logits(lambda logits: logits, X), true_targets(as_arrays(y), self.classes_)
         check_consistent_length(logits, targets)
-        weights = score_weights(parameters, len(targets))
-        if not weights.any():
-            raise ValueError("X has no rows with a positive weight.")
-        return mean_of_logits(logits, targets, weights, measure)
+        weights = check_weights(as_arrays(parameters.get("sample_weight")), targets)
+        return mean_of_logits(logits, targets, torch.from_numpy(weights), measure)
 
     def get_metadata_routing(self):
         """What metadata goes where: see scikit-learn's user guide on metadata routing.
@@ -323,6 +322,11 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         return tags
 
     @property
+    def _leaves_classes_free(self) -> bool:
+        """Whether the logits of a class without rows have no lower bound."""
+        return not self.label_smoothing and (self.fit_intercept or np.isinf(self.Cs_).any())
+
+    @property
     def _is_alo(self) -> bool:
         return isinstance(self.cv, str)
 
@@ -330,8 +334,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         return check_scoring(self, self.scoring or "neg_log_loss")
 
     def _check_scoring(self, truth: Tensor) -> None:
-        """Refuse scorers that want labels where y holds probabilities; functions of the user's may take them."""
-        wants_labels = find_measure(self.scoring) is None and scorer_parts(self._scorer()) is not None
+        """Refuse scikit-learn's metrics where y holds probabilities, as they want labels; others may take them."""
+        function, *_ = scorer_parts(self._scorer()) or [None]
+        wants_labels = find_measure(self.scoring) is None and getattr(function, "__module__", "").startswith("sklearn.")
         if truth.is_floating_point() and wants_labels:
             raise ValueError(
                 f"scoring={self.scoring!r} wants labels, but y holds probabilities. Set scoring='neg_log_loss', "
@@ -370,7 +375,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         measure, weights = find_measure(self.scoring), score_weights(for_scorer, len(truth))
         if measure is not None and not (for_scorer.keys() - {"sample_weight"}):
             refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
-            if measure is negative_log_loss and rows.has_labels and rows.n_outputs > 1:
+            if measure is negative_log_loss and rows.has_labels and rows.n_outputs > 1 and self._leaves_classes_free:
                 warn_of_unknown_classes(rows.classes, truth.numpy(), trained.numpy(), tests, weights.numpy())
             scores = held_out_scores(rows.X, (sweep.weight, sweep.bias), truth, weights, tests, measure)
             scores[:, ~sweep.solved] = np.nan
@@ -468,7 +473,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self.l1_ratio_ = float(np.mean([self.l1_ratios_[i] for i, _ in best]))
         self.C_ = float(np.mean([self.Cs_[j] for _, j in best]))
         self.best_score_ = float(np.mean([self.scores_[place] for place in pick]))
-        self.converged_, self.optimality_gap_ = bool(sweep.converged.all()), float("nan")
+        self.converged_, self.optimality_gap_ = bool(sweep.converged[:, sweep.solved].all()), float("nan")
         return None
 
     def _warn_unless_converged(self, sweep: Sweep, refit: Status | None) -> None:
@@ -478,7 +483,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         if failed.any():
             statuses = set(sweep.status[failed])
             what = (
-                f"{failed.sum()} of the {failed.size} models of the folds, in the folds "
+                f"{failed.sum()} of the {len(failed) * sweep.solved.sum()} models of the folds, in the folds "
                 f"{np.flatnonzero(failed.any(axis=1)).tolist()}, did not converge: by estimate they are up to "
                 f"{sweep.worst_gap:.1e} of the objective above its minimum"
             )

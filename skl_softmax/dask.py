@@ -50,8 +50,8 @@ class DaskTorchSoftmaxClassifier(TorchSoftmaxClassifier):
     ----------
     client_ : distributed.Client
         ``client``, or the current one.
-    classes_, coef_, intercept_, n_features_in_, feature_names_in_, n_iter_, n_passes_, loss_curve_, converged_, \
-optimality_gap_
+    classes_, coef_, intercept_, n_features_in_, feature_names_in_, n_iter_, n_passes_, loss_curve_, seconds_curve_, \
+converged_, optimality_gap_, module_
         As in the local class.
 
     See Also

@@ -1,26 +1,34 @@
 """Rows to train on and to hold out, fold by fold."""
 
 import warnings
-from collections.abc import Iterable
 
 import numpy as np
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import (
+    RepeatedStratifiedKFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    check_cv,
+)
+
+# Splitters that ask for labels.
+STRATIFIED = StratifiedKFold, RepeatedStratifiedKFold, StratifiedShuffleSplit, StratifiedGroupKFold
 
 
 def split_rows(cv, X, labels, n_rows: int, parameters: dict) -> list[tuple[np.ndarray, np.ndarray]]:
     """Numbers of the training and test rows of each fold; ``labels`` are None where targets are probabilities."""
     splitter = check_cv(cv, labels, classifier=labels is not None)
-    try:
-        splits = list(splitter.split(X, labels, **parameters))
-    except (TypeError, ValueError) as error:
-        if isinstance(cv, Iterable) and not hasattr(cv, "split"):
-            raise ValueError(f"cv must give pairs of training and test indices, got {cv!r}: {error}.") from error
-        if labels is not None:
-            raise
+    if labels is None and isinstance(splitter, STRATIFIED):
         raise ValueError(
-            f"cv={cv!r} does not split rows whose y holds probabilities: {error}. Pass a splitter that asks for no "
-            "labels, such as KFold, or the list of what it makes of labels, list(cv.split(X, labels))."
-        ) from error
+            f"cv={cv!r} wants labels, but y holds probabilities. Pass a splitter that asks for none, such as KFold, or "
+            "the list of what it makes of labels, list(cv.split(X, labels))."
+        )
+    try:
+        splits = [(train, test) for train, test in splitter.split(X, labels, **parameters)]
+    except (TypeError, ValueError) as error:
+        if "unpack" not in str(error):
+            raise
+        raise ValueError(f"cv must give pairs of training and test indices, got {cv!r}: {error}.") from error
     if not splits:
         raise ValueError(f"cv={cv!r} gives no folds, but at least one is needed.")
     return [tuple(_row_numbers(fold, part, n_rows) for part in split) for fold, split in enumerate(splits)]
@@ -46,7 +54,7 @@ def warn_of_unknown_classes(classes: np.ndarray, index: np.ndarray, trained, tes
         known, asked = (np.bincount(i, w, len(classes)) for i, w in ((index, of_train), (index[test], weights[test])))
         if (unknown := (known <= 0) & (asked > 0)).any():
             warnings.warn(
-                f"Fold {fold} of cv holds out rows of the class {classes[unknown.argmax()].item()!r}, of which it "
+                f"Fold {fold} of cv holds out rows of the class {classes[unknown].tolist()[0]!r}, of which it "
                 "trains on none: their log loss has no bound, and how large it comes out depends on tol. Pass a "
                 "stratified splitter, or leave out classes of so few rows.",
                 UserWarning,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.metrics import make_scorer
+from sklearn.metrics import get_scorer, make_scorer
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, process_routing
 from sklearn.utils.validation import (
@@ -97,7 +97,7 @@ def check_training_rows(
     is_checked = drops_rows or not (is_lazy and is_large(X))
     refuse_missing_labels(y)
     X, y = _check_arrays(estimator, X, y, reset, is_checked)
-    weights = _check_weights(sample_weight, X)
+    weights = check_weights(sample_weight, X)
     targets, classes, of_row, label_proba = encode_targets(estimator, y, classes, weights, for_folds)
     if of_row is not None:
         with np.errstate(over="ignore"):
@@ -129,7 +129,8 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
     return X, y
 
 
-def _check_weights(sample_weight, X) -> np.ndarray:
+def check_weights(sample_weight, X) -> np.ndarray:
+    """Weights of the rows in float64, ones if there are none."""
     if sample_weight is None:
         return np.ones(X.shape[0])
     numbers = as_numbers(sample_weight)
@@ -348,8 +349,9 @@ def routed_score_parameters(estimator: BaseEstimator, sample_weight, parameters:
 
 def scorer_parts(scorer) -> tuple | None:
     """Function, sign, response method and parameters of a scorer by `sklearn.metrics.make_scorer`; None of others."""
-    names = ("_score_func", "_sign", "_response_method", "_kwargs")
-    return tuple(getattr(scorer, name) for name in names) if all(hasattr(scorer, name) for name in names) else None
+    if type(scorer) is not type(get_scorer("accuracy")):
+        return None
+    return scorer._score_func, scorer._sign, scorer._response_method, scorer._kwargs
 
 
 def with_classes(scorer, classes: np.ndarray):
@@ -363,8 +365,9 @@ def with_classes(scorer, classes: np.ndarray):
     takes, told = signature(function).parameters, {}
     if "labels" in takes and response_method != "predict":
         told["labels"] = classes
+    is_of_one = known.get("average", "binary") == "binary"  # and not a mean over classes
     if "pos_label" in takes and len(classes) == 2 and takes["pos_label"].default not in classes.tolist():
-        told["pos_label"] = classes[-1]
+        told["pos_label"] = classes[-1] if is_of_one else None
     return make_scorer(function, response_method=response_method, greater_is_better=sign == 1, **(told | known))
 
 

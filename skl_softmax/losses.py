@@ -15,8 +15,8 @@ from skl_softmax import threads
 FEW_LOGITS = 2**11
 # Beyond, it takes longer up to so many classes: 2 to 4 times as long for 3 to 5, as long for 100.
 MANY_CLASSES = 64
-# Below this part of a row's sum of powers what is left of it is added up anew.
-FAR = 1 / 16
+# Below this part of a row's sum of powers what is left of it is added up anew, and the least that float32 knows.
+FAR, LEAST = 1 / 16, 1e-30
 # Logits from which on log(1 + exp(z)) is z in float64; torch takes that for granted from 20 on, where 2e-9 are lost.
 LINEAR = 40.0
 
@@ -177,12 +177,16 @@ def change(proba: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
     mean = (proba * growth).sum(dim=-2, keepdim=True)  # (..., 1, rows)
     whole = 1 + mean
     value, residual = torch.log1p(mean), growth.sub_(mean).mul_(proba).div_(whole)
-    is_far = whole < FAR
+    is_far = whole < FAR  # (..., 1, rows)
     if is_far.any():  # rows that come out on the right side by this step: 1 and the mean cancel
-        grown = along.exp_().mul_(proba)  # (..., K, rows)
-        whole = grown.sum(dim=-2, keepdim=True).clamp_min(torch.finfo(grown.dtype).tiny)
-        value = torch.where(is_far, whole.log(), value)
-        residual = torch.where(is_far, grown.div_(whole).sub_(proba), residual)
+        far = is_far.expand_as(proba).movedim(-2, -1)  # (..., rows, K)
+        before = proba.movedim(-2, -1)[far].view(-1, proba.shape[-2])  # (far rows, K)
+        grown = along.movedim(-2, -1)[far].view_as(before).exp_().mul_(before)
+        whole = grown.sum(dim=1)  # (far rows,)
+        # Probabilities that float32 does not hold would be missed: such a step is no lower.
+        whole = torch.where(whole > LEAST, whole, torch.inf)
+        value[is_far] = whole.log()
+        residual.movedim(-2, -1)[far] = (grown / whole[:, None] - before).flatten()
     return value, residual
 
 

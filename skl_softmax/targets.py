@@ -44,6 +44,7 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
 
 def true_targets(y, classes: np.ndarray) -> Tensor:
     """What rows are, by sorted classes: their indices (n,), or probabilities (n, K), or (n,) of the second of two."""
+    refuse_missing_labels(y)
     if not has_columns(y):
         return torch.from_numpy(_encode(None, column_or_1d(y), classes)[0])
     proba = torch.from_numpy(_check_probabilities(y, classes)[0])  # (n, K)
@@ -206,8 +207,8 @@ def _class_weight(class_weight, classes, counts) -> np.ndarray:
         if not np.isfinite(by_class).all():
             k = by_class.argmax()
             raise ValueError(
-                f"class_weight='balanced' is more than float64 holds for the class {classes[k].item()!r}, whose rows "
-                f"weigh {counts[k]:.3g} of {counts.sum():.3g}. Leave out such rows."
+                f"class_weight='balanced' is more than float64 holds for the class {classes[[k]].tolist()[0]!r}, whose "
+                f"rows weigh {counts[k]:.3g} of {counts.sum():.3g}. Leave out such rows."
             )
         return by_class
     by_class = compute_class_weight(class_weight, classes=classes, y=classes)

@@ -64,12 +64,11 @@ def test_float32_alone_does_not_know_them(objective):
 def test_a_step_too_long_for_float32_is_no_lower(objective):
     theta = draw(objective, 0)
     point = objective.at(theta)
-    found = objective.anchor(theta, point).at(-1e3 * theta).value
-    assert (found > point.value).all() or not found.isfinite().all()
+    assert not (objective.anchor(theta, point).at(-1e3 * theta).value <= point.value).any()
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
-@pytest.mark.parametrize("wrong_by", [10.0, 17.0, 25.0, 60.0])
+@pytest.mark.parametrize("wrong_by", [10.0, 17.0, 25.0, 60.0, 90.0, 120.0])
 def test_rows_that_come_out_on_the_right_side(n_outputs, wrong_by):
     """A step that puts rows right that were confidently wrong: their sum of powers falls to next to nothing."""
     loss = loss_for(n_outputs)
@@ -83,8 +82,12 @@ def test_rows_that_come_out_on_the_right_side(n_outputs, wrong_by):
         loss.class_proba(logits).float(), along.float(), targets.float() if n_outputs == 1 else targets
     )
     before, after = (loss.value_and_residual(z.clone(), targets) for z in (logits, logits + along))
-    torch.testing.assert_close(value.double(), after[0] - before[0], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(residual.double(), after[1] - before[1], rtol=1e-5, atol=1e-6)
+    is_known = value.isfinite()  # what float32 does not hold is no step to be taken
+    assert is_known.all() or wrong_by > 60
+    assert (value[~is_known] == inf).all()
+    torch.testing.assert_close(value[is_known].double(), (after[0] - before[0])[is_known], rtol=1e-5, atol=1e-6)
+    is_known = is_known.expand_as(residual)
+    torch.testing.assert_close(residual[is_known].double(), (after[1] - before[1])[is_known], rtol=1e-5, atol=1e-6)
 
 
 def test_some_of_the_models(objective):

@@ -243,6 +243,10 @@ def test_a_fold_without_a_class():
         model.fit(X, y)  # without shuffling, each fold is a class
     single = TorchSoftmaxClassifier(C=1.0).fit(X[50:], y[50:], classes=[0, 1, 2])
     np.testing.assert_allclose(model.coefs_paths_[0, 0, 1, :, :4], single.coef_, atol=1e-3)
+    with pytest.warns(UserWarning, match="of the class 'a'"):
+        clone(model).fit(X, np.array(["a", "b", "c"], dtype=object)[y])
+    for settings in ({"label_smoothing": 0.1}, {"fit_intercept": False}):  # there is a bound
+        clone(model).set_params(**settings).fit(X, y)
     assert np.isfinite(model.scores_).all()
     assert (model.scores_ < -2).all()
 
@@ -660,8 +664,15 @@ class TestScore:
             clf.score(X, np.where(y == 2, 3, y))
         with pytest.raises(ValueError, match="inconsistent numbers of samples"):
             clf.score(X, y[1:])
-        with pytest.raises(ValueError, match="no rows with a positive weight"):
+        with pytest.raises(ValueError, match="at least one non-zero"):
             clf.score(X, y, np.zeros(150))
+        for wrong in (np.nan, -1.0):
+            with pytest.raises(ValueError, match="Negative values or NaN in sample_weight: that of row 3"):
+                clf.score(X, y, np.where(np.arange(150) == 3, wrong, 1.0))
+        with pytest.raises(ValueError, match="sample_weight contains infinity"):
+            clf.score(X, y, np.full(150, np.inf))
+        with pytest.raises(ValueError, match="y holds no label in row 0"):
+            clf.score(X, [None] * 150)
 
 
 ASKING_FOR_CLASSES = ["neg_brier_score", "d2_log_loss_score", "d2_brier_score", "top_k_accuracy"]
@@ -723,8 +734,33 @@ class TestScorers:
         proba = 0.9 * np.eye(3)[y] + 0.1 / 3
         with pytest.raises(ValueError, match="scoring='f1_macro' wants labels, but y holds probabilities"):
             TorchSoftmaxClassifierCV(scoring="f1_macro").fit(X, proba)
-        with pytest.raises(ValueError, match=r"does not split rows whose y holds probabilities.*KFold"):
+        with pytest.raises(ValueError, match=r"wants labels, but y holds probabilities\. Pass a splitter"):
             TorchSoftmaxClassifierCV(cv=StratifiedKFold(3)).fit(X, proba)
+        with pytest.raises(ValueError, match="'groups' parameter should not be None"):
+            TorchSoftmaxClassifierCV(cv=GroupKFold(3)).fit(X, proba)
+
+        def soft(targets, found):
+            return (targets * np.log(found)).sum(axis=1).mean()
+
+        settings = {"Cs": [1.0], "cv": KFold(3, shuffle=True, random_state=0)}
+        scorer = make_scorer(soft, response_method="predict_proba")
+        found, expected = (TorchSoftmaxClassifierCV(scoring=s, **settings).fit(X, proba) for s in (scorer, None))
+        np.testing.assert_allclose(found.scores_, expected.scores_, rtol=1e-9)
+
+    def test_scorers_of_other_classes_are_called(self):
+        class Mine(type(get_scorer("neg_log_loss"))):
+            def _score(self, *args, **kwargs):
+                return -7.0
+
+        X, y = load_iris(return_X_y=True)
+        scoring = Mine(log_loss, -1, {}, "predict_proba")
+        assert (TorchSoftmaxClassifierCV(Cs=[1.0], cv=3, scoring=scoring).fit(X, y).scores_ == -7).all()
+
+    def test_a_mean_over_classes_has_no_positive_one(self):
+        X, y = load_breast_cancer(return_X_y=True)
+        scoring = make_scorer(f1_score, average="macro")
+        found = TorchSoftmaxClassifierCV(Cs=[1.0], cv=3, scoring=scoring).fit(X, np.array(["no", "yes"])[y])
+        np.testing.assert_array_equal(found.scores_, clone(found).set_params(scoring="f1_macro").fit(X, y).scores_)
 
     def test_probabilities_that_do_not_quite_add_up(self):
         X, y = load_iris(return_X_y=True)
@@ -734,15 +770,26 @@ class TestScorers:
         np.testing.assert_allclose(found.scores_, expected.scores_, rtol=1e-9)
 
 
+class Triples:
+    """A splitter with validation rows besides."""
+
+    def split(self, X, y=None, groups=None):
+        yield np.arange(50), np.arange(50, 100), np.arange(100, 150)
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        return 1
+
+
 @pytest.mark.parametrize(
     ("cv", "message"),
     [
+        (Triples(), "pairs of training and test indices, got .*too many values"),
         ([(1, 2, 3)], "pairs of training and test indices, got .*too many values"),
         ([1, 2], "pairs of training and test indices, got .*cannot unpack"),
         ([(np.arange(150), 5)], "of one dimension, but fold 0 has some of 0"),
         ([(np.arange(150)[:, None], np.arange(5))], "of one dimension, but fold 0 has some of 2"),
     ],
-    ids=["three", "numbers", "number", "column"],
+    ids=["splitter", "three", "numbers", "number", "column"],
 )
 def test_folds_that_are_none_are_named(cv, message):
     with pytest.raises(ValueError, match=message):
@@ -798,3 +845,4 @@ def test_a_callback_ends_a_sweep(cv, refit):
     np.testing.assert_array_equal(model.scores_[..., 1:3], expected.scores_[..., 1:3])
     assert model.C_ == 1.0
     assert np.isfinite(model.coef_).all()
+    assert model.converged_

@@ -322,6 +322,20 @@ class WithoutReturn(torch.optim.SGD):
         super().step(closure)
 
 
+class OtherName(torch.optim.SGD):
+    """One that calls its rate by another name."""
+
+    def __init__(self, params, learning_rate=0.1):
+        super().__init__(params, learning_rate)
+
+
+class Deaf(torch.optim.SGD):
+    """One that takes gradients to be there."""
+
+    def step(self, closure=None):
+        super().step()
+
+
 def test_an_optimiser_whose_step_gives_nothing_back():
     X, y = load_iris(return_X_y=True)
     found = TorchSoftmaxClassifier(solver=WithoutReturn, learning_rate=0.1, max_iter=9).fit(X, y)
@@ -329,6 +343,10 @@ def test_an_optimiser_whose_step_gives_nothing_back():
     np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
     with pytest.raises(TypeError, match="is no optimiser"):
         TorchSoftmaxClassifier(solver=torch.optim.Optimizer).fit(X, y)
+    found = TorchSoftmaxClassifier(solver=OtherName, learning_rate=0.1, max_iter=9).fit(X, y)
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
+    with pytest.raises(TypeError, match=r"Deaf\.step has to call the closure"):
+        TorchSoftmaxClassifier(solver=Deaf).fit(X, y)
 
 
 def test_passes_are_those_that_the_optimiser_asks_for(monkeypatch):

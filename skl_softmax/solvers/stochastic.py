@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from math import inf
 
 import torch
@@ -133,7 +134,7 @@ class _Descent:
         self._objective, memory = objective, options.memory
         self.parameter = torch.nn.Parameter(start.clone())
         self._rate = _first_rate(objective, options)
-        self._optimizer = options.optimizer([self.parameter], **({} if self._rate is None else {"lr": self._rate}))
+        self._optimizer = _made(options.optimizer, self.parameter, self._rate)
         self.n_passes = 0.0
         self._averages, self._mean, self._n_updates = options.average, start.clone(), 0
         if memory is not None:
@@ -163,6 +164,8 @@ class _Descent:
                 return point.value
 
             self._optimizer.step(closure)
+            if not found:
+                raise TypeError(f"{type(self._optimizer).__name__}.step has to call the closure that it is given.")
             values.append(found[0])
             shares.append(share)
             n_asked += len(found)
@@ -186,6 +189,13 @@ class _Descent:
         """What the next run may go on with."""
         state = self._optimizer.state_dict()["state"]
         return Memory(state, self._rate, self._n_updates, self.parameter.detach().clone(), self._mean)
+
+
+def _made(optimizer: Callable, parameter: Tensor, rate: float | None) -> torch.optim.Optimizer:
+    """An optimiser of a parameter, given the rate by torch's name for it or, if it has another, in its place."""
+    if rate is None:
+        return optimizer([parameter])
+    return optimizer([parameter], lr=rate) if "lr" in signature(optimizer).parameters else optimizer([parameter], rate)
 
 
 def _first_rate(objective: BatchedObjective, options: DescentOptions) -> float | None:
