@@ -150,7 +150,7 @@ class ExportMixin:
         sklearn.exceptions.NotFittedError
             If the model is not fitted.
         TypeError
-            If it has no ``coef_``, or is known for other probabilities.
+            If it has no ``coef_`` or no probabilities, or is an `SGDClassifier` that has others.
         """
         check_is_fitted(model)
         _refuse_other_models(model)
@@ -198,12 +198,14 @@ def _ends(layer: nn.Module, linear: nn.Linear) -> bool:
 
 
 def _refuse_other_models(model) -> None:
-    """Refuse what is no linear classifier, and `SGDClassifier` where it has other probabilities, or none."""
+    """Refuse what is no linear classifier, has no probabilities, or is known for others."""
     if not all(hasattr(model, name) for name in ("classes_", "coef_", "intercept_")):
         raise TypeError(
             f"from_sklearn takes a linear classifier, with classes_, coef_ and intercept_, not {type(model).__name__}. "
             "Of a pipeline or a search pass the fitted classifier in it."
         )
+    if not hasattr(model, "predict_proba"):
+        raise TypeError(f"{model!r} has no probabilities: from_sklearn takes models that are fitted for them.")
     if isinstance(model, SGDClassifier) and (len(model.classes_) > 2 or model.loss != "log_loss"):
         raise TypeError(
             "Probabilities of an SGDClassifier are the sigmoid of its logits for two classes and loss='log_loss' only, "

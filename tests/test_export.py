@@ -11,7 +11,7 @@ import torch
 from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Perceptron, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -232,7 +232,9 @@ def test_other_linear_classifiers():
     ("model", "message"),
     [
         (SGDClassifier(loss="log_loss"), "with 3 classes and loss='log_loss'"),
-        (SGDClassifier(), "loss='hinge'"),
+        (SGDClassifier(), "has no probabilities"),
+        (SGDClassifier(loss="modified_huber"), "loss='modified_huber'"),
+        (Perceptron(), "has no probabilities"),
         (make_pipeline(StandardScaler(), LogisticRegression()), "not Pipeline. Of a pipeline"),
         (GaussianNB(), "not GaussianNB"),
     ],
