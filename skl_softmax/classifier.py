@@ -72,7 +72,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         and its ``sample_weight``.
     label_smoothing : float, default=0.0
         Fraction of every target, 0 to 1, that is spread evenly over the K classes: ``(1 - label_smoothing) y +
-        label_smoothing / K``, as in `torch.nn.CrossEntropyLoss`.
+        label_smoothing / K``, as in `torch.nn.CrossEntropyLoss`. With ``class_weight`` each class's part of a target
+        has its weight, as there; the row's is their sum.
     solver : {"auto", "newton", "lbfgs", "proximal", "sgd", "adam"} or class, default="auto"
         - "newton": Newton's method with a line search; the Hessian of all rows, from 2,000 parameters on conjugate
           gradients on products with it.

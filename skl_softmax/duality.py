@@ -25,7 +25,8 @@ from skl_softmax.curvature import class_covariance, factorise
 INTERCEPT_STEPS = 60
 # Those that move logits apart by this at most, where curvature changes by a quarter, are not shortened.
 FULL_STEP = 0.25
-# A step with a squared decrement below this leaves the square of it.
+# A step with a squared decrement below this part of the loss, or of 1, leaves the square of it. Where classes weigh
+# 1e-11 of the others the loss is that small, and below 1e-12 intercepts were taken for the best wherever they were.
 BALANCED = 1e-12
 # Excesses of |G| below this part of λ₁ are rounding.
 EXCESS_ROUNDING = 1e-12
@@ -111,8 +112,13 @@ def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows]
     total = objective.total
     gradient = objective.data.gradient(reduce(add, pulled)).view_as(theta)  # (M, K, p), of the loss
     gradient /= total[:, None, None]
+    return theta, rows, _mean_loss(objective, rows), gradient, is_balanced
+
+
+def _mean_loss(objective, rows: list[_Rows]) -> Tensor:
+    """The losses' part of F, (M,)."""
     losses = [(r.loss * r.weights).sum(dim=(0, 2, 3), dtype=objective.data.wide) for r in rows]
-    return theta, rows, objective.gathered(reduce(add, losses)) / total, gradient, is_balanced
+    return objective.gathered(reduce(add, losses)) / objective.total
 
 
 def first_order_gap(objective, theta: Tensor, point) -> Tensor:
@@ -177,7 +183,9 @@ def _balance(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
         _differentiate(objective, rows)
         gradient, curvature = _of_intercepts(objective, rows)  # (M, K), (M, K, K)
         step = -torch.cholesky_solve(gradient[..., None], factorise(curvature))[..., 0]  # (M, K)
-        is_balanced = -(gradient * step).sum(dim=1) <= BALANCED  # (M,)
+        loss = _mean_loss(objective, rows)  # (M,)
+        is_balanced = -(gradient * step).sum(dim=1) <= BALANCED * loss.clamp_max(1.0)  # (M,)
+        is_balanced |= loss < objective.separable_below  # there is no best one
         apart = step.abs().amax(dim=1) if n_outputs == 1 else step.amax(dim=1) - step.amin(dim=1)  # (M,)
         step = torch.where(apart > FULL_STEP, apart.log1p() / apart, 1.0)[:, None] * step
         if not step.isfinite().all():  # probabilities of 0 and 1 only have no curvature

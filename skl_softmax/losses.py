@@ -66,9 +66,13 @@ class SigmoidLoss:
 
     @staticmethod
     def negative_entropy(residual: Tensor, targets: Tensor) -> Tensor:
-        """The conjugate of ℓ at residuals (..., 1, rows): q log q + (1 - q) log(1 - q), q = y + r."""
-        q = (targets + residual).clamp(0.0, 1.0)
-        return torch.xlogy(q, q) + torch.xlogy(1 - q, 1 - q)  # (..., 1, rows)
+        """The conjugate of ℓ at residuals r (..., 1, rows): q log q + (1 - q) log(1 - q), q = y + r.
+
+        From the class that y is near to, as losses are, so that rows are known to rounding of themselves.
+        """
+        near = targets.round()
+        q = ((1 - 2 * near) * ((targets - near) + residual)).clamp(0.0, 1.0)  # of the class that y is not near to
+        return torch.xlogy(q, q) + torch.xlogy(1 - q, 1 - q).where(q > 0.5, torch.special.xlog1py(1 - q, -q))
 
     @staticmethod
     def log_proba(logits: Tensor) -> Tensor:
@@ -144,14 +148,17 @@ class SoftmaxLoss:
 
     @staticmethod
     def negative_entropy(residual: Tensor, targets: Tensor) -> Tensor:
-        """The conjugate of ℓ at residuals (..., K, rows): Σ_k q_k log q_k, q = y + r."""
+        """The conjugate of ℓ at residuals r (..., K, rows): Σ_k q_k log q_k, q = y + r.
+
+        With class indices the own class's is (1 + r) log(1 + r), so that rows are known to rounding of themselves.
+        """
         if targets.is_floating_point():
-            q = targets + residual  # (..., K, rows)
-        else:
-            index = targets.expand(*residual.shape[:-2], 1, residual.shape[-1])
-            q = residual.scatter_add(-2, index, residual.new_ones(()).expand(index.shape))  # (..., K, rows)
-        q = q.clamp_min(0.0)
-        return torch.xlogy(q, q).sum(dim=-2, keepdim=True)  # (..., 1, rows)
+            q = (targets + residual).clamp_min(0.0)  # (..., K, rows)
+            return torch.xlogy(q, q).sum(dim=-2, keepdim=True)  # (..., 1, rows)
+        index = targets.expand(*residual.shape[:-2], 1, residual.shape[-1])
+        q, own = residual.clamp_min(0.0), residual.gather(-2, index).clamp(-1.0, 0.0)
+        others = torch.xlogy(q, q).scatter(-2, index, 0.0).sum(dim=-2, keepdim=True)
+        return others + torch.special.xlog1py(1 + own, own)  # (..., 1, rows)
 
     @staticmethod
     def log_proba(logits: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_objective import make_objective
 
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs, quadratic
+from skl_softmax.losses import loss_for
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 
 
@@ -306,7 +307,7 @@ def test_rare_columns_that_samples_do_not_show(seed, C, l1_ratio):
     assert model.loss_curve_[-1] - exact.loss_curve_[-1] <= model.optimality_gap_ + 1e-12
 
 
-@pytest.mark.parametrize("seed", [0, 2, 5])
+@pytest.mark.parametrize("seed", range(6))
 def test_a_fold_that_finds_no_step_does_not_end_the_others(seed):
     """Rows of very different weights and heavy tails, where models need ridges; shared, those ended 200 of 720."""
     rng = np.random.default_rng(seed)
@@ -321,3 +322,43 @@ def test_a_fold_that_finds_no_step_does_not_end_the_others(seed):
             alone.coef_, alone.intercept_ = path[:, :-1], path[:, -1]
             value = objective(alone, X[train], y[train], C=C, sample_weight=w[train], l1_ratio=1.0)
             assert value <= (1 + 3e-7) * alone.loss_curve_[-1]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("light", [1e-8, 1e-10, 1e-11, 1e-12, 1e-13])
+def test_intercepts_of_classes_that_weigh_next_to_nothing(n_classes, light):
+    """Where all coefficients are zero the minimum is the entropy of the classes' weights."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 2)), np.array([0, 1, n_classes - 1, *[0] * 17])
+    w = np.where(y == 1, light, 1.0)
+    clf = TorchSoftmaxClassifier(C=1e-9, l1_ratio=1.0).fit(X, y, w)
+    shares = np.bincount(y, w) / w.sum()
+    minimum = -(np.log(shares[1:]) * shares[1:]).sum() - shares[0] * np.log1p(-shares[1:].sum())
+    assert clf.converged_
+    assert not clf.coef_.any()
+    assert clf.loss_curve_[-1] - minimum <= max(clf.optimality_gap_, 1e-9 * minimum)
+
+
+@pytest.mark.parametrize(("l1_ratio", "C", "n_classes"), [(1.0, 1e14, 2), (0.5, 1e12, 2), (1.0, 1e14, 3)])
+def test_gaps_of_rows_that_are_told_apart(l1_ratio, C, n_classes):
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    y = (X[:, 0] > 0).astype(int) + (X[:, 0] > 1) * (n_classes > 2)
+    assert TorchSoftmaxClassifier(l1_ratio=l1_ratio, C=C).fit(X, y).converged_
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_entropies_are_known_to_rounding_of_themselves(n_outputs):
+    n = 40
+    small = np.geomspace(1e-20, 0.4, n)
+    wide = small.astype(np.longdouble)
+    if n_outputs == 1:
+        targets = torch.arange(n, dtype=torch.float64)[None, None] % 2
+        residual = torch.from_numpy(small)[None, None] * (1 - 2 * targets)
+        expected = np.log1p(-wide) * (1 - wide) + small * np.log(small)
+    else:
+        targets = torch.zeros(1, 1, n, dtype=torch.int64)
+        q = np.stack([0.25 * small, 0.75 * small])
+        residual = torch.from_numpy(np.stack([-small, *q]))[None]
+        expected = (q * np.log(q)).sum(axis=0) + np.log1p(-wide) * (1 - wide)
+    found = loss_for(n_outputs).negative_entropy(residual, targets).flatten()
+    np.testing.assert_allclose(found, expected.astype(float), rtol=1e-14)
