@@ -22,7 +22,8 @@ EXACT, ROUGH = 1e-8, 0.1
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 0.01, 1e-10, 1.0
 # What the ridge is divided by where a promise is lost in rounding of F. Raised there, as if the model had failed, it
 # ended 19 of 2,000 fits of heavy-tailed rows at the minimum, with gaps of up to 6e-4 that a step without it closes.
-UNSEEN = 1000.0
+# Beyond some such promises it is raised, though: a fit went to and fro between steps that are too long and too short.
+UNSEEN, MANY_UNSEEN = 1000.0, 4
 # Part of F that there must be to gain for a model to be damped that leads nowhere.
 MUCH = 1e-6
 # The part of its promise that a step must gain for its model to be believed as it is, and that from which on it may be
@@ -68,7 +69,7 @@ def _descend(objective: PenalisedObjective, start: Tensor, options: SolverOption
         gap = _gap(run, promised, left)
         tells = promised > VALUE_ROUNDING * run.point.value.abs()  # (M,), what is promised beyond what F resolves
         ratio = torch.where(tells, gained / promised, torch.nan).tolist()  # of each model
-        fails = _fails(run, hessians.exact, promised, gap)
+        fails = _fails(run, hessians.exact, trust, promised, gap)
         run.try_again(fails, [not hessians.exact or one.damping < MOST_DAMPING for one in trust])
         for one, part, failed in zip(trust, ratio, fails, strict=True):
             one.learn(hessians.exact, part, failed)
@@ -82,6 +83,7 @@ class _Trust:
     accuracy: float = ROUGH  # part of the decrease of the quadratic that may be missed
     damping: float = 0.0  # part of the largest possible curvature that is added to those of all rows
     in_samples: bool = True  # whether those of samples are believed at all
+    n_unseen: int = 0  # promises of those of all rows that were lost in rounding
     n_poor: int = 0  # last steps on end by those of samples that have gained little
 
     def learn(self, is_exact: bool, ratio: float, failed: bool) -> None:
@@ -90,32 +92,31 @@ class _Trust:
         Of samples all rows are the remedy, not a ridge, which the next Hessian of all rows would have for nothing.
         ``ratio`` is nan where the promise was beyond what F resolves.
         """
-        if isnan(
-            ratio
-        ):  # due to the ridge, which makes promises small, or at the end, where gradients tell more than F
-            ratio, self.accuracy, self.damping = 1.0, EXACT, self.damping / UNSEEN
-        else:
-            self.accuracy = min(ROUGH, max(EXACT, ROUGH * abs(1 - ratio)))
-        ratio = 0.0 if failed else ratio
+        is_unseen = isnan(ratio)
+        self.accuracy = EXACT if is_unseen else min(ROUGH, max(EXACT, ROUGH * abs(1 - ratio)))
         if not is_exact:
-            self.n_poor = self.n_poor + 1 if ratio < LITTLE else 0
+            self.n_poor = self.n_poor + 1 if failed or ratio < LITTLE else 0
             self.in_samples = not failed and self.n_poor < MANY_POOR
-        elif ratio < LITTLE:
+            return
+        self.n_unseen += is_unseen
+        if failed or ratio < LITTLE:
             self.damping = min(max(4 * self.damping, DAMPING), MOST_DAMPING)
-        elif ratio > ENOUGH:
-            self.damping = self.damping / 10 if self.damping > LEAST_DAMPING else 0.0
+        elif is_unseen or ratio > ENOUGH:
+            self.damping /= UNSEEN if is_unseen else 10.0
+            self.damping = self.damping if self.damping > LEAST_DAMPING else 0.0
 
 
-def _fails(run: Run, is_exact: bool, promised: Tensor, gap: list[float]) -> list[bool]:
+def _fails(run: Run, is_exact: bool, trust: list[_Trust], promised: Tensor, gap: list[float]) -> list[bool]:
     """Which models get nowhere though there is much to gain: where rows are saturated, curvature vanishes.
 
-    Of samples a promise that is lost in rounding is one, too. From all rows it is near the end: there gradients, by
-    which the gap is told, are brought down by steps that F does not show.
+    A promise that is lost in rounding is one as well, but for the first ones of Hessians of all rows. These are made
+    near the minimum, where gradients, by which the gap is told, are brought down by steps that F does not show.
     """
-    rows = zip(promised.tolist(), run.stuck, gap, run.point.value.tolist(), strict=True)
+    rows = zip(promised.tolist(), run.stuck, trust, gap, run.point.value.tolist(), strict=True)
     return [
-        (stuck or (not is_exact and p <= VALUE_ROUNDING * abs(value))) and g > MUCH * abs(value)
-        for p, stuck, g, value in rows
+        (stuck or (p <= VALUE_ROUNDING * abs(value) and not (is_exact and one.n_unseen < MANY_UNSEEN)))
+        and g > MUCH * abs(value)
+        for p, stuck, one, g, value in rows
     ]
 
 
