@@ -335,9 +335,10 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
     def _check_scoring(self, truth: Tensor) -> None:
         """Refuse scikit-learn's metrics where y holds probabilities, as they want labels; others may take them."""
+        if not truth.is_floating_point() or find_measure(self.scoring) is not None:
+            return
         function, *_ = scorer_parts(self._scorer()) or [None]
-        wants_labels = find_measure(self.scoring) is None and getattr(function, "__module__", "").startswith("sklearn.")
-        if truth.is_floating_point() and wants_labels:
+        if getattr(function, "__module__", "").startswith("sklearn."):
             raise ValueError(
                 f"scoring={self.scoring!r} wants labels, but y holds probabilities. Set scoring='neg_log_loss', "
                 "'accuracy' or a function of (estimator, X, y)."
