@@ -360,7 +360,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
         if self._is_alo:
             return []
-        labels = as_arrays(y) if truth.ndim == 1 else None
+        labels = None if truth.is_floating_point() else as_arrays(y)
         return split_rows(self.cv, X, labels, len(truth), for_splitter)
 
     def _cross_validate(

@@ -734,8 +734,9 @@ class TestScorers:
         proba = 0.9 * np.eye(3)[y] + 0.1 / 3
         with pytest.raises(ValueError, match="scoring='f1_macro' wants labels, but y holds probabilities"):
             TorchSoftmaxClassifierCV(scoring="f1_macro").fit(X, proba)
-        with pytest.raises(ValueError, match=r"wants labels, but y holds probabilities\. Pass a splitter"):
-            TorchSoftmaxClassifierCV(cv=StratifiedKFold(3)).fit(X, proba)
+        for targets in (proba, np.c_[proba[:, 0], proba[:, 1:].sum(axis=1)]):
+            with pytest.raises(ValueError, match=r"wants labels, but y holds probabilities\. Pass a splitter"):
+                TorchSoftmaxClassifierCV(cv=StratifiedKFold(3)).fit(X, targets)
         with pytest.raises(ValueError, match="'groups' parameter should not be None"):
             TorchSoftmaxClassifierCV(cv=GroupKFold(3)).fit(X, proba)
 
