@@ -29,7 +29,6 @@ from skl_softmax.inputs import (
     part_of,
     routed_parameters,
     routed_score_parameters,
-    scorer_parts,
     with_classes,
     with_signature,
 )
@@ -42,6 +41,7 @@ from skl_softmax.scores import (
     held_out_scores,
     mean_of_logits,
     negative_log_loss,
+    refuse_metrics_of_labels,
     score_weights,
     standard_errors,
     worst_if_nan,
@@ -235,13 +235,16 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         -----
         sklearn.exceptions.ConvergenceWarning
             If any of the models did not reach ``tol``.
+        UserWarning
+            If a fold trains on no row of a class that it holds out, or some scores are nan.
         """
         for_splitter, for_scorer = routed_parameters(self, sample_weight, params)
         with unchanged_on_error(self), plain_torch():
             penalties = self._penalties()
             rows = check_training_rows(self, X, y, sample_weight, for_folds=True)
             truth = rows.targets if rows.has_labels else true_targets(as_arrays(y), rows.classes)
-            self._check_scoring(truth)
+            if not rows.has_labels:
+                refuse_metrics_of_labels(self.scoring, self._scorer())
             folds = self._folds(X, y, truth, for_splitter)
             weights = {} if sample_weight is None else {"sample_weight": sample_weight}
             call = {"X": X, "y": y, "metadata": weights | params or None}
@@ -322,27 +325,15 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         return tags
 
     @property
-    def _leaves_classes_free(self) -> bool:
-        """Whether the logits of a class without rows have no lower bound."""
-        return not self.label_smoothing and (self.fit_intercept or np.isinf(self.Cs_).any())
-
-    @property
     def _is_alo(self) -> bool:
         return isinstance(self.cv, str)
 
     def _scorer(self):
         return check_scoring(self, self.scoring or "neg_log_loss")
 
-    def _check_scoring(self, truth: Tensor) -> None:
-        """Refuse scikit-learn's metrics where y holds probabilities, as they want labels; others may take them."""
-        if not truth.is_floating_point() or find_measure(self.scoring) is not None:
-            return
-        function, *_ = scorer_parts(self._scorer()) or [None]
-        if getattr(function, "__module__", "").startswith("sklearn."):
-            raise ValueError(
-                f"scoring={self.scoring!r} wants labels, but y holds probabilities. Set scoring='neg_log_loss', "
-                "'accuracy' or a function of (estimator, X, y)."
-            )
+    def _leaves_free(self, n_outputs: int) -> bool:
+        """Whether the logits of a class without rows have no lower bound; of two, such a fold is told otherwise."""
+        return n_outputs > 1 and not self.label_smoothing and (self.fit_intercept or np.isinf(self.Cs_).any())
 
     def _penalties(self) -> list[tuple[float, float]]:
         """Pairs of l1_ratio and C, in the order of the scores."""
@@ -376,7 +367,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         measure, weights = find_measure(self.scoring), score_weights(for_scorer, len(truth))
         if measure is not None and not (for_scorer.keys() - {"sample_weight"}):
             refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
-            if measure is negative_log_loss and rows.has_labels and rows.n_outputs > 1 and self._leaves_classes_free:
+            if measure is negative_log_loss and rows.has_labels and self._leaves_free(rows.n_outputs):
                 warn_of_unknown_classes(rows.classes, truth.numpy(), trained.numpy(), tests, weights.numpy())
             scores = held_out_scores(rows.X, (sweep.weight, sweep.bias), truth, weights, tests, measure)
             scores[:, ~sweep.solved] = np.nan

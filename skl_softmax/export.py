@@ -156,9 +156,8 @@ class ExportMixin:
         _refuse_other_models(model)
         found = model.get_params() | _chosen(model)
         found |= PENALTIES.get(found.get("penalty", "elasticnet"), {})
+        found["l1_ratio"] = found.get("l1_ratio") or 0.0  # old versions called none None
         parameters = {name: found[name] for name in SHARED if name in found and name in cls._get_param_names()}
-        if parameters.get("l1_ratio", 0.0) is None:  # as old versions called none
-            parameters["l1_ratio"] = 0.0
         estimator = cls._fitted(
             model.classes_.copy(), dense_array(model.coef_).copy(), np.array(model.intercept_, ndmin=1), **parameters
         )
@@ -215,6 +214,6 @@ def _refuse_other_models(model) -> None:
 
 def _chosen(model) -> dict[str, float]:
     """The penalty that cross-validation has chosen, where it is one for all classes."""
-    chosen = {name: np.atleast_1d(getattr(model, f"{name}_", [])) for name in ("C", "l1_ratio")}
-    found = {name: np.unique(values[values != None]) for name, values in chosen.items()}  # noqa: E711, of each element
-    return {name: float(value[0]) for name, value in found.items() if value.shape == (1,) and value.dtype.kind == "f"}
+    found = {name: set(np.ravel(getattr(model, f"{name}_", [])).tolist()) for name in ("C", "l1_ratio")}
+    single = {name: values.pop() for name, values in found.items() if len(values) == 1}
+    return {name: value for name, value in single.items() if isinstance(value, float)}

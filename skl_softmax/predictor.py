@@ -40,7 +40,7 @@ class LinearPredictor(ClassifierMixin):
 
         Parameters
         ----------
-        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+        X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
             Rows.
 
         Returns
@@ -62,7 +62,7 @@ class LinearPredictor(ClassifierMixin):
 
         Parameters
         ----------
-        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+        X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
             Rows.
 
         Returns
@@ -84,7 +84,7 @@ class LinearPredictor(ClassifierMixin):
 
         Parameters
         ----------
-        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+        X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
             Rows.
 
         Returns
@@ -106,7 +106,7 @@ class LinearPredictor(ClassifierMixin):
 
         Parameters
         ----------
-        X : array-like, sparse matrix or tensor of shape (n_samples, n_features)
+        X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
             Rows.
 
         Returns

@@ -50,6 +50,16 @@ def find_measure(scoring) -> Measure | None:
     return None if parameters else MEASURES.get(next(names, ""))
 
 
+def refuse_metrics_of_labels(scoring, scorer) -> None:
+    """Refuse scikit-learn's metrics where y holds probabilities, as they want labels; functions of others may not."""
+    function, *_ = scorer_parts(scorer) or [None]
+    if find_measure(scoring) is None and getattr(function, "__module__", "").startswith("sklearn."):
+        raise ValueError(
+            f"scoring={scoring!r} wants labels, but y holds probabilities. Set scoring='neg_log_loss', 'accuracy' or a "
+            "function of (estimator, X, y)."
+        )
+
+
 def mean_score(rows: TrainingRows, weight: Tensor, bias: Tensor, measure: Measure) -> float:
     """Mean of a measure over the rows, weighted, for weight (K, d) and bias (K,). Labels are not smoothed."""
     return mean_of_logits(linear(rows.X, weight, bias), rows.targets, rows.weights, measure)

@@ -221,8 +221,7 @@ def test_no_cycle_keeps_the_rows(estimator):
     X, y = load_iris(return_X_y=True)
     clone(estimator).fit(X, y)  # what torch imports then holds frames
     assert not outlives(X, lambda X: clone(estimator).fit(X, y).predict_proba(X))
-    if isinstance(estimator, TorchSoftmaxClassifier):  # scikit-learn's monitor keeps X beside the CV estimator's
-        assert not outlives(X, lambda X: clone(estimator).set_callbacks(Silent()).fit(X, y))
+    assert not outlives(X, lambda X: clone(estimator).set_callbacks(Silent()).fit(X, y))
 
 
 class Silent:

@@ -26,21 +26,21 @@ class RowBlocks:
     read_ahead : int, default=1
         Blocks that another thread reads while one is worked on. Each takes memory. 0 is no thread.
 
-    Notes
-    -----
-    ``fit`` takes them with the solvers "auto", "newton" and "lbfgs", without an L1 penalty or early stopping. It holds
-    ``read_ahead`` + 1 blocks and a sample of the rows of some 128 MB.
-
-    See Also
-    --------
-    skl_softmax.dask.DaskTorchSoftmaxClassifier : Rows on a cluster.
-
     Raises
     ------
     TypeError
         If ``source`` ends once it has been gone through, or cannot be gone through.
     ValueError
         If ``read_ahead`` is negative; later, with its number, for a block of other than one to three entries.
+
+    See Also
+    --------
+    skl_softmax.dask.DaskTorchSoftmaxClassifier : Rows on a cluster.
+
+    Notes
+    -----
+    ``fit`` takes them with the solvers "auto", "newton" and "lbfgs", without an L1 penalty or early stopping. It holds
+    ``read_ahead`` + 1 blocks and a sample of the rows of some 128 MB.
 
     Examples
     --------

@@ -164,8 +164,7 @@ class Status(Enum):
     )
     STALLED = (
         "the mean loss of n_iter_no_change={n_iter_no_change} epochs is not below that of as many before by more than "
-        "tol={tol:g} of itself; "
-        'change learning_rate, or use solver="auto"'
+        'tol={tol:g} of itself; change learning_rate, or use solver="auto"'
     )
     STOPPED = "a callback or early stopping asked for an end"
     DIVERGED = 'the loss grew beyond all bounds; lower learning_rate, scale the features, or use solver="auto"'

@@ -359,7 +359,10 @@ class Run:
         return None
 
     def _below(self, values: list[float]) -> list[float]:
-        """Values of F that prove data separable, which are log 2 / n at most; with rows held out, those up to that."""
+        """Values of F that prove data separable, which are log 2 / n at most.
+
+        Here n counts rows that are held out, too, for which the proof may come some iterations later.
+        """
         if min(values) * self.objective.n_rows > log(2):
             return [-inf] * len(values)
         return self.objective.separable_below.tolist()
