@@ -235,8 +235,9 @@ class Objective:
         """F with products in float32, for steps that are far from the minimum; F itself where that gains nothing."""
         if self.data.dtype == torch.float32 or not costs.narrow_pays(self, self.data.converts):
             return self
-        return self._in_float32() if self.data.fits_float32 else self
+        return self._in_float32 if self.data.fits_float32 else self
 
+    @cached_property
     def _in_float32(self) -> "Objective":
         targets = self.targets.float() if self.targets.is_floating_point() else self.targets
         return replace(self, data=self.data.narrow(), targets=targets, weights=self.weights.float())
@@ -244,7 +245,7 @@ class Objective:
     def rounding(self, theta: Tensor) -> tuple[Evaluation, float]:
         """What float32 adds to F and its gradient at θ, by a sample of rows, and what part of a pass that takes."""
         rows = self.sample(ROUNDING_ROWS)
-        exact, rounded = rows.at(theta), rows._in_float32().at(theta)
+        exact, rounded = rows.at(theta), rows._in_float32.at(theta)
         lost = Evaluation(rounded.value - exact.value, rounded.gradient - exact.gradient)
         return lost, 2 * rows.n_rows / self.n_rows
 

@@ -25,6 +25,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs
 from skl_softmax.classifier import SOLVERS
+from skl_softmax.data import SparseData
+from skl_softmax.objective import Objective
 
 DETERMINISTIC = ["newton", "lbfgs"]
 TIGHT = 1e-18  # tol at which coefficients, not only the objective, agree to 1e-8
@@ -940,6 +942,18 @@ def test_newton_steps_by_conjugate_gradients_in_float32(n_classes, monkeypatch):
 
 class TestPasses:
     """Counts that do not depend on the machine: a fit that needs more than before fails here, without a clock."""
+
+    def test_what_curvature_is_at_most_is_found_once_a_fit(self, monkeypatch):
+        # Not anew for each metric of conjugate gradients in float32.
+        as_if_it_were_large(monkeypatch)
+        calls, metrics, norms, make = [], [], SparseData.column_norms, Objective.metric
+        monkeypatch.setattr(SparseData, "column_norms", lambda *args: calls.append(1) or norms(*args))
+        monkeypatch.setattr(Objective, "metric", lambda *args: metrics.append(1) or make(*args))
+        rng = np.random.default_rng(0)
+        X = sp.random_array((300, 500), density=0.02, random_state=rng, format="csr")
+        TorchSoftmaxClassifier(C=10.0, solver="newton").fit(X, rng.integers(5, size=300))
+        assert len(metrics) > 1
+        assert len(calls) == 1
 
     def test_a_tall_table_takes_few_passes(self, tall_table):
         clf = TorchSoftmaxClassifier().fit(*tall_table)
