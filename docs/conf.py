@@ -41,10 +41,13 @@ class ReadingOrder:
     names = (
         "iris_pipeline",
         "from_logistic_regression",
+        "odds_ratios",
         "text_classification",
         "linear_probe",
         "soft_labels",
+        "early_stopping",
         "streaming",
+        "row_blocks",
         "dask_cluster",
     )
 
