@@ -9,6 +9,10 @@ residuals α (p_i - y_i). With q_i = y_i + α (p_i - y_i), the gradient G of the
 where λ₂ = 0 asks for α|G| ≤ λ₁ in every penalised column. The inequality is Fenchel's; residuals are scaled as by Koh,
 Kim & Boyd (2007), "An interior-point method for large-scale ℓ1-regularized logistic regression", section 3, for any
 number of classes here.
+
+Features without a penalty are taken to be at their minimum like the intercept, which nothing sees to: with C=inf it is
+an estimate. As a bound, without them, it is F; 100 heavy-tailed tables took twice the passes for it in the geometric
+mean, and where a column tells rows of one class apart, whose minimum is at infinity, 1,000 iterations.
 """
 
 from dataclasses import dataclass
