@@ -46,6 +46,7 @@ from skl_softmax.scores import (
     standard_errors,
     worst_if_nan,
 )
+from skl_softmax.solver_parameters import check_penalty
 from skl_softmax.solvers import DETERMINISTIC, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
@@ -343,10 +344,11 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             raise ValueError(f"Cs must be positive numbers, or how many there are to be, got {self.Cs!r}.")
         if l1_ratios.ndim != 1 or not len(l1_ratios) or not ((l1_ratios >= 0) & (l1_ratios <= 1)).all():
             raise ValueError(f"l1_ratios must be numbers from 0 to 1, got {self.l1_ratios!r}.")
-        if l1_ratios.any() and self.solver in ("newton", "lbfgs"):
-            raise ValueError(f"solver={self.solver!r} takes no L1 penalty. Set solver='auto', or l1_ratios=(0.0,).")
+        penalties = [(float(l1_ratio), float(C)) for l1_ratio in l1_ratios for C in Cs]
+        for penalty in penalties:
+            check_penalty(self.solver, *penalty)
         self.Cs_, self.l1_ratios_ = Cs, l1_ratios
-        return [(float(l1_ratio), float(C)) for l1_ratio in l1_ratios for C in Cs]
+        return penalties
 
     def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
         if self._is_alo:
@@ -487,4 +489,4 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         else:
             return
         causes = "; ".join(status.value.format(**self.get_params()) for status in Status if status in statuses)
-        warnings.warn(f"{what} ({causes}; tol={self.tol:g}).", ConvergenceWarning, stacklevel=3)
+        warnings.warn(f"{what} ({causes}; tol={self.tol:g}).", ConvergenceWarning, stacklevel=4)

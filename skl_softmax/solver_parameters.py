@@ -10,8 +10,8 @@ UNFIT = tuple(getattr(torch.optim, name) for name in ("Muon", "SparseAdam") if h
 
 
 def check_solver(estimator) -> None:
-    """Refuse what is no solver, and a penalty that the solver does not know."""
-    name, is_none = estimator.solver, np.isinf(estimator.C)
+    """Refuse what is no solver."""
+    name = estimator.solver
     if name is torch.optim.Optimizer or (isinstance(name, type) and not issubclass(name, torch.optim.Optimizer)):
         raise TypeError(
             f"solver={name!r} is no optimiser: pass a class of torch.optim.Optimizer, or one of 'auto', "
@@ -22,12 +22,17 @@ def check_solver(estimator) -> None:
             f"solver={name!r} is for other models: it wants matrices for parameters, or sparse gradients, and gets "
             "neither here. Set solver='adam', or another class of torch.optim."
         )
-    if estimator.l1_ratio > 0 and not is_none and name != "auto" and not find_solver(name).takes_l1:
+
+
+def check_penalty(solver, l1_ratio: float, C: float) -> None:
+    """Refuse a penalty that the solver does not know."""
+    is_none = np.isinf(C)
+    if l1_ratio > 0 and not is_none and solver != "auto" and not find_solver(solver).takes_l1:
         raise ValueError(
-            f"solver={name!r} takes no L1 penalty, but l1_ratio={estimator.l1_ratio:g}. Set solver='auto' or "
+            f"solver={solver!r} takes no L1 penalty, but l1_ratio={l1_ratio:g}. Set solver='auto' or "
             "solver='proximal', or l1_ratio=0."
         )
-    if name == "proximal" and is_none:
+    if solver == "proximal" and is_none:
         raise ValueError("solver='proximal' needs a penalty, but C=inf. Set solver='auto', or a finite C.")
 
 

@@ -528,12 +528,38 @@ def test_a_failing_fit_leaves_the_old_one():
         ({"Cs": (1.0, -1.0)}, "Cs must be positive numbers"),
         ({"l1_ratios": (2.0,)}, "l1_ratios must be numbers from 0 to 1"),
         ({"l1_ratios": (0.5,), "solver": "newton"}, "takes no L1 penalty"),
+        ({"Cs": (1.0, np.inf), "solver": "proximal"}, "needs a penalty, but C=inf"),
     ],
 )
 def test_bad_parameters(parameters, message):
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match=message):
         TorchSoftmaxClassifierCV(**parameters).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"max_iter": 1}, "did not converge"),
+        ({"cv": KFold(3)}, "holds out rows of the class"),
+        ({"scoring": lambda model, *_: np.nan if model.C < 1 else 1.0}, "Some scores are nan"),
+    ],
+    ids=["max_iter", "a fold without a class", "nan"],
+)
+def test_warnings_name_the_line_that_called_fit(parameters, message):
+    X, y = load_iris(return_X_y=True)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        TorchSoftmaxClassifierCV(Cs=[0.1, 1.0], **parameters).fit(X, y)
+    of_this = [warning for warning in said if message in str(warning.message)]
+    assert [warning.filename for warning in of_this] == [__file__]
+
+
+def test_no_penalty_needs_no_solver_for_l1():
+    X, y = load_iris(return_X_y=True)
+    y = np.roll(y, 20)  # not separable
+    model = TorchSoftmaxClassifierCV(Cs=[np.inf], l1_ratios=(0.5,), solver="newton").fit(X, y)
+    assert relative_error(model.coef_, TorchSoftmaxClassifier(C=np.inf).fit(X, y).coef_) < 1e-3
 
 
 def test_a_sweep_goes_on_from_where_the_line_leads():
