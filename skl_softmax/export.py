@@ -1,8 +1,10 @@
 """A fitted model as a torch module or as scikit-learn's `LogisticRegression`, and back."""
 
+from copy import copy
+
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -13,6 +15,8 @@ from skl_softmax.inputs import dense_array
 SHARED = ("C", "l1_ratio", "fit_intercept", "class_weight", "warm_start", "random_state")
 # What other estimators, and `LogisticRegression` of old, name the penalty that l1_ratio and C stand for.
 PENALTIES = {"l2": {"l1_ratio": 0.0}, "l1": {"l1_ratio": 1.0}, None: {"l1_ratio": 0.0, "C": np.inf}}
+# How far probabilities of two models that are the same may be apart: float32 loses 1e-3 where an intercept is 1e4.
+SAME_PROBA = 0.01
 
 
 class ExportMixin:
@@ -150,7 +154,8 @@ class ExportMixin:
         sklearn.exceptions.NotFittedError
             If the model is not fitted.
         TypeError
-            If it has no ``coef_`` or no probabilities, or is an `SGDClassifier` that has others.
+            If it has no ``coef_`` or no probabilities, or if these are not the softmax, for two classes the sigmoid, of
+            its logits.
         """
         check_is_fitted(model)
         _refuse_other_models(model)
@@ -161,6 +166,7 @@ class ExportMixin:
         estimator = cls._fitted(
             model.classes_.copy(), dense_array(model.coef_).copy(), np.array(model.intercept_, ndmin=1), **parameters
         )
+        _refuse_other_probabilities(model, estimator)
         if hasattr(model, "feature_names_in_"):
             estimator.feature_names_in_ = model.feature_names_in_.copy()
         return estimator
@@ -197,7 +203,7 @@ def _ends(layer: nn.Module, linear: nn.Linear) -> bool:
 
 
 def _refuse_other_models(model) -> None:
-    """Refuse what is no linear classifier, has no probabilities, or is known for others."""
+    """Refuse what is no linear classifier, or has no probabilities."""
     if not all(hasattr(model, name) for name in ("classes_", "coef_", "intercept_")):
         raise TypeError(
             f"from_sklearn takes a linear classifier, with classes_, coef_ and intercept_, not {type(model).__name__}. "
@@ -205,10 +211,22 @@ def _refuse_other_models(model) -> None:
         )
     if not hasattr(model, "predict_proba"):
         raise TypeError(f"{model!r} has no probabilities: from_sklearn takes models that are fitted for them.")
-    if isinstance(model, SGDClassifier) and (len(model.classes_) > 2 or model.loss != "log_loss"):
+
+
+def _refuse_other_probabilities(model, estimator) -> None:
+    """Refuse a model whose probabilities are not those of its logits, such as those of each class against the rest."""
+    nameless = copy(model)
+    vars(nameless).pop("feature_names_in_", None)  # else it warns that the rows have none
+    weight, bias = dense_array(estimator.coef_), dense_array(estimator.intercept_)[:, None]
+    sizes = np.linalg.norm(weight, axis=1, keepdims=True)
+    sizes[sizes == 0] = np.inf
+    rows = weight / sizes * ((1 - bias) / sizes)  # (K, d), of each the logit of one class is 1
+    rows = np.vstack([rows, np.zeros_like(rows[:1])])
+    theirs = nameless.predict_proba(rows)[:, np.argsort(model.classes_)]
+    if not np.allclose(theirs, estimator.predict_proba(rows), atol=SAME_PROBA):
         raise TypeError(
-            "Probabilities of an SGDClassifier are the sigmoid of its logits for two classes and loss='log_loss' only, "
-            f"not with {len(model.classes_)} classes and loss={model.loss!r}."
+            f"The probabilities of {model!r} are not the softmax, or for two classes the sigmoid, of its logits, and "
+            f"{type(estimator).__name__} has no others."
         )
 
 

@@ -8,8 +8,9 @@ import pytest
 import safetensors.torch
 import skops.io
 import torch
+from scipy.special import softmax
 from skl2onnx import to_onnx
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Perceptron, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -231,9 +232,9 @@ def test_other_linear_classifiers():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (SGDClassifier(loss="log_loss"), "with 3 classes and loss='log_loss'"),
+        (SGDClassifier(loss="log_loss"), "are not the softmax, or for two classes the sigmoid, of its logits"),
         (SGDClassifier(), "has no probabilities"),
-        (SGDClassifier(loss="modified_huber"), "loss='modified_huber'"),
+        (SGDClassifier(loss="modified_huber"), "loss='modified_huber'.* are not the softmax"),
         (Perceptron(), "has no probabilities"),
         (make_pipeline(StandardScaler(), LogisticRegression()), "not Pipeline. Of a pipeline"),
         (GaussianNB(), "not GaussianNB"),
@@ -243,6 +244,19 @@ def test_other_linear_classifiers():
 def test_models_with_other_probabilities_are_refused(model, message):
     with pytest.raises(TypeError, match=message):
         TorchSoftmaxClassifier.from_sklearn(model.fit(*load_iris(return_X_y=True)))
+
+
+def test_probabilities_of_a_scale_of_their_own_are_refused():
+    # As those that Platt's method gives to a linear SVC.
+    class Scaled(LogisticRegression):
+        def predict_proba(self, X):
+            return softmax(2 * np.c_[np.zeros(len(X)), self.decision_function(X)], axis=1)
+
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    fitted = Scaled(solver="newton-cholesky").fit(X, y)
+    with pytest.raises(TypeError, match="are not the softmax, or for two classes the sigmoid, of its logits"):
+        TorchSoftmaxClassifier.from_sklearn(fitted)
+    assert list(fitted.feature_names_in_) == list(X.columns)
 
 
 @pytest.mark.parametrize(
