@@ -30,7 +30,7 @@ from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes,
 from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows
 from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH, Evaluation, Objective
 from skl_softmax.solvers import DETERMINISTIC, SOLVERS
-from skl_softmax.targets import class_weights, has_columns, refuse_missing_labels
+from skl_softmax.targets import as_classes, class_weights, has_columns, refuse_missing_labels
 from skl_softmax.training import make_stack
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.
@@ -130,7 +130,7 @@ def settle_classes(counts: Counts | None, classes, is_soft: bool) -> Counts:
     if counts is None:
         raise ValueError("X has no rows.")
     labels, weights = counts
-    found, order = np.unique(labels if classes is None else classes, return_index=True)
+    found, order = np.unique(labels if classes is None else as_classes(classes), return_index=True)
     if is_soft and len(found) != len(labels):
         raise ValueError(f"classes names {len(found)} different classes, but y has {len(labels)} columns.")
     if len(found) < 2:

@@ -147,12 +147,16 @@ class LinearPredictor(ClassifierMixin):
         ------
         sklearn.exceptions.NotFittedError
             Before a fit.
+        TypeError
+            Without ``y``, unless ``X`` are `RowBlocks`.
         ValueError
             If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
             If ``y`` holds probabilities, or no row has a positive weight.
         """
         if isinstance(X, RowBlocks):
             refuse_beside_blocks(y, sample_weight)
+        elif y is None:
+            raise TypeError("score needs y, the labels of the rows: only RowBlocks hold their own.")
         right = total = 0.0
         blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
         for rows, given_labels, given_weights in blocks:

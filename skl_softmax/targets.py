@@ -90,7 +90,7 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
     if classes is None:
         classes = found
     else:
-        classes = np.unique(_one_by_one(classes))
+        classes = np.unique(as_classes(classes))
         place = np.searchsorted(classes, found)
         unknown = found[classes[np.minimum(place, len(classes) - 1)] != found]
         if len(unknown):
@@ -106,10 +106,10 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
     return targets, classes
 
 
-def _one_by_one(classes) -> np.ndarray:
+def as_classes(classes) -> np.ndarray:
     """The classes as the user passed them, which have an order."""
     found = np.asarray(classes)
-    if found.ndim != 1 or (found.dtype.kind == "f" and np.isnan(found).any()):
+    if found.ndim != 1 or not len(found) or (found.dtype.kind == "f" and np.isnan(found).any()):
         raise ValueError(f"classes must be a one-dimensional array-like of labels, got {classes!r}.")
     return found
 
@@ -158,7 +158,7 @@ def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
     y = y / sums[:, None]
     if classes is None:
         return y, np.arange(y.shape[1])
-    classes, order = np.unique(_one_by_one(classes), return_index=True)
+    classes, order = np.unique(as_classes(classes), return_index=True)
     if len(order) != y.shape[1]:
         raise ValueError(f"classes names {len(order)} different classes, but y has {y.shape[1]} columns.")
     return y[:, order], classes

@@ -722,6 +722,8 @@ class TestInTheCompanyOfScikitLearn:
         X, y = iris
         with pytest.raises(ValueError, match="a label for each row"):
             clone(self.ours).fit(X, y).score(X, np.eye(3)[np.unique(y, return_inverse=True)[1]])
+        with pytest.raises(TypeError, match="score needs y"):
+            clone(self.ours).fit(X, y).score(X)
 
     def test_permutation_importance(self, iris, theirs):
         X, y = iris

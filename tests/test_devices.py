@@ -6,7 +6,7 @@ import torch
 from pretended import DEVICE, pretended_device
 from sklearn.datasets import load_digits, load_iris, load_wine
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.data import devices
 
 FITS = {
@@ -74,6 +74,18 @@ def test_two_classes_and_soft_targets(weighted):
             rows = torch.from_numpy(X).to(DEVICE)
             there = TorchSoftmaxClassifier(tol=1e-12).fit(rows, torch.from_numpy(targets).to(DEVICE), weights)
         np.testing.assert_allclose(there.coef_, here.coef_, rtol=1e-5)
+
+
+def test_blocks_of_rows_on_the_device_give_arrays():
+    X, y = load_digits(return_X_y=True)
+    here = TorchSoftmaxClassifier().fit(X, y)
+    with pretended_device():
+        rows = torch.from_numpy(X).to(DEVICE)
+        blocks = RowBlocks([(rows[:1000], y[:1000]), (rows[1000:], y[1000:])])
+        for method in ("predict_proba", "decision_function", "predict"):
+            found, expected = getattr(here, method)(blocks), getattr(here, method)(X)
+            assert type(found) is np.ndarray
+            np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 def test_results_stay_on_the_device():

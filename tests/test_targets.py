@@ -119,6 +119,14 @@ def test_weights_beyond_float64_are_refused(estimator):
     np.testing.assert_allclose(light.coef_, plain.coef_, rtol=1e-5)
 
 
+def test_no_classes_at_all_are_named():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=r"classes must be a one-dimensional array-like of labels, got \[\]"):
+        TorchSoftmaxClassifier().fit(RowBlocks([(X, y)]), classes=[])
+    with pytest.raises(ValueError, match=r"classes must be a one-dimensional array-like of labels, got \[\]"):
+        TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, classes=[])
+
+
 def test_weights_of_blocks_have_one_dimension():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match=r"Block 0: sample_weight must have a number for each row.*\(150, 1\)"):
@@ -134,6 +142,7 @@ NAMES = np.array(["a", "b", "c"])[Y]
     [
         (NAMES, {"classes": {"a", "b", "c"}}, "classes must be a one-dimensional array-like of labels"),
         (Y, {"classes": [[0, 1, 2]]}, "classes must be a one-dimensional array-like of labels"),
+        (Y, {"classes": []}, "classes must be a one-dimensional array-like of labels"),
         (Y, {"classes": [0, 1, 2, np.nan]}, "classes must be a one-dimensional array-like of labels"),
         (np.c_[NAMES, NAMES], {}, "two-dimensional y holds probabilities of the classes, which these are not"),
         (Y.astype(object), {}, r"y holds objects of the types int, .* Pass y.astype\(int\)"),

@@ -38,9 +38,9 @@ __all__ = [
 class Solver:
     """A solver and what it wants to be given.
 
-    ``affine_invariant`` solvers take the same steps whatever the units of the columns, so they are given the
+    Those without an ``optimizer`` take the same steps whatever the units of the columns, so they are given the
     standardised columns, where rounding does least harm, and they estimate F - F* themselves. The others
-    take steps by an ``optimizer`` of torch's.
+    take steps by one of torch's.
     """
 
     minimise: Callable[..., SolveResult]
