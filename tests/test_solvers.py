@@ -548,7 +548,7 @@ def test_a_metric_for_conjugate_gradients_is_kept_near_the_minimum():
 def test_lbfgs_memory_is_the_dense_bfgs_matrix():
     generator = torch.Generator().manual_seed(0)
     objective = make(size=5)
-    matrix = QuasiNewton(objective.metric(None), size=10)
+    matrix = QuasiNewton(objective.metric(None))
     metric_matrix = torch.diag(1 / objective.A[0].diagonal())
     pairs = []
     for _ in range(4):

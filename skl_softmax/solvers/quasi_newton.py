@@ -19,9 +19,9 @@ MIN_SCALE = 0.01
 class QuasiNewton:
     """The matrix H of L-BFGS for a stack of models: a metric for H₀, the last steps s and changes of the gradient y."""
 
-    def __init__(self, metric: Metric, size: int = MEMORY):
+    def __init__(self, metric: Metric):
         self.metric = metric
-        self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=size)  # s, y, 1 / sᵀy
+        self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=MEMORY)  # s, y, 1 / sᵀy
 
     def add(self, step: Tensor, change: Tensor) -> None:
         """Remember s and y of each model; a model without curvature gets a pair that does nothing."""
