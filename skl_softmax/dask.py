@@ -196,6 +196,14 @@ converged_, optimality_gap_, module_
             "TorchSoftmaxClassifier.partial_fit."
         )
 
+    @property
+    def summary(self):
+        """There is none: it would take all rows into the memory of the caller."""
+        raise AttributeError(
+            "DaskTorchSoftmaxClassifier has no summary, which wants all rows in memory: if they fit there, call that "
+            "of to_local() with X.compute() and y.compute()."
+        )
+
     def decision_function(self, X):
         """Logits: W x + b.
 

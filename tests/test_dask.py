@@ -393,7 +393,9 @@ def test_what_does_not_belong_is_refused(client, rows):
         DaskTorchSoftmaxClassifier(solver="sgd").fit(blocks, labels)
     with pytest.raises(AttributeError, match=r"go over the partitions with TorchSoftmaxClassifier.partial_fit"):
         DaskTorchSoftmaxClassifier(solver="sgd").partial_fit(blocks, labels)
-    assert not hasattr(DaskTorchSoftmaxClassifier(), "partial_fit")
+    with pytest.raises(AttributeError, match=r"has no summary, which wants all rows in memory"):
+        DaskTorchSoftmaxClassifier().fit(blocks, labels).summary(blocks, labels)
+    assert not any(hasattr(DaskTorchSoftmaxClassifier(), name) for name in ("partial_fit", "summary"))
 
 
 def test_grid_search_and_pipeline(client, rows):
