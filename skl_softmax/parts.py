@@ -392,11 +392,9 @@ class PartsObjective:
         curved = curved + self.sample.quadratic  # (1, K, p)
         return curvature.Inverse(torch.mul, (torch.where(curved > 0, 1 / curved, 0.0),))
 
-    def metric(
-        self, theta: Tensor, growth: int = 1, is_near: bool = False, dtype: torch.dtype = torch.float32
-    ) -> metrics.Metric:
+    def metric(self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0) -> metrics.Metric:
         """The sample's, but for the diagonal one: a column may be zero in all rows of a sample."""
-        metric = self.sample.metric(theta, growth, is_near, dtype)
+        metric = self.sample.metric(theta, growth, is_near, dtype, passes * self.n_rows / self.sample.n_rows)
         if metric.kind != "diagonal":
             share = self.sample.n_rows / self.n_rows
             near_price = None if metric.near_price is None else share * metric.near_price

@@ -155,6 +155,11 @@ def test_the_choice_of_metric(monkeypatch):
     assert make_metric(objective, zero + 1).exact
     monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
     assert make_metric(objective, zero + 1).kind == "kronecker"
+    assert make_metric(objective, zero + 1, passes=1e6).kind == "dense"  # as many as it costs, and more
+    assert make_metric(objective, zero + 1, passes=1e-3).kind == "kronecker"
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "LATE_BYTES", 1)
+        assert make_metric(objective, zero + 1, passes=1e6).kind == "kronecker"
     monkeypatch.setattr(metrics, "GRAM_LIMIT", 1)
     assert make_metric(objective, zero + 1).kind == "diagonal"
     assert not make_metric(objective, zero + 1).follows

@@ -98,7 +98,7 @@ class Quadratic:
     def convex_gap(self, point):
         return torch.full((self.n_models,), inf)
 
-    def metric(self, theta, growth=1, is_near=False, dtype=None):
+    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0):
         return Metric(
             self.inverse_diagonal(theta),
             select=lambda models: self.select(models).metric(theta[models]),
@@ -148,7 +148,7 @@ class LogCosh(Quadratic):
     def largest_change(self, direction):
         return 2 * direction.abs().amax(dim=(1, 2))
 
-    def metric(self, theta, growth=1, is_near=False, dtype=None):
+    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0):
         return Metric(
             Inverse(lambda vector: vector, ()), select=lambda models: self.select(models).metric(theta[models])
         )
@@ -172,7 +172,7 @@ class Rough(Quadratic):
         self.wide_values.append(point.value.item())
         return point
 
-    def metric(self, theta, growth=1, is_near=False, dtype=None):
+    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0):
         return replace(super().metric(theta), follows=False)
 
     def narrow(self):
@@ -306,7 +306,7 @@ def test_models_go_apart_when_that_pays(price, n_calls):
     family, calls = make(n_models=3), []
     shared = Metric(lambda vector: vector, price=inf, apart_price=price)
     shared.select = lambda models: shared
-    family.metric = lambda theta, growth, is_near, dtype: shared
+    family.metric = lambda *_: shared
 
     def apart():
         calls.append(0)
@@ -348,7 +348,7 @@ def test_newton_without_a_matrix_takes_conjugate_gradients():
 
 def test_lbfgs_in_the_exact_metric_takes_one_step():
     objective = make()
-    objective.metric = lambda theta, growth, is_near, dtype: Metric(objective.inverse_hessian(theta))
+    objective.metric = lambda theta, *_: Metric(objective.inverse_hessian(theta))
     result = lbfgs(objective, start(objective), OPTIONS)
     assert (result.n_iter[0], result.n_passes) == (1, 2)
 
@@ -625,7 +625,7 @@ def test_a_check_tells_what_its_step_leaves(monkeypatch):
     module, check = import_module("skl_softmax.solvers.lbfgs"), newton_steps.newton_by_products
     monkeypatch.setattr(module, "newton_by_products", lambda *a, **k: checks.append(0) or check(*a, **k))
     solve = lambda vector: 1e-3 * objective.inverse_diagonal(None)(vector)  # noqa: E731
-    objective.metric = lambda theta, growth=1, is_near=False, dtype=None: Metric(solve, follows=False)
+    objective.metric = lambda *_: Metric(solve, follows=False)
     begin = 0.9 * objective.minimum
     gap = objective.at(begin).value.item() - 1
     result = lbfgs(objective, begin, replace(OPTIONS, tol=0.3 * gap))
@@ -649,7 +649,7 @@ def test_gaps_are_checked_by_products_where_the_new_hessian_is_of_a_sample(monke
     monkeypatch.setattr(module, "newton_by_products", lambda *a, **k: checks.append(0) or check(*a, **k))
     inverse, made = objective.inverse_hessian(None), []
 
-    def metric(theta, growth=1, is_near=False, dtype=None):
+    def metric(theta, growth=1, is_near=False, dtype=None, passes=0.0):
         made.append(0)
         poor = lambda vector: 1e-6 * vector  # noqa: E731
         return Metric(inverse if len(made) == 1 else poor, price=1.0, exact=len(made) == 1)

@@ -150,7 +150,7 @@ class Run:
             self._growth *= 2
         self._metric_pass, self._metric_iteration = self.n_passes, self.iteration
         dtype = torch.float32 if self.options.tol >= NARROW_TOL else torch.float64
-        metric = self.objective.metric(self.theta, self._growth, self.is_close(), dtype)
+        metric = self.objective.metric(self.theta, self._growth, self.is_close(), dtype, self.n_passes)
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
         if metric.price >= DEAR and metric.apart_price is None and len(self.models) == self._record.n_models:
             self._kept = Kept(metric, self.point.value)
