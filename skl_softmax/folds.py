@@ -56,7 +56,8 @@ def warn_of_unknown_classes(classes: np.ndarray, index: np.ndarray, trained, tes
             warnings.warn(
                 f"Fold {fold} of cv holds out rows of the class {classes[unknown].tolist()[0]!r}, of which it "
                 "trains on none: their log loss has no bound, and how large it comes out depends on tol. Pass a "
-                "stratified splitter, or leave out classes of so few rows.",
+                "stratified splitter, or leave out classes of so few rows, or to which class_weight or sample_weight "
+                "gives none.",
                 UserWarning,
                 stacklevel=5,
             )

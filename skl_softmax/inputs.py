@@ -19,7 +19,6 @@ from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
     check_consistent_length,
-    column_or_1d,
     validate_data,
 )
 from torch import Tensor
@@ -124,7 +123,7 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
             check_finite(as_matrix(X))
         return X, y
     check_tensor_rows(estimator, X, reset, is_checked)
-    y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else column_or_1d(y, warn=True)
+    y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else validate_data(estimator, y=y)
     check_consistent_length(X, y)
     return X, y
 
@@ -134,7 +133,11 @@ def check_weights(sample_weight, X) -> np.ndarray:
     if sample_weight is None:
         return np.ones(X.shape[0])
     numbers = as_numbers(sample_weight)
-    if (wrong := ~(numbers >= 0)).any() and numbers.shape == (X.shape[0],):
+    if (wrong := ~(numbers >= 0)).any() and numbers.shape in ((), (X.shape[0],)):
+        if not numbers.ndim:
+            raise ValueError(
+                f"sample_weight must have a number >= 0 for each row, or one for all, got {sample_weight!r}."
+            )
         row = int(wrong.argmax())
         raise ValueError(f"Negative values or NaN in sample_weight: that of row {row} is {numbers[row]:g}.")
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)

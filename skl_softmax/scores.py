@@ -118,16 +118,20 @@ def standard_errors(scores: np.ndarray) -> np.ndarray:
 def as_score(score) -> float:
     """The number that a scorer has given."""
     try:
-        return np.asarray(score, dtype=np.float64).item()
+        return float(np.asarray(score).item())
     except (TypeError, ValueError) as error:
         raise ValueError(f"scoring must give a number for each model, but gave {score!r}.") from error
 
 
 def check_scores(scores: np.ndarray) -> None:
     """Refuse scores (F, J) of which no penalty has numbers, and warn if some have none."""
-    known = ~np.isnan(scores).any(axis=0)  # (J,)
+    is_nan = np.isnan(scores)
+    known = ~is_nan.any(axis=0)  # (J,)
     if not known.any():
-        raise ValueError("scoring gave nan for every C in some fold: no C is the best.")
+        raise ValueError(
+            f"scoring gave nan for every C, first in fold {is_nan.any(axis=1).argmax()}: no C is the best. If it "
+            "lacks a class, pass a stratified splitter, or a score that does without."
+        )
     if not known.all():
         warnings.warn("Some scores are nan: their C count as the worst.", UserWarning, stacklevel=4)
 

@@ -60,6 +60,8 @@ def refuse_missing_labels(y) -> None:
         missing = np.flatnonzero(np.isnat(np.asarray(y)))
     else:
         labels = np.asarray(y, dtype=object)
+        if not labels.ndim:  # no labels at all, of which scikit-learn speaks
+            return
         missing = [i for i, y in enumerate(labels) if not isinstance(y, str) and _is_missing(y)]
     if len(missing):
         raise ValueError(f"y holds no label in row {missing[0]} ({len(missing)} in all). Leave out such rows.")
@@ -88,6 +90,8 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
     else:
         found, targets = np.unique(y, return_inverse=True)
     if classes is None:
+        if len(found) > len(y) // 2:  # which says that these look like numbers to be predicted
+            check_classification_targets(y)
         classes = found
     else:
         classes = np.unique(as_classes(classes))
@@ -211,7 +215,13 @@ def _class_weight(class_weight, classes, counts) -> np.ndarray:
                 f"rows weigh {counts[k]:.3g} of {counts.sum():.3g}. Leave out such rows."
             )
         return by_class
-    by_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    try:
+        by_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"class_weight must give a number for labels among the classes {classes.tolist()}, got {class_weight!r}: "
+            f"{error}"
+        ) from error
     if not ((by_class >= 0) & np.isfinite(by_class)).all():
         raise ValueError(f"class_weight must be finite and not negative, got {class_weight!r}.")
     return by_class

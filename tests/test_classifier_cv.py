@@ -367,7 +367,7 @@ def test_scores_that_are_nan():
         model.fit(X, y)
     assert model.C_ == 1.0
     np.testing.assert_array_equal(model.cv_results_["rank_test_score"], [3, 1, 1])
-    with pytest.raises(ValueError, match="nan for every C"):
+    with pytest.raises(ValueError, match="nan for every C, first in fold 0"):
         TorchSoftmaxClassifierCV(Cs=3, cv=3, scoring=lambda *_: np.nan).fit(X, y)
 
 
@@ -452,7 +452,7 @@ def test_infinite_scores_are_scores():
         assert TorchSoftmaxClassifierCV(Cs=[1.0, 2.0], refit=refit, scoring=scorer).fit(X, y).C_ == 2
 
 
-@pytest.mark.parametrize("score", ["x", {"a": 1}, [1.0, 2.0]])
+@pytest.mark.parametrize("score", ["x", {"a": 1}, [1.0, 2.0], None])
 def test_scorers_that_give_no_number(score):
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match="scoring must give a number for each model, but gave"):

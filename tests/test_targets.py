@@ -149,9 +149,34 @@ NAMES = np.array(["a", "b", "c"])[Y]
         (np.array([1, "a"] * 75, dtype=object), {}, "y holds objects of the types int, str"),
         (Y, {"sample_weight": np.where(np.arange(150) == 7, -1, 1)}, "in sample_weight: that of row 7 is -1"),
         (Y, {"sample_weight": np.where(np.arange(150) == 7, np.nan, 1)}, "in sample_weight: that of row 7 is nan"),
+        (Y, {"sample_weight": np.nan}, "sample_weight must have a number >= 0 for each row, or one for all, got nan"),
+        (3, {}, "y should be a 1d array, got an array of shape"),
+        ({0, 1}, {}, "y should be a 1d array, got an array of shape"),
         (Y, {"coef_init": np.zeros((3, 4)), "intercept_init": 1.0}, r"intercept_init has shape \(1,\)"),
     ],
 )
 def test_what_cannot_be_taken_is_named(y, settings, message):
     with pytest.raises(ValueError, match=message):
         TorchSoftmaxClassifier().fit(X, y, **settings)
+
+
+@pytest.mark.parametrize("class_weight", [{0: 1, 3: 5}, {0: "x"}, {0: 10**400}], ids=["other label", "word", "huge"])
+def test_class_weights_that_do_not_fit_are_named(class_weight):
+    with pytest.raises(ValueError, match=r"class_weight must give a number for labels among the classes \[0, 1, 2\]"):
+        TorchSoftmaxClassifier(class_weight=class_weight).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "y", [np.arange(150), np.arange(150).astype(str), np.arange(150.0)], ids=["int", "str", "float"]
+)
+def test_numbers_that_look_like_a_regression_are_wondered_at(y):
+    with pytest.warns(UserWarning, match="number of unique classes is greater than 50%"):
+        TorchSoftmaxClassifier(max_iter=1, tol=1.0).fit(X, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_labels_are_checked_alike_beside_half_precision(dtype):
+    with pytest.raises(ValueError, match="requires y to be passed, but the target y is None"):
+        TorchSoftmaxClassifier().fit(X.astype(dtype), None)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        TorchSoftmaxClassifier().fit(X.astype(dtype), np.where(Y == 0, np.nan, Y))
