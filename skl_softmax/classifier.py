@@ -26,7 +26,14 @@ from skl_softmax.inputs import (
     with_signature,
 )
 from skl_softmax.predictor import LinearPredictor
-from skl_softmax.solver_parameters import check_penalty, check_solver, draws, has_partial_fit, is_descent
+from skl_softmax.solver_parameters import (
+    check_penalty,
+    check_solver,
+    draws,
+    has_partial_fit,
+    is_descent,
+    kind_of_penalty,
+)
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.training import (
@@ -458,6 +465,14 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         self.loss_curve_ = np.array(result.loss_curve[0])
         self.optimality_gap_ = result.gap.item()
         self.converged_ = result.status[0] is Status.CONVERGED
+
+    @property
+    def penalty(self):
+        """The penalty that ``l1_ratio`` and ``C`` make: "l1", "l2", "elasticnet" or None.
+
+        No parameter: `SelectFromModel` asks for it, and of "l1" keeps all coefficients that are not zero.
+        """
+        return kind_of_penalty(self.l1_ratio, self.C)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

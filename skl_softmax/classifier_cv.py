@@ -46,7 +46,7 @@ from skl_softmax.scores import (
     standard_errors,
     worst_if_nan,
 )
-from skl_softmax.solver_parameters import check_penalty
+from skl_softmax.solver_parameters import check_penalty, kind_of_penalty
 from skl_softmax.solvers import DETERMINISTIC, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
@@ -319,6 +319,14 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             .add(splitter=splitter, method_mapping=to_split)
             .add(scorer=self._scorer(), method_mapping=to_score)
         )
+
+    @property
+    def penalty(self):
+        """The penalty that ``l1_ratio_`` and ``C_`` make: "l1", "l2", "elasticnet" or None.
+
+        No parameter: `SelectFromModel` asks for it, and of "l1" keeps all coefficients that are not zero.
+        """
+        return kind_of_penalty(self.l1_ratio_, self.C_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

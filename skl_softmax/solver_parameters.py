@@ -36,6 +36,13 @@ def check_penalty(solver, l1_ratio: float, C: float) -> None:
         raise ValueError("solver='proximal' needs a penalty, but C=inf. Set solver='auto', or a finite C.")
 
 
+def kind_of_penalty(l1_ratio: float, C: float) -> str | None:
+    """Its name in scikit-learn."""
+    if np.isinf(C):
+        return None
+    return {0: "l2", 1: "l1"}.get(l1_ratio, "elasticnet")
+
+
 def rate_of(estimator) -> float | str:
     """The learning rate, a number or "auto", with which a schedule begins if there is one."""
     return estimator.learning_rate_init if estimator.learning_rate in SCHEDULES else estimator.learning_rate

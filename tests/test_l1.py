@@ -11,6 +11,7 @@ from reference import objective, relative_error
 from scipy.sparse import csr_array, random_array
 from scipy.special import expit, softmax
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_classification
+from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import StandardScaler
@@ -362,3 +363,20 @@ def test_entropies_are_known_to_rounding_of_themselves(n_outputs):
         expected = (q * np.log(q)).sum(axis=0) + np.log1p(-wide) * (1 - wide)
     found = loss_for(n_outputs).negative_entropy(residual, targets).flatten()
     np.testing.assert_allclose(found, expected.astype(float), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "make", [TorchSoftmaxClassifier, lambda C, **_: TorchSoftmaxClassifierCV(Cs=[C], l1_ratios=[1.0])]
+)
+def test_features_that_are_selected_are_those_that_are_not_zero(make):
+    X, y = load_digits(return_X_y=True)
+    selector = SelectFromModel(make(C=0.02, l1_ratio=1.0)).fit(X, y)
+    used = (selector.estimator_.coef_ != 0).any(axis=0)
+    assert 0 < used.sum() < 64
+    np.testing.assert_array_equal(selector.get_support(), used)
+
+
+def test_the_kind_of_penalty_is_named():
+    kinds = [TorchSoftmaxClassifier(l1_ratio=r, C=C).penalty for r, C in ((1, 1), (0.0, 1), (0.5, 1), (1.0, np.inf))]
+    assert kinds == ["l1", "l2", "elasticnet", None]
+    assert not hasattr(TorchSoftmaxClassifierCV(), "penalty")  # what it is, is chosen by fit
