@@ -562,6 +562,17 @@ def test_no_penalty_needs_no_solver_for_l1():
     assert relative_error(model.coef_, TorchSoftmaxClassifier(C=np.inf).fit(X, y).coef_) < 1e-3
 
 
+@pytest.mark.parametrize("Cs", [[1e-11, 1e-2], [1e-8, 1e-2], [1e-4, 1e4]], ids=str)
+def test_a_rise_of_c_by_orders_of_magnitude(Cs):
+    # The metric of a C whose penalty was all of the curvature took the start for the minimum.
+    rng = np.random.default_rng(10)
+    X = rng.normal(size=(998, 143))
+    y = (X @ rng.normal(size=(143, 2)) / 4 + rng.gumbel(size=(998, 2))).argmax(axis=1)
+    found = TorchSoftmaxClassifierCV(Cs=Cs, cv=3, refit=False).fit(X, y)
+    exact = TorchSoftmaxClassifierCV(Cs=Cs, cv=3, refit=False, solver="newton", tol=1e-12).fit(X, y)
+    np.testing.assert_allclose(found.scores_, exact.scores_, rtol=1e-3)
+
+
 def test_a_sweep_goes_on_from_where_the_line_leads():
     """Deterministic counts: from the last minima the three took 171, 197 and 183 iterations."""
     for load, most in ((load_iris, 126), (load_wine, 156), (load_breast_cancer, 171)):
