@@ -220,8 +220,8 @@ def _refuse_other_probabilities(model, estimator) -> None:
     weight, bias = dense_array(estimator.coef_), dense_array(estimator.intercept_)[:, None]
     sizes = np.linalg.norm(weight, axis=1, keepdims=True)
     sizes[sizes == 0] = np.inf
-    rows = weight / sizes * ((1 - bias) / sizes)  # (K, d), of each the logit of one class is 1
-    rows = np.vstack([rows, np.zeros_like(rows[:1])])
+    units = weight / sizes  # (K, d), and in `rows` those of which the logit of one class is -2 or 1
+    rows = np.vstack([units * ((logit - bias) / sizes) for logit in (-2, 1)] + [np.zeros_like(units[:1])])
     theirs = nameless.predict_proba(rows)[:, np.argsort(model.classes_)]
     if not np.allclose(theirs, estimator.predict_proba(rows), atol=SAME_PROBA):
         raise TypeError(

@@ -246,11 +246,12 @@ def test_models_with_other_probabilities_are_refused(model, message):
         TorchSoftmaxClassifier.from_sklearn(model.fit(*load_iris(return_X_y=True)))
 
 
-def test_probabilities_of_a_scale_of_their_own_are_refused():
+@pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1.07, -0.08), (1.07, 0.08)])
+def test_probabilities_of_a_scale_of_their_own_are_refused(scale, shift):
     # As those that Platt's method gives to a linear SVC.
     class Scaled(LogisticRegression):
         def predict_proba(self, X):
-            return softmax(2 * np.c_[np.zeros(len(X)), self.decision_function(X)], axis=1)
+            return softmax(np.c_[np.zeros(len(X)), scale * self.decision_function(X) + shift], axis=1)
 
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     fitted = Scaled(solver="newton-cholesky").fit(X, y)
