@@ -84,6 +84,7 @@ def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:
     with _naming(name):
         if y is None:
             raise ValueError("y is None, but rows to fit need labels: pass (X, y) or (X, y, sample_weight).")
+        y = as_arrays(y)  # of a tensor, each label would be an object below
         refuse_missing_labels(y)
         check_consistent_length(X, y, sample_weight)
         if np.shape(X)[0] == 0:

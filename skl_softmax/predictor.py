@@ -162,6 +162,8 @@ class LinearPredictor(ClassifierMixin):
         for rows, given_labels, given_weights in blocks:
             refuse_probabilities(given_labels)
             labels, weights = as_arrays(given_labels), as_score_weights(given_weights)
+            if weights is not None and not weights.any():  # a block need not have rows that count
+                continue
             right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=weights)
             total += len(labels) if weights is None else np.sum(weights)
         if not total:

@@ -184,3 +184,19 @@ def test_blocks_of_lists():
     blocks = RowBlocks([(X[::2].tolist(), y[::2].tolist()), (X[1::2].tolist(), y[1::2])])
     found, whole = (TorchSoftmaxClassifier(tol=1e-14) for _ in range(2))
     np.testing.assert_allclose(found.fit(blocks).coef_, whole.fit(X, y).coef_, rtol=1e-6)
+
+
+def test_labels_of_blocks_may_be_tensors_of_any_number_type():
+    X, y = load_iris(return_X_y=True)
+    expected = TorchSoftmaxClassifier().fit(RowBlocks([(X, y)])).coef_
+    for dtype in (torch.int32, torch.float32, torch.bfloat16):
+        found = TorchSoftmaxClassifier().fit(RowBlocks([(X, torch.from_numpy(y).to(dtype))]))
+        np.testing.assert_array_equal(found.coef_, expected)
+
+
+def test_scores_take_blocks_without_weight():
+    X, y = load_iris(return_X_y=True)
+    weights = np.repeat([0.0, 1.0], [70, 80])
+    model = TorchSoftmaxClassifier().fit(X, y)
+    blocks = RowBlocks([(X[:70], y[:70], weights[:70]), (X[70:], y[70:], weights[70:])])
+    assert model.score(blocks) == model.score(X, y, weights)
