@@ -39,7 +39,7 @@ clf = TorchSoftmaxClassifier().fit(months)
 print(f"{clf.n_passes_:g} passes, converged: {clf.converged_}, accuracy {clf.score(months):.3f}")
 
 # %%
-# The same as of all rows at once, where they fit.
+# To the tolerance, the same as of all rows at once, where they fit.
 X, y = map(np.concatenate, zip(*Months(), strict=True))
 whole = TorchSoftmaxClassifier().fit(X, y)
 print(f"F in blocks {clf.loss_curve_[-1]:.9f}, in memory {whole.loss_curve_[-1]:.9f}")

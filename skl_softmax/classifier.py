@@ -26,14 +26,7 @@ from skl_softmax.inputs import (
     with_signature,
 )
 from skl_softmax.predictor import LinearPredictor
-from skl_softmax.solver_parameters import (
-    check_penalty,
-    check_solver,
-    draws,
-    has_partial_fit,
-    is_descent,
-    kind_of_penalty,
-)
+from skl_softmax.solver_parameters import check_solver, draws, has_partial_fit, is_descent, kind_of_penalty
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.training import (
@@ -327,7 +320,6 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         or a schedule counts ``max_iter``, the other solvers to the same optimum.
         """
         check_solver(self)
-        check_penalty(self.solver, self.l1_ratio, self.C)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         tasks = FitTasks(self, "epoch" if is_descent(self) else "iteration", self.max_iter, call)
         with unchanged_on_error(self) as keep, plain_torch():
@@ -387,7 +379,6 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             As of ``fit``.
         """
         check_solver(self)
-        check_penalty(self.solver, self.l1_ratio, self.C)
         with unchanged_on_error(self), plain_torch():
             known = dict(vars(self))
             rows = check_batch(self, X, y, classes, sample_weight)

@@ -133,11 +133,10 @@ def check_weights(sample_weight, X) -> np.ndarray:
     if sample_weight is None:
         return np.ones(X.shape[0])
     numbers = as_numbers(sample_weight)
-    if (wrong := ~(numbers >= 0)).any() and numbers.shape in ((), (X.shape[0],)):
-        if not numbers.ndim:
-            raise ValueError(
-                f"sample_weight must have a number >= 0 for each row, or one for all, got {sample_weight!r}."
-            )
+    wrong = ~(numbers >= 0)
+    if wrong.any() and not numbers.ndim:
+        raise ValueError(f"sample_weight must have a number >= 0 for each row, or one for all, got {sample_weight!r}.")
+    if wrong.any() and numbers.shape == (X.shape[0],):
         row = int(wrong.argmax())
         raise ValueError(f"Negative values or NaN in sample_weight: that of row {row} is {numbers[row]:g}.")
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)

@@ -84,13 +84,13 @@ def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:
     with _naming(name):
         if y is None:
             raise ValueError("y is None, but rows to fit need labels: pass (X, y) or (X, y, sample_weight).")
-        y = as_arrays(y)  # of a tensor, each label would be an object below
+        y, sample_weight = as_arrays(y), as_arrays(sample_weight)  # of a tensor, each label would be an object below
         refuse_missing_labels(y)
         check_consistent_length(X, y, sample_weight)
         if np.shape(X)[0] == 0:
             return None
         X = check_prediction_rows(checker, X)
-        y, sample_weight = (None if part is None else np.asarray(as_arrays(part)) for part in (y, sample_weight))
+        y, sample_weight = (None if part is None else np.asarray(part) for part in (y, sample_weight))
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # a table of one column
         return Piece(name, X.contiguous() if X.layout == torch.strided else X, y, sample_weight)
 

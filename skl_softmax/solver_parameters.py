@@ -10,7 +10,7 @@ UNFIT = tuple(getattr(torch.optim, name) for name in ("Muon", "SparseAdam") if h
 
 
 def check_solver(estimator) -> None:
-    """Refuse what is no solver."""
+    """Refuse what is no solver, and a penalty that the solver does not know."""
     name = estimator.solver
     if name is torch.optim.Optimizer or (isinstance(name, type) and not issubclass(name, torch.optim.Optimizer)):
         raise TypeError(
@@ -22,6 +22,7 @@ def check_solver(estimator) -> None:
             f"solver={name!r} is for other models: it wants matrices for parameters, or sparse gradients, and gets "
             "neither here. Set solver='adam', or another class of torch.optim."
         )
+    check_penalty(name, estimator.l1_ratio, estimator.C)
 
 
 def check_penalty(solver, l1_ratio: float, C: float) -> None:

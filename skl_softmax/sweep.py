@@ -20,7 +20,6 @@ WEIGHT_BYTES = 512 * 2**20
 NEAR_GAP = 1e-5
 # The longest step of log C that is taken along a path.
 LONGEST = log(10)
-
 # How many times as large as the last C the next may be for a metric to be kept. Where the penalty was most of the
 # curvature and is next to none, it told gaps near zero: from C = 1e-8 to 0.01 seven of forty tables took no step.
 LARGEST_RISE = 20.0
