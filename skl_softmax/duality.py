@@ -104,8 +104,8 @@ def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows]
         theta = theta.clone()
         moved, is_balanced = _balance(objective, rows)
         theta[..., -1] += moved
-        if objective.n_outputs > 1:  # one number added to all intercepts changes nothing; without it they sum to zero
-            theta[..., -1] -= objective.data.from_theta(theta)[1].mean(dim=1, keepdim=True)
+        if objective.n_outputs > 1:  # one number added to all intercepts changes nothing but the digits that are left
+            theta[..., -1] -= theta[..., -1].mean(dim=1, keepdim=True)
     else:
         _differentiate(objective, rows)
     blocks = (block for block, _, _ in objective.portions(n_logits))

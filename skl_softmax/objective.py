@@ -281,6 +281,15 @@ class Objective:
         """The same probabilities from parameters that sum to zero over the classes, as they do at the minimum."""
         return theta if self.n_outputs == 1 else theta - theta.mean(dim=1, keepdim=True)  # (M, K, p)
 
+    def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (..., K, d) and bias (..., K) of X as the user gave it, from θ (..., K, p).
+
+        Biases of three or more classes sum to zero, as do scikit-learn's: those of θ do so with an L1 penalty, beside
+        weights that do not.
+        """
+        weight, bias = self.data.from_theta(theta)
+        return weight, bias if self.n_outputs == 1 else bias - bias.mean(dim=-1, keepdim=True)
+
     def at(self, theta: Tensor) -> Evaluation:
         """F and the gradient of its smooth part."""
         return self.mean_over(self.portions(self.n_models * self.n_outputs), self.total, theta)

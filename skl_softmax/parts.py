@@ -336,7 +336,8 @@ class PartsObjective:
 
     # What these are does not depend on rows.
     n_parameters, prefers_newton = Objective.n_parameters, Objective.prefers_newton
-    centred, resolves, apart = Objective.centred, Objective.resolves, Objective.apart
+    centred, coefficients = Objective.centred, Objective.coefficients
+    resolves, apart = Objective.resolves, Objective.apart
 
     @property
     def data(self) -> Data:
@@ -346,6 +347,10 @@ class PartsObjective:
     @property
     def n_outputs(self) -> int:
         return self.sample.n_outputs
+
+    @property
+    def unseen(self) -> Tensor:
+        return self.sample.unseen
 
     @property
     def n_rows(self) -> int:

@@ -100,7 +100,7 @@ class _Stack:
     """Folds (M, n) that are solved together, by what has been found of them."""
 
     def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
-        self._data, self._objective = data, make_stack(rows, data, weights, 1.0, 0.0)  # for any penalty
+        self._objective = make_stack(rows, data, weights, 1.0, 0.0)  # for any penalty
         theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
         # The last three C and their minima, where these go, what is known of the last, and a metric from there.
         self._path, self._tangent, self._ended, self._kept = 3 * [(0.0, theta)], None, None, None
@@ -121,7 +121,7 @@ class _Stack:
     @property
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Weight (M, K, d) and bias (M, K) of the last minima."""
-        return self._data.from_theta(self._path[-1][1])
+        return self._objective.coefficients(self._path[-1][1])
 
 
 def _ended(objective: Objective, result: SolveResult) -> tuple[Objective, Evaluation, Tensor] | None:

@@ -119,13 +119,18 @@ class Problem:
             result = self._cut_off(result, chosen)
         return result if self.solver.optimizer is None else self._with_optimality(result)
 
+    def weight_and_bias(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (K, d) and bias (K,) of X as the user gave it, from θ (1, K, p); an optimiser's not centred."""
+        of = self.objective.coefficients if self.solver.optimizer is None else self.objective.data.from_theta
+        return of(theta[0])
+
     def coefficients(self, result: SolveResult, dtype: torch.dtype) -> tuple[Tensor, Tensor, SolveResult]:
         """Weight (K, d) and bias (K,) of the result, and what it is with them, whose gap counts what rounding adds.
 
         In ``dtype`` where that leaves F as near to its minimum as ``tol`` asks for, else in float64: of columns with
         large offsets next to no digit of the logits would be left.
         """
-        weight, bias = self.objective.data.from_theta(result.theta[0])
+        weight, bias = self.weight_and_bias(result.theta)
         narrow = weight.to(dtype), bias.to(dtype)
         if dtype == weight.dtype or self.solver.optimizer is not None:
             return *narrow, result
@@ -137,7 +142,7 @@ class Problem:
 
     def _excess(self, result: SolveResult, weight: Tensor, bias: Tensor) -> float:
         """How much higher F is with a weight and a bias beside those of the result."""
-        change = self.objective.data.to_theta(weight, bias)[None] - result.theta
+        change = start_at(self.objective, (weight, bias)) - result.theta
         with making_on(self.objective.data.home):
             known = result.gradient is not None
             gradient = torch.stack(result.gradient) if known else self.objective.at(result.theta).gradient
@@ -214,7 +219,7 @@ def start_at(objective: Objective, begin: tuple[Tensor, Tensor] | None) -> Tenso
     if begin is None:
         return _zeros(objective)
     theta = objective.data.to_theta(*begin)[None]  # (1, K, p)
-    return objective.centred(theta) if objective.is_smooth else theta
+    return torch.where(objective.unseen, objective.centred(theta), theta)
 
 
 def _zeros(objective: Objective) -> Tensor:

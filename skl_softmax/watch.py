@@ -44,7 +44,7 @@ class Watch:
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Weight (K, d) and bias (K,) of the last iterate."""
-        return self.problem.objective.data.from_theta(self.last.theta[0])
+        return self.problem.weight_and_bias(self.last.theta)
 
     def stream(self) -> dict:
         """What an optimiser may go on with from the last iterate."""

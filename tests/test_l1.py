@@ -10,6 +10,7 @@ import torch
 from reference import objective, relative_error
 from scipy.sparse import csr_array, random_array
 from scipy.special import expit, softmax
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_classification
 from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression
@@ -323,6 +324,27 @@ def test_a_fold_that_finds_no_step_does_not_end_the_others(seed):
             alone.coef_, alone.intercept_ = path[:, :-1], path[:, -1]
             value = objective(alone, X[train], y[train], C=C, sample_weight=w[train], l1_ratio=1.0)
             assert value <= (1 + 3e-7) * alone.loss_curve_[-1]
+
+
+@pytest.mark.parametrize("C", [1e4, 1e6])
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_offsets_are_no_part_of_intercepts_on_the_way(seed, l1_ratio, C):
+    """Beside weights of three classes that do not sum to zero they left no digits of the logits."""
+    rng = np.random.default_rng(seed)
+    X, offset = rng.normal(size=(150, 6)), 1e5 * rng.choice([-1, 1], size=6)
+    y = (X @ rng.normal(size=(6, 3)) + rng.gumbel(size=(150, 3))).argmax(axis=1)
+    model = TorchSoftmaxClassifier(C=C, l1_ratio=l1_ratio)
+    near, far = clone(model).fit(X, y), clone(model).fit(X + offset, y)
+    search = TorchSoftmaxClassifierCV(Cs=[C], l1_ratios=[l1_ratio], cv=2).fit(X + offset, y)
+    again = clone(model).set_params(warm_start=True).fit(X + offset, y)
+    again.fit(X + offset, y)
+    for fit in (far, search, again):
+        assert fit.converged_
+        assert relative_error(fit.coef_, near.coef_) < 1e-3
+        assert abs(fit.intercept_.sum()) < 1e-9 * np.abs(fit.intercept_).max()
+    assert np.abs(search.coefs_paths_[..., -1].sum(axis=-1)).max() < 1e-9 * np.abs(search.intercept_).max()
+    assert again.n_iter_ == 0
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
