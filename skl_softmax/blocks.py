@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
+import torch
 from sklearn.base import clone
 from torch import Tensor
 
 from skl_softmax import parts
 from skl_softmax.data import RowBlocks, n_bytes
 from skl_softmax.inputs import TrainingRows, note_features, refuse_beside_blocks
+from skl_softmax.solver_parameters import kind_of_penalty
 from skl_softmax.targets import has_columns
 
 
@@ -30,7 +32,9 @@ class PlacedBlocks:
                 parts.add_up(quantity, parts.make_parts([group], data, self.total.total_weight), *vectors)
                 for group in self.groups()
             )
-            return reduce(lambda a, b: parts.merge_sums([a, b]), sums)
+            if (total := reduce(lambda a, b: parts.merge_sums([a, b]), sums)) is None:
+                raise ValueError("No row of the blocks has a positive weight, but some had when first gone through.")
+            return total
 
         return parts.make_parts_objective(sum_of, self.sample, data, self.total, C)
 
@@ -39,7 +43,7 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
     """Go through the blocks twice: to check them and find the classes, and to draw a sample of the rows."""
     _check(estimator, y, sample_weight)
     checker = clone(estimator)
-    counts, is_soft, n_rows, size = _look_through(estimator, checker, blocks)
+    counts, is_soft, layout, n_rows, size = _look_through(estimator, checker, blocks)
     found, weights = parts.settle_classes(counts, classes, is_soft)
     encoder = parts.make_encoder(checker, found, weights)
 
@@ -47,7 +51,9 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
         given = 0
         for number, block in enumerate(blocks):
             piece = _load(number, checker, block)
-            given += 0 if piece is None else len(piece.X)
+            if piece is not None:
+                _refuse_another_layout(piece, layout)
+                given += len(piece.X)
             yield parts.encode([piece], encoder, found if classes is None else classes)
         if given != n_rows:
             raise ValueError(f"The blocks gave {given} rows, but {n_rows} when they were gone through first.")
@@ -62,12 +68,14 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
     return PlacedBlocks(groups, total, parts.join(drawn))
 
 
-def _look_through(estimator, checker, blocks: RowBlocks) -> tuple[parts.Counts | None, bool, int, int]:
-    """What the labels weigh, whether they are probabilities, the number of rows and the bytes of X.
+def _look_through(
+    estimator, checker, blocks: RowBlocks
+) -> tuple[parts.Counts | None, bool, torch.layout | None, int, int]:
+    """What the labels weigh, whether they are probabilities, the layout of X, the number of its rows and its bytes.
 
     The features are noted by both estimators.
     """
-    counts, is_soft, n_rows, size, layouts = None, False, 0, 0, set()
+    counts, is_soft, layout, n_rows, size = None, False, None, 0, 0
     for number, block in enumerate(blocks):
         if number == 0:
             note_features(estimator, block[0])
@@ -76,12 +84,16 @@ def _look_through(estimator, checker, blocks: RowBlocks) -> tuple[parts.Counts |
         if (piece := _load(number, checker, block)) is not None:
             if has_columns(piece.y) != is_soft:
                 raise ValueError(f"{piece.name}: y holds probabilities where others hold labels, or the reverse.")
-            layouts.add(piece.X.layout)
-            if len(layouts) > 1:
-                raise ValueError(f"{piece.name}: X is sparse where others are dense, or the reverse.")
+            layout = piece.X.layout if layout is None else layout
+            _refuse_another_layout(piece, layout)
             counts = parts.merge_counts([counts, parts.count_labels(piece)])
             n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X)
-    return counts, is_soft, n_rows, size
+    return counts, is_soft, layout, n_rows, size
+
+
+def _refuse_another_layout(piece: parts.Piece, layout: torch.layout) -> None:
+    if piece.X.layout != layout:
+        raise ValueError(f"{piece.name}: X is sparse where others are dense, or the reverse.")
 
 
 def _load(number: int, checker, block: tuple) -> parts.Piece | None:
@@ -90,7 +102,8 @@ def _load(number: int, checker, block: tuple) -> parts.Piece | None:
 
 def _check(estimator, y, sample_weight) -> None:
     refuse_beside_blocks(y, sample_weight)
-    if estimator.l1_ratio > 0 or estimator.solver not in parts.PARTS_SOLVERS or estimator.early_stopping:
+    has_l1 = kind_of_penalty(estimator.l1_ratio, estimator.C) in ("l1", "elasticnet")
+    if has_l1 or estimator.solver not in parts.PARTS_SOLVERS or estimator.early_stopping:
         raise ValueError(
             "Blocks of rows are fitted by solver 'auto', 'newton' or 'lbfgs', with l1_ratio=0 and "
             "early_stopping=False. For optimisers, call partial_fit with each block."

@@ -8,14 +8,16 @@ import pandas as pd
 from dask import array, delayed
 from distributed import Client, default_client
 from sklearn.base import _fit_context
-from sklearn.utils.validation import check_is_fitted
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.data import plain_torch
 from skl_softmax.inputs import as_score_weights, note_features
-from skl_softmax.parts import PARTS_SOLVERS
+from skl_softmax.parts import PARTS_SOLVERS, naming
+from skl_softmax.solver_parameters import kind_of_penalty
 from skl_softmax.state import unchanged_on_error
 from skl_softmax.targets import has_columns, refuse_probabilities
 from skl_softmax.training import make_placed_problem, warn_unless_converged
@@ -307,14 +309,16 @@ converged_, optimality_gap_, module_
         sklearn.exceptions.NotFittedError
             Before a fit.
         ValueError
-            If ``y`` holds probabilities, or no row has a positive weight.
+            If ``y`` holds probabilities, no label in a row, or labels of another type than those of ``fit``, or no row
+            has a positive weight.
         """
         if not is_collection(X):
             return super().score(X, y, sample_weight)
         refuse_probabilities(y)
         local = delayed(self.to_local(), pure=False)
         with Work(self.client_) as work:
-            hits = [delayed(_hits, pure=False)(local, *partition) for partition in align(X, y, sample_weight)]
+            partitions = enumerate(align(X, y, sample_weight))
+            hits = [delayed(_hits, pure=False)(number, local, *partition) for number, partition in partitions]
             right, total = work.get(tree(sum, hits))
         if not total:
             raise ValueError("X has no rows with a positive weight.")
@@ -365,7 +369,7 @@ converged_, optimality_gap_, module_
 
 
 def _check_parameters(estimator: DaskTorchSoftmaxClassifier) -> None:
-    if estimator.l1_ratio > 0:
+    if kind_of_penalty(estimator.l1_ratio, estimator.C) in ("l1", "elasticnet"):
         raise ValueError(
             f"l1_ratio={estimator.l1_ratio:g}, but DaskTorchSoftmaxClassifier knows no L1 penalty. Set l1_ratio=0, or "
             "fit TorchSoftmaxClassifier on a sample of the rows."
@@ -406,9 +410,12 @@ def _predictions_of_frame(x, model, method: str, like):
     return pd.Series(found, index=x.index) if found.ndim == 1 else pd.DataFrame(found, x.index, like.columns)
 
 
-def _hits(model, X, y, sample_weight) -> np.ndarray:
+def _hits(number: int, model, X, y, sample_weight) -> np.ndarray:
     """The weight of the rows whose label is predicted, and of all."""
-    if not len(y):
-        return np.zeros(2)
     weights = np.ones(len(y)) if sample_weight is None else as_score_weights(sample_weight).ravel()
-    return np.array([weights @ (model.predict(X) == np.asarray(y).ravel()), weights.sum()])
+    if not weights.any():
+        return np.zeros(2)
+    with naming(f"Partition {number}"):
+        y = check_array(y, dtype=None, ensure_2d=False, input_name="y")
+        right = accuracy_score(y, model.predict(X), normalize=False, sample_weight=weights)
+    return np.array([right, weights.sum()])

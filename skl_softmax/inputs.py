@@ -223,16 +223,32 @@ def as_rows(X):
         return as_tensor(X)
     if not isinstance(X, Tensor):
         return X
-    X = X.detach()
-    if X.layout in (torch.sparse_coo, torch.sparse_csr):
+    _refuse_other_tensors(X)
+    X = _plain(X)
+    if X.layout != torch.strided:
         X = X.cpu()
         X = X.coalesce().to_sparse_csr() if X.layout == torch.sparse_coo else X
         return scipy_matrix(X.to(widened(X.dtype) if X.is_floating_point() else torch.float64))
-    if X.layout != torch.strided:
-        raise TypeError(f"A tensor of layout {X.layout} is not supported: pass a dense one, CSR or COO.")
     if X.device.type == "cpu":
         return X if X.dtype in (torch.float16, torch.bfloat16) else X.numpy()
     return X if X.is_floating_point() else on_device(X.cpu().double(), X.device)
+
+
+def _refuse_other_tensors(X: Tensor) -> None:
+    """Refuse tensors that are no matrix that NumPy or SciPy could hold, of which torch speaks in riddles."""
+    if X.is_nested or X.layout not in (torch.strided, torch.sparse_coo, torch.sparse_csr):
+        layout = "nested" if X.is_nested else X.layout
+        raise TypeError(f"A tensor of layout {layout} is not supported: pass a dense one, CSR or COO.")
+    if X.is_quantized or (X.is_floating_point() and X.dtype.itemsize < torch.half.itemsize):
+        how = "X.dequantize()" if X.is_quantized else "X.half()"
+        raise TypeError(f"A tensor of {X.dtype} is not supported: pass {how}.")
+    if X.layout != torch.strided and (X.ndim != 2 or X.dense_dim()):
+        raise ValueError(f"A sparse X must have rows and columns of numbers, but its shape is {tuple(X.shape)}.")
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without a graph, and without signs that NumPy does not see."""
+    return tensor.detach().resolve_neg()
 
 
 def as_arrays(values):
@@ -245,7 +261,7 @@ def as_arrays(values):
         return values.to_numpy(plain)
     if not isinstance(values, Tensor):
         return values
-    values = values.detach().cpu()
+    values = _plain(values).cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 

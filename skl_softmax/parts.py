@@ -67,7 +67,7 @@ class PartGroup(list):
 
 
 @contextmanager
-def _naming(piece: str) -> Iterator[None]:
+def naming(piece: str) -> Iterator[None]:
     """Errors in the block say in which piece they are."""
     try:
         yield
@@ -81,7 +81,7 @@ def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:
 
     ``checker`` is an estimator that knows the number and names of the features.
     """
-    with _naming(name):
+    with naming(name):
         if y is None:
             raise ValueError("y is None, but rows to fit need labels: pass (X, y) or (X, y, sample_weight).")
         y, sample_weight = as_arrays(y), as_arrays(sample_weight)  # of a tensor, each label would be an object below
@@ -103,7 +103,7 @@ def count_labels(piece: Piece | None) -> Counts | None:
     """The weight of the rows of each label; for probabilities of classes, of each column."""
     if piece is None:
         return None
-    with _naming(piece.name):
+    with naming(piece.name):
         weights = np.ones(len(piece.y)) if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
         if weights.ndim > 1:
             raise ValueError(f"sample_weight must have a number for each row, but its shape is {weights.shape}.")
@@ -157,7 +157,7 @@ def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup
     for piece in pieces:
         if piece is None:
             continue
-        with _naming(piece.name):
+        with naming(piece.name):
             if _counts(piece, checker.class_weight, classes):
                 group.append(check_training_rows(checker, piece.X, piece.y, piece.sample_weight, classes, reset=False))
     return group

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier
@@ -154,6 +155,45 @@ def test_blocks_that_change_are_noticed(wine):
 
     with pytest.raises(ValueError, match=r"The blocks gave 120 rows, but 178"):
         TorchSoftmaxClassifier(solver="lbfgs").fit(RowBlocks(Shrinking(parted(X, y))))
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        (lambda X, y: (csr_array(X), y), "Block 0: X is sparse where others are dense"),
+        (lambda X, y: (X, y, np.zeros(len(y))), "No row of the blocks has a positive weight"),
+    ],
+)
+def test_blocks_that_become_others_are_named(later, message, wine):
+    X, y, _ = wine
+
+    class Changing(Counted):
+        def __iter__(self):
+            self.n_times += 1
+            return iter([later(*block[:2]) for block in self.blocks] if self.n_times > 3 else self.blocks)
+
+    with pytest.raises(ValueError, match=message):
+        TorchSoftmaxClassifier(solver="lbfgs").fit(RowBlocks(Changing(parted(X, y))))
+
+
+def test_without_a_penalty_it_is_no_L1_penalty(wine):
+    X, _, _ = wine
+    y = np.random.default_rng(0).integers(2, size=len(X))
+    blocks, expected = RowBlocks(parted(X, y)), TorchSoftmaxClassifier(C=np.inf)
+    found = clone(expected).set_params(l1_ratio=0.5).fit(blocks)
+    np.testing.assert_array_equal(found.coef_, expected.fit(blocks).coef_)
+
+
+@pytest.mark.parametrize("read_ahead", [-1, 1.5, "2"])
+def test_read_ahead_is_a_number_of_blocks(read_ahead):
+    with pytest.raises(ValueError, match="read_ahead must be a number of blocks"):
+        RowBlocks([], read_ahead=read_ahead)
+
+
+def test_files_of_objects_are_named(tmp_path):
+    np.save(tmp_path / "y.npy", np.array(["a", "b"], dtype=object))
+    with pytest.raises(ValueError, match=r"y\.npy' cannot be read: .*Save numbers"):
+        TorchSoftmaxClassifier().fit(RowBlocks([(np.eye(2), str(tmp_path / "y.npy"))]))
 
 
 @pytest.mark.parametrize("settings", [{"l1_ratio": 0.5}, {"solver": "sgd"}, {"early_stopping": True}])

@@ -18,7 +18,7 @@ from distributed.comm.tcp import TCP
 from pretended import DEVICE, pretended_device
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
-from sklearn.datasets import make_classification
+from sklearn.datasets import load_iris, make_classification
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -257,6 +257,17 @@ def test_parquet_files(client, rows, tmp_path):
     found = DaskTorchSoftmaxClassifier(**TIGHT).fit(table[features], table["label"], table["weight"])
     assert_same(found, expected)
     assert found.score(table[features], table["label"]) == pytest.approx(expected.score(local[features], local.label))
+
+
+def test_labels_that_are_scored_are_like_those_of_the_fit(client):
+    X, y = load_iris(return_X_y=True)
+    blocks, labels = (da.from_array(part, chunks=75) for part in (X, y))
+    found = DaskTorchSoftmaxClassifier().fit(blocks, labels)
+    with pytest.raises(ValueError, match="Partition 0: Mix of label input types"):
+        found.score(blocks, labels.astype(str))
+    missing = da.from_array(np.where(np.arange(150) == 80, np.nan, y), chunks=75)
+    with pytest.raises(ValueError, match="Partition 1: Input y contains NaN"):
+        found.score(blocks, missing)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

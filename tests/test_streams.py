@@ -8,6 +8,7 @@ import pytest
 import torch
 from reference import converged, objective, relative_error
 from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
@@ -329,6 +330,13 @@ class OtherName(torch.optim.SGD):
         super().__init__(params, learning_rate)
 
 
+class WithoutRate(torch.optim.Optimizer):
+    """One that has none."""
+
+    def __init__(self, params):
+        super().__init__(params, {})
+
+
 class Deaf(torch.optim.SGD):
     """One that takes gradients to be there."""
 
@@ -347,6 +355,22 @@ def test_an_optimiser_whose_step_gives_nothing_back():
     np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
     with pytest.raises(TypeError, match=r"Deaf\.step has to call the closure"):
         TorchSoftmaxClassifier(solver=Deaf).fit(X, y)
+    with pytest.raises(TypeError, match="solver=WithoutRate has no learning rate 'lr'"):
+        TorchSoftmaxClassifier(solver=WithoutRate).fit(X, y)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_units_of_columns_whose_squares_overflow(solver):
+    X, y = load_iris(return_X_y=True)
+    near = TorchSoftmaxClassifier(solver=solver, C=np.inf, max_iter=20, random_state=0)
+    far = clone(near).fit(1e200 * X, y)
+    np.testing.assert_allclose(far.loss_curve_, near.fit(X, y).loss_curve_, rtol=1e-9)
+
+
+def test_columns_whose_squares_vanish_are_constant_to_a_stream():
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifier(solver="sgd", max_iter=5).fit(1e-200 * X, y)
+    np.testing.assert_allclose(model.loss_curve_, np.log(3))
 
 
 def test_passes_are_those_that_the_optimiser_asks_for(monkeypatch):

@@ -129,6 +129,34 @@ def test_bad_half_precision(X, message):
         model.predict(X)
 
 
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (torch.ones(3, 2).to(torch.float8_e4m3fn), TypeError, r"float8_e4m3fn is not supported: pass X\.half\(\)"),
+        (
+            torch.nested.nested_tensor([torch.ones(2)] * 3, layout=torch.jagged),
+            TypeError,
+            "layout nested is not supported",
+        ),
+        (torch.ones(3, 2).to_sparse_csc(), TypeError, "sparse_csc is not supported"),
+        (torch.ones(3, 2, 2).to_sparse(), ValueError, r"rows and columns of numbers, but its shape is \(3, 2, 2\)"),
+        (torch.sparse_coo_tensor([[0, 1]], torch.ones(2, 2), (3, 2)), ValueError, "rows and columns of numbers"),
+    ],
+)
+def test_tensors_of_other_kinds_are_named(X, error, message):
+    with pytest.raises(error, match=message):
+        TorchSoftmaxClassifier().fit(X, [0, 1, 0])
+
+
+def test_signs_that_torch_has_put_off():
+    X, y = map(torch.from_numpy, load_iris(return_X_y=True))
+    later = torch.complex(X, -X).conj().imag
+    assert later.is_neg()
+    np.testing.assert_array_equal(
+        TorchSoftmaxClassifier().fit(later, y).coef_, TorchSoftmaxClassifier().fit(X, y).coef_
+    )
+
+
 def test_tensors_in_pipelines_searches_and_sweeps():
     X, y = (torch.from_numpy(part) for part in data())
     pipeline = make_pipeline(FunctionTransformer(lambda x: x / 2), TorchSoftmaxClassifier()).fit(X, y)

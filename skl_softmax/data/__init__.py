@@ -20,6 +20,7 @@ dimension is seven times faster than over the last one. Large products in float3
 """
 
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from scipy.sparse import vstack
@@ -93,8 +94,10 @@ def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
     shares, chunks = (weights / weights.sum()).to(home), [slice(i, i + stride) for i in range(0, len(X), stride)]
     rows_of = lambda chunk: X[chunk].to(home).double()  # noqa: E731, (rows, d)
     mean = sum(shares[chunk] @ rows_of(chunk) for chunk in chunks) * fit_intercept
-    scale = sum(shares[chunk] @ (rows_of(chunk) - mean).square() for chunk in chunks).sqrt()
-    constant = ~(scale > 1e-12 * mean.abs()) | ~scale.isfinite()
+    unit = reduce(torch.maximum, (rows_of(chunk).abs().amax(dim=0) for chunk in chunks))  # squares may overflow
+    unit = torch.where(unit > 0, unit, 1.0)
+    scale = unit * sum(shares[chunk] @ ((rows_of(chunk) - mean) / unit).square() for chunk in chunks).sqrt()
+    constant = ~(scale > 1e-12 * mean.abs()) | (scale.square() == 0) | ~scale.isfinite()
     return in_coordinates(X, fit_intercept, mean, torch.where(constant, 1.0, scale))
 
 

@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from os import PathLike
+from numbers import Integral
+from os import PathLike, fspath
 
 import numpy as np
 
@@ -31,7 +32,8 @@ class RowBlocks:
     TypeError
         If ``source`` ends once it has been gone through, or cannot be gone through.
     ValueError
-        If ``read_ahead`` is negative; later, with its number, for a block of other than one to three entries.
+        If ``read_ahead`` is no integer >= 0; later, with its number, for a block of other than one to three entries or
+        of files that hold Python objects.
 
     See Also
     --------
@@ -60,8 +62,8 @@ class RowBlocks:
                 "source must be something that can be gone through again and again, such as a list or an object whose "
                 f"__iter__ starts anew, not {type(source).__name__}."
             )
-        if read_ahead < 0:
-            raise ValueError(f"read_ahead must not be negative, got {read_ahead}.")
+        if not isinstance(read_ahead, Integral) or read_ahead < 0:
+            raise ValueError(f"read_ahead must be a number of blocks, 0 or more, got {read_ahead!r}.")
         self.source, self.read_ahead = source, read_ahead
 
     def __iter__(self) -> Iterator[tuple]:
@@ -79,7 +81,14 @@ def _opened(number: int, block) -> tuple:
 
 
 def _read(part):
-    return np.load(part) if isinstance(part, (str, PathLike)) else part
+    if not isinstance(part, (str, PathLike)):
+        return part
+    try:
+        return np.load(part)
+    except ValueError as error:
+        raise ValueError(
+            f"{fspath(part)!r} cannot be read: {error}. Save numbers, or labels as fixed-width strings."
+        ) from error
 
 
 def _ahead(blocks: Iterator, size: int) -> Iterator:

@@ -194,8 +194,17 @@ class _Descent:
 def _made(optimizer: Callable, parameter: Tensor, rate: float | None) -> torch.optim.Optimizer:
     """An optimiser of a parameter, given the rate by torch's name for it or, if it has another, in its place."""
     if rate is None:
-        return optimizer([parameter])
-    return optimizer([parameter], lr=rate) if "lr" in signature(optimizer).parameters else optimizer([parameter], rate)
+        made = optimizer([parameter])
+    elif "lr" in signature(optimizer).parameters:
+        made = optimizer([parameter], lr=rate)
+    else:
+        made = optimizer([parameter], rate)
+    if "lr" not in made.param_groups[0]:
+        raise TypeError(
+            f"solver={type(made).__name__} has no learning rate 'lr' in its param_groups, as optimisers of torch.optim "
+            "do, by which schedules and epochs go. Pass lr in the defaults of its base class."
+        )
+    return made
 
 
 def _first_rate(objective: BatchedObjective, options: DescentOptions) -> float | None:
