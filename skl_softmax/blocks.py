@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from skl_softmax import parts
+from skl_softmax import parts, pieces
 from skl_softmax.data import RowBlocks, n_bytes
 from skl_softmax.inputs import TrainingRows, note_features, refuse_beside_blocks
 from skl_softmax.solver_parameters import kind_of_penalty
@@ -19,8 +19,8 @@ from skl_softmax.targets import has_columns
 class PlacedBlocks:
     """The rows of a fit."""
 
-    groups: Callable[[], Iterator[parts.RowGroup]]  # goes through all rows
-    total: parts.Tally
+    groups: Callable[[], Iterator[pieces.RowGroup]]  # goes through all rows
+    total: pieces.Tally
     sample: TrainingRows
 
     def objective(self, C: float, fit_intercept: bool) -> parts.PartsObjective:
@@ -44,33 +44,33 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
     _check(estimator, y, sample_weight)
     checker = clone(estimator)
     counts, is_soft, layout, n_rows, size = _look_through(estimator, checker, blocks)
-    found, weights = parts.settle_classes(counts, classes, is_soft)
-    encoder = parts.make_encoder(checker, found, weights)
+    found, weights = pieces.settle_classes(counts, classes, is_soft)
+    encoder = pieces.make_encoder(checker, found, weights)
 
-    def groups() -> Iterator[parts.RowGroup]:
+    def groups() -> Iterator[pieces.RowGroup]:
         given = 0
         for number, block in enumerate(blocks):
             piece = _load(number, checker, block)
             if piece is not None:
                 _refuse_another_layout(piece, layout)
                 given += len(piece.X)
-            yield parts.encode([piece], encoder, found if classes is None else classes)
+            yield pieces.encode([piece], encoder, found if classes is None else classes)
         if given != n_rows:
             raise ValueError(f"The blocks gave {given} rows, but {n_rows} when they were gone through first.")
 
-    share = parts.sample_share(n_rows, size, estimator.n_features_in_ + 1, len(found))
+    share = pieces.sample_share(n_rows, size, estimator.n_features_in_ + 1, len(found))
     total, drawn = None, []
     for group in groups():
-        total = parts.merge_tallies([total, parts.tally(group)])
-        drawn.append(parts.draw(group, share))
+        total = pieces.merge_tallies([total, pieces.tally(group)])
+        drawn.append(pieces.draw(group, share))
     if total is None:
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
-    return PlacedBlocks(groups, total, parts.join(drawn))
+    return PlacedBlocks(groups, total, pieces.join(drawn))
 
 
 def _look_through(
     estimator, checker, blocks: RowBlocks
-) -> tuple[parts.Counts | None, bool, torch.layout | None, int, int]:
+) -> tuple[pieces.Counts | None, bool, torch.layout | None, int, int]:
     """What the labels weigh, whether they are probabilities, the layout of X, the number of its rows and its bytes.
 
     The features are noted by both estimators.
@@ -86,18 +86,18 @@ def _look_through(
                 raise ValueError(f"{piece.name}: y holds probabilities where others hold labels, or the reverse.")
             layout = piece.X.layout if layout is None else layout
             _refuse_another_layout(piece, layout)
-            counts = parts.merge_counts([counts, parts.count_labels(piece)])
+            counts = pieces.merge_counts([counts, pieces.count_labels(piece)])
             n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X)
     return counts, is_soft, layout, n_rows, size
 
 
-def _refuse_another_layout(piece: parts.Piece, layout: torch.layout) -> None:
+def _refuse_another_layout(piece: pieces.Piece, layout: torch.layout) -> None:
     if piece.X.layout != layout:
         raise ValueError(f"{piece.name}: X is sparse where others are dense, or the reverse.")
 
 
-def _load(number: int, checker, block: tuple) -> parts.Piece | None:
-    return parts.load_piece(f"Block {number}", checker, *block)
+def _load(number: int, checker, block: tuple) -> pieces.Piece | None:
+    return pieces.load_piece(f"Block {number}", checker, *block)
 
 
 def _check(estimator, y, sample_weight) -> None:

@@ -29,9 +29,9 @@ from skl_softmax.predictor import LinearPredictor
 from skl_softmax.solver_parameters import check_solver, draws, has_partial_fit, is_descent, kind_of_penalty
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
 from skl_softmax.state import follow, unchanged_on_error
+from skl_softmax.stream import Stream
 from skl_softmax.training import (
     Problem,
-    Stream,
     make_batch_problem,
     make_placed_problem,
     make_problem,

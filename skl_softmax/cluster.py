@@ -19,7 +19,7 @@ from dask.delayed import Delayed
 from distributed import Client, Future
 from torch import Tensor
 
-from skl_softmax import parts
+from skl_softmax import parts, pieces
 from skl_softmax.data import as_tensor, plain_torch, take_rows
 from skl_softmax.inputs import TrainingRows
 
@@ -191,18 +191,18 @@ def place(work: Work, partitions: list[tuple], checker, classes, is_soft: bool) 
 
     ``checker`` is an estimator with the parameters of the fit that knows the number and names of the features.
     """
-    load = delayed(parts.load_piece, pure=False)
-    pieces = work.keep([load(f"Partition {i}", checker, *partition) for i, partition in enumerate(partitions)])
-    counts = work.get(tree(parts.merge_counts, [delayed(parts.count_labels, pure=False)(piece) for piece in pieces]))
-    found, weights = parts.settle_classes(counts, classes, is_soft)
-    encoder = parts.make_encoder(checker, found, weights)
-    groups = work.keep_groups(parts.encode, pieces, encoder, found if classes is None else classes)
-    total = work.get(tree(parts.merge_tallies, [delayed(parts.tally, pure=False)(group) for group in groups]))
+    load = delayed(pieces.load_piece, pure=False)
+    loaded = work.keep([load(f"Partition {i}", checker, *partition) for i, partition in enumerate(partitions)])
+    counts = work.get(tree(pieces.merge_counts, [delayed(pieces.count_labels, pure=False)(piece) for piece in loaded]))
+    found, weights = pieces.settle_classes(counts, classes, is_soft)
+    encoder = pieces.make_encoder(checker, found, weights)
+    groups = work.keep_groups(pieces.encode, loaded, encoder, found if classes is None else classes)
+    total = work.get(tree(pieces.merge_tallies, [delayed(pieces.tally, pure=False)(group) for group in groups]))
     if total is None:
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
-    share = parts.sample_share(total.n_rows, total.n_bytes, encoder.n_features_in_ + 1, len(found))
-    drawn = [delayed(parts.draw, pure=False)(group, share) for group in groups]
-    return PlacedRows(work, groups, total, work.get(delayed(parts.join, pure=False)(drawn)))
+    share = pieces.sample_share(total.n_rows, total.n_bytes, encoder.n_features_in_ + 1, len(found))
+    drawn = [delayed(pieces.draw, pure=False)(group, share) for group in groups]
+    return PlacedRows(work, groups, total, work.get(delayed(pieces.join, pure=False)(drawn)))
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ class PlacedRows:
     """The rows of a fit, on the workers."""
 
     work: Work
-    groups: list[Future]  # of `parts.RowGroup`
-    total: parts.Tally
+    groups: list[Future]  # of `pieces.RowGroup`
+    total: pieces.Tally
     sample: TrainingRows  # here
 
     def objective(self, C: float, fit_intercept: bool) -> parts.PartsObjective:
@@ -241,11 +241,11 @@ class GroupSum:
 
     def _send(self, vector: np.ndarray) -> list[Future]:
         """A vector as results of tasks that return what they are given: scattered data would be lost with a worker."""
-        pieces = np.array_split(vector, -(-vector.nbytes // VECTOR_BYTES))
-        return [self.work.client.submit(np.asarray, piece, pure=False) for piece in pieces]
+        slices = np.array_split(vector, -(-vector.nbytes // VECTOR_BYTES))
+        return [self.work.client.submit(np.asarray, part, pure=False) for part in slices]
 
 
-def _add_up(quantity: parts.Quantity, group: parts.PartGroup, shape, pieces: list) -> list[np.ndarray] | None:
+def _add_up(quantity: parts.Quantity, group: parts.PartGroup, shape, slices: list) -> list[np.ndarray] | None:
     with plain_torch():
-        sums = parts.add_up(quantity, group, *torch.from_numpy(np.concatenate(pieces).reshape(shape)))
+        sums = parts.add_up(quantity, group, *torch.from_numpy(np.concatenate(slices).reshape(shape)))
     return None if sums is None else [total.numpy() for total in sums]

@@ -7,56 +7,27 @@ F is a sum over rows, so it is one over parts of the rows,
 S the weight of all rows, and so are its gradient and curvature. A part is an ordinary `Objective` without a penalty, in
 the coordinates that all parts share; `PartsObjective` is what a solver sees. It has no rows but a sample of them, from
 which it knows the curvature.
-
-What becomes of rows on the way: `load_piece` (what the user passed, as tensors) → `encode` (targets and weights, once
-the labels of all pieces are known) → `make_parts` (once the coordinates are known).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from math import ceil, inf
+from math import inf
 from operator import add
 
-import numpy as np
 import torch
-from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
 from skl_softmax import costs, curvature, metrics
-from skl_softmax.data import Data, column_ranges, join_rows, making_on, n_bytes, spread_rows, standardised, take_rows
-from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows
-from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH, Evaluation, Objective
+from skl_softmax.data import Data, making_on, n_bytes, standardised
+from skl_softmax.inputs import TrainingRows
+from skl_softmax.objective import Evaluation, Objective
+from skl_softmax.pieces import RowGroup, Tally
 from skl_softmax.solvers import DETERMINISTIC, SOLVERS
-from skl_softmax.targets import as_classes, class_weights, has_columns, refuse_missing_labels
 from skl_softmax.training import make_stack
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.
 PARTS_SOLVERS = ("auto", *(name for name in DETERMINISTIC if not SOLVERS[name].takes_l1))
-# What the sample of rows may take, of X.
-SAMPLE_BYTES = 128 * 2**20
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Rows as the user passed them, X as a tensor."""
-
-    name: str  # by which errors call it
-    X: Tensor  # (n, d)
-    y: np.ndarray  # (n,) or (n, K)
-    sample_weight: np.ndarray | None  # (n,)
-
-    def __sizeof__(self):
-        return n_bytes(self.X) + self.y.nbytes
-
-
-class RowGroup(list):
-    """Rows of several pieces, each piece's as `TrainingRows`."""
-
-    def __sizeof__(self):
-        return sum(n_bytes(rows.X) + rows.targets.nbytes + rows.weights.nbytes for rows in self)
 
 
 class PartGroup(list):
@@ -64,188 +35,6 @@ class PartGroup(list):
 
     def __sizeof__(self):
         return sum(n_bytes(part.data.X) + part.targets.nbytes + part.weights.nbytes for part in self)
-
-
-@contextmanager
-def naming(piece: str) -> Iterator[None]:
-    """Errors in the block say in which piece they are."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{piece}: {error}") from error
-
-
-def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:
-    """Check X and turn it into a tensor; None if there are no rows.
-
-    ``checker`` is an estimator that knows the number and names of the features.
-    """
-    with naming(name):
-        if y is None:
-            raise ValueError("y is None, but rows to fit need labels: pass (X, y) or (X, y, sample_weight).")
-        y, sample_weight = as_arrays(y), as_arrays(sample_weight)  # of a tensor, each label would be an object below
-        refuse_missing_labels(y)
-        check_consistent_length(X, y, sample_weight)
-        if np.shape(X)[0] == 0:
-            return None
-        X = check_prediction_rows(checker, X)
-        y, sample_weight = (None if part is None else np.asarray(part) for part in (y, sample_weight))
-        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # a table of one column
-        return Piece(name, X.contiguous() if X.layout == torch.strided else X, y, sample_weight)
-
-
-# Labels and the weight of the rows that have them.
-Counts = tuple[np.ndarray, np.ndarray]
-
-
-def count_labels(piece: Piece | None) -> Counts | None:
-    """The weight of the rows of each label; for probabilities of classes, of each column."""
-    if piece is None:
-        return None
-    with naming(piece.name):
-        weights = np.ones(len(piece.y)) if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
-        if weights.ndim > 1:
-            raise ValueError(f"sample_weight must have a number for each row, but its shape is {weights.shape}.")
-        if has_columns(piece.y):
-            return np.arange(piece.y.shape[1]), weights @ np.asarray(piece.y, float)
-        return _grouped(piece.y, weights)
-
-
-def merge_counts(counts: list[Counts | None]) -> Counts | None:
-    """The sum of counts."""
-    found = [count for count in counts if count is not None]
-    return _grouped(*map(np.concatenate, zip(*found, strict=True))) if found else None
-
-
-def _grouped(labels: np.ndarray, weights: np.ndarray) -> Counts:
-    labels, places = np.unique(labels, return_inverse=True)
-    return labels, np.bincount(places, weights, minlength=len(labels))
-
-
-def settle_classes(counts: Counts | None, classes, is_soft: bool) -> Counts:
-    """The sorted classes and the weight of the rows of each; a class need not have any.
-
-    ``classes`` are all labels, or for probabilities the labels of the columns, if not those that were counted.
-    """
-    if counts is None:
-        raise ValueError("X has no rows.")
-    labels, weights = counts
-    found, order = np.unique(labels if classes is None else as_classes(classes), return_index=True)
-    if is_soft and len(found) != len(labels):
-        raise ValueError(f"classes names {len(found)} different classes, but y has {len(labels)} columns.")
-    if len(found) < 2:
-        raise ValueError(f"y holds one class only, {found.tolist()[0]!r}, but at least two are needed.")
-    if is_soft:
-        return found, weights[order]
-    by_class, known = np.zeros(len(found)), np.isin(labels, found)
-    by_class[np.searchsorted(found, labels[known])] = weights[known]
-    return found, by_class
-
-
-def make_encoder(checker, classes: np.ndarray, weights: np.ndarray):
-    """The ``checker`` of pieces as one of their tensors, which knows what the classes weigh."""
-    encoder = copy(checker)
-    encoder.class_weight = class_weights(checker, classes, weights)
-    vars(encoder).pop("feature_names_in_", None)  # tensors have none
-    return encoder
-
-
-def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup:
-    """Rows that count, with targets and weights; ``checker`` has the weights of the classes of all pieces."""
-    group = RowGroup()
-    for piece in pieces:
-        if piece is None:
-            continue
-        with naming(piece.name):
-            if _counts(piece, checker.class_weight, classes):
-                group.append(check_training_rows(checker, piece.X, piece.y, piece.sample_weight, classes, reset=False))
-    return group
-
-
-def _counts(piece: Piece, by_class: np.ndarray | None, classes: np.ndarray) -> bool:
-    """Whether any row has a weight other than zero: a piece need not have one."""
-    weights = 1.0 if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
-    if by_class is not None and not has_columns(piece.y):
-        weights = weights * ~np.isin(piece.y, np.unique(classes)[by_class == 0])
-    return bool(np.any(weights != 0))
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What has to be known of all rows."""
-
-    n_rows: int
-    n_bytes: int  # of X
-    total_weight: float  # S
-    lightest: float  # the smallest s_i
-    telling: Tensor  # up to three targets that tell whether all are alike and any lies between 0 and 1
-    lowest: Tensor  # (d,), of the columns of dense X
-    highest: Tensor  # (d,)
-
-    @classmethod
-    def of(cls, rows: TrainingRows) -> "Tally":
-        """That of some rows."""
-        total_weight, lightest = rows.weights.sum().item(), rows.weights.min().item()
-        targets = rows.output_targets
-        telling = targets[_telling(targets)]
-        return cls(len(rows.weights), n_bytes(rows.X), total_weight, lightest, telling, *column_ranges(rows.X))
-
-    def __add__(self, other: "Tally") -> "Tally":
-        telling = torch.cat([self.telling, other.telling])
-        return Tally(
-            self.n_rows + other.n_rows,
-            self.n_bytes + other.n_bytes,
-            self.total_weight + other.total_weight,
-            min(self.lightest, other.lightest),
-            telling[_telling(telling)],
-            torch.minimum(self.lowest, other.lowest),
-            torch.maximum(self.highest, other.highest),
-        )
-
-
-def _telling(targets: Tensor) -> Tensor:
-    """The places of the first target, of one that differs from it, and of one between 0 and 1, where there are such."""
-    flat = targets.view(len(targets), -1)
-    differs, between = (flat != flat[:1]).any(dim=1), ((flat > 0) & (flat < 1)).any(dim=1)
-    return torch.stack([torch.zeros((), dtype=torch.int64), *(m.long().argmax() for m in (differs, between))]).unique()
-
-
-def tally(group: RowGroup) -> Tally | None:
-    """That of the rows of a group; None if there are none."""
-    return merge_tallies([Tally.of(rows) for rows in group])
-
-
-def merge_tallies(tallies: list[Tally | None]) -> Tally | None:
-    """Their sum; None if there are none."""
-    return reduce(add, found) if (found := [t for t in tallies if t is not None]) else None
-
-
-def sample_share(n_rows: int, size: int, n_columns: int, n_outputs: int) -> float:
-    """Which part of ``n_rows`` rows of ``size`` bytes is enough to know the curvature from, as far as memory allows."""
-    enough = max(costs.ROWS_PER_COLUMN * n_columns, FIRST_SAMPLE * SAMPLE_GROWTH * n_columns * n_outputs)
-    return min(1.0, enough / n_rows, SAMPLE_BYTES / size)
-
-
-def draw(group: RowGroup, share: float) -> RowGroup:
-    """A part of the rows of each piece, one or more, weighted so that they stand for all of them."""
-    drawn = RowGroup()
-    for rows in group:
-        n_rows = len(rows.weights)
-        wanted = ceil(share * n_rows)
-        if wanted < n_rows:
-            index = spread_rows(n_rows, wanted)
-            weights = rows.weights[index] * (n_rows / wanted)
-            rows = replace(rows, X=take_rows(rows.X, index), targets=rows.targets[index], weights=weights)  # noqa: PLW2901
-        drawn.append(replace(rows, X=rows.X.cpu()))
-    return drawn
-
-
-def join(groups: list[RowGroup]) -> TrainingRows:
-    """All rows of some groups."""
-    rows = reduce(add, map(list, groups))
-    targets, weights = (torch.cat([getattr(part, name) for part in rows]) for name in ("targets", "weights"))
-    return replace(rows[0], X=join_rows([part.X for part in rows]), targets=targets, weights=weights)
 
 
 def make_parts(groups: list[RowGroup], data: Data, total_weight: float) -> PartGroup:

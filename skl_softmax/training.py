@@ -2,10 +2,9 @@
 
 import warnings
 from collections.abc import Callable
-from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from math import inf, log
+from math import log
 
 import numpy as np
 import torch
@@ -14,11 +13,11 @@ from torch import Tensor
 
 from skl_softmax import costs
 from skl_softmax.batches import BatchedObjective
-from skl_softmax.data import Data, as_tensor, home_of, in_coordinates, making_on, normalised, raw, rotated, standardised
+from skl_softmax.data import Data, making_on, rotated, standardised
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
-from skl_softmax.solver_parameters import is_descent, rate_of, takes_any_units
+from skl_softmax.solver_parameters import is_descent, rate_of
 from skl_softmax.solvers import (
     SCHEDULES,
     DescentOptions,
@@ -32,6 +31,7 @@ from skl_softmax.solvers import (
     find_solver,
     optimality,
 )
+from skl_softmax.stream import Stream
 
 # What coefficients rounded to the type of X may add to a gap, as part of it, where there is no room up to ``tol``.
 LOST = 0.1
@@ -104,7 +104,7 @@ class Problem:
     theta: Tensor  # (M, K, p)
     solver: Solver
     options: SolverOptions
-    stream: "Stream | None" = None  # for optimisers
+    stream: Stream | None = None  # for optimisers
     seen: float = 0.0  # the weight of the rows of this call and of earlier ones of its stream
 
     def descend(self) -> SolveResult:
@@ -157,7 +157,7 @@ class Problem:
         curve = [*curve, value]
         return replace(result, theta=iterate.theta, gap=gap, status=[status], loss_curve=[curve], gradient=None)
 
-    def stream_after(self, memory: Memory | None) -> "Stream | None":
+    def stream_after(self, memory: Memory | None) -> Stream | None:
         """What the call leaves to be gone on with, if its optimiser has left this; None of other solvers."""
         return None if self.stream is None or memory is None else self.stream.after(memory, self.seen)
 
@@ -321,93 +321,3 @@ def _exact_start(objective: Objective, begin, memory: Memory | None, averages: b
         if all(torch.equal(a.cpu().float(), b.float()) for a, b in zip(image, begin, strict=True)):
             return memory.theta.to(data.home).to(objective.dtype), True
     return data.to_theta(*begin)[None].to(objective.dtype), False
-
-
-class Stream:
-    """What ``partial_fit`` and warm starts carry over: coordinates, the rows' weight so far, the optimiser's memory.
-
-    It is kept in NumPy arrays and plain Python, which can be stored without torch.
-    """
-
-    def __init__(self, estimator, rows: TrainingRows):
-        self._key, self._takes_any_units = self._key_of(estimator, rows), takes_any_units(estimator)
-        self._fit_intercept, self._layout = estimator.fit_intercept, self._layout_of(rows)
-        self._coordinates = {self._layout: self._coordinates_of(rows)}  # mean and scale of the columns
-        self._memory, self.seen = None, 0.0
-
-    @staticmethod
-    def _key_of(estimator, rows: TrainingRows) -> tuple:
-        solver = estimator.solver if isinstance(estimator.solver, str) else estimator.solver.__name__
-        of_solver = solver, estimator.momentum > 0, estimator.average, takes_any_units(estimator)
-        return *of_solver, estimator.fit_intercept, rows.X.shape[1]
-
-    def _layout_of(self, rows: TrainingRows) -> str:
-        """What columns are centred by: of sparse rows none is."""
-        return str(rows.X.layout) if self._takes_any_units else ""
-
-    def _coordinates_of(self, rows: TrainingRows) -> tuple[np.ndarray, np.ndarray]:
-        if self._takes_any_units:
-            data = normalised(rows.X, rows.weights, self._fit_intercept)
-        else:
-            data = raw(rows.X, self._fit_intercept)
-        return data.mean.cpu().numpy(), data.scale.cpu().numpy()
-
-    def goes_on(self, estimator, rows: TrainingRows) -> bool:
-        """Whether it belongs to these parameters and features."""
-        return self._key == self._key_of(estimator, rows)
-
-    def over(self, rows: TrainingRows) -> "Stream":
-        """The same in the coordinates of these rows, which are others where dense ones follow sparse ones.
-
-        What an optimiser knows of gradients is lost then; parameters, their mean and the number of updates are not.
-        """
-        layout = self._layout_of(rows)
-        if layout == self._layout:
-            return self
-        later = copy(self)
-        later._layout = layout
-        if layout not in self._coordinates:
-            later._coordinates = self._coordinates | {layout: self._coordinates_of(rows)}
-        if self._memory is not None:
-            moved = {name: self._moved(self._memory[name], later) for name in ("theta", "mean")}
-            later._memory = self._memory | moved | {"state": {}, "rate": inf}
-        return later
-
-    def _moved(self, theta: np.ndarray, later: "Stream") -> np.ndarray:
-        """θ (1, K, p) in the coordinates of a later stream."""
-        (mean, scale), (new_mean, new_scale) = (stream._coordinates[stream._layout] for stream in (self, later))
-        weight = theta[..., : len(scale)] / scale
-        if not self._fit_intercept:
-            return weight * new_scale
-        bias = theta[..., -1:] + (weight @ (new_mean - mean))[..., None]
-        return np.concatenate([weight * new_scale, bias], axis=-1)
-
-    def data(self, X: Tensor) -> Data:
-        """Rows in the coordinates of the first of their storage."""
-        if not self._takes_any_units:
-            return raw(X, self._fit_intercept)
-        mean, scale = (as_tensor(array).to(home_of(X.device)) for array in self._coordinates[self._layout])
-        return in_coordinates(X, self._fit_intercept, mean, scale)
-
-    def after(self, memory: Memory, seen: float) -> "Stream":
-        """The same with what a call has left, and the weight of all rows until then."""
-        later = copy(self)
-        later._memory, later.seen = _map(asdict(memory), Tensor, lambda tensor: tensor.cpu().numpy().copy()), seen
-        return later
-
-    def recall(self) -> Memory | None:
-        """What the last call has left."""
-        if self._memory is None:
-            return None
-        return Memory(**_map(self._memory, np.ndarray, lambda array: torch.from_numpy(array.copy())))
-
-
-def _map(tree, kind: type, function):
-    """The tree of dicts and lists with ``function`` applied to its leaves of a kind."""
-    if isinstance(tree, kind):
-        return function(tree)
-    if isinstance(tree, dict):
-        return {key: _map(value, kind, function) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_map(value, kind, function) for value in tree]
-    return tree

@@ -10,6 +10,7 @@ import torch
 
 from skl_softmax import data
 from skl_softmax.data import DenseData, SparseData, csr_tensor, linear, standardised
+from skl_softmax.data import logits as logits_module
 from skl_softmax.data import sparse as sparse_module
 
 X = np.random.default_rng(0).normal(size=(37, 4)) * [1e-3, 1, 1e3, 1] + [5, -1e4, 0, 2]
@@ -270,8 +271,11 @@ def test_linear_is_the_same_whichever_way_the_product_goes(n_rows, n_columns, n_
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_rows_are_widened_for_predictions_in_few_bytes(dtype):
-    X, weight = torch.empty(1, 1, dtype=dtype).expand(3000, 20_000), torch.empty(20, 20_000, dtype=torch.float64)
-    assert 0 < 8 * X.shape[1] * data._rows_at_a_time(X, weight) <= data.PREDICTED_BYTES
+    X, weight = torch.zeros(1, 1, dtype=dtype).expand(300, 20_000), torch.zeros(20, 20_000, dtype=torch.float64)
+    heights = []
+    linear(X, weight, torch.zeros(20), lambda logits: heights.append(len(logits)) or logits)
+    assert sum(heights) == len(X)
+    assert 8 * X.shape[1] * max(heights) <= logits_module.PREDICTED_BYTES
 
 
 @pytest.mark.parametrize("means", [[12345.678, -0.1, 3e5, 0], [2.5, -0.1, 0, -1]], ids=["far", "near"])

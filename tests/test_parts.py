@@ -9,8 +9,8 @@ from pretended import DEVICE, pretended_device
 from scipy.sparse import csr_array
 from sklearn.datasets import make_classification
 
-from skl_softmax import TorchSoftmaxClassifier, costs, parts
-from skl_softmax.data import in_coordinates, standardised, take_rows
+from skl_softmax import TorchSoftmaxClassifier, costs, parts, pieces
+from skl_softmax.data import in_coordinates, standardised
 from skl_softmax.inputs import check_training_rows
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 from skl_softmax.targets import class_weights
@@ -32,18 +32,18 @@ def problem(n_classes=3, n_rows=400, sparse=False, C=0.7, smoothing=0.0, soft=Fa
 def in_parts(estimator, X, y, weights, edges, share=1.0, device=None):
     """The objective over parts of the rows between edges, by the same steps as on a cluster, and F of all rows."""
     rows = check_training_rows(estimator, X, y, weights)
-    pieces = [
-        parts.load_piece(i, estimator, X[a:b], y[a:b], weights[a:b])
+    loaded = [
+        pieces.load_piece(i, estimator, X[a:b], y[a:b], weights[a:b])
         for i, (a, b) in enumerate(zip([0, *edges], [*edges, X.shape[0]], strict=True))
     ]
-    counts = parts.merge_counts([parts.count_labels(piece) for piece in pieces])
-    classes, by_class = parts.settle_classes(counts, None, y.ndim == 2)
+    counts = pieces.merge_counts([pieces.count_labels(piece) for piece in loaded])
+    classes, by_class = pieces.settle_classes(counts, None, y.ndim == 2)
     checker = TorchSoftmaxClassifier(label_smoothing=estimator.label_smoothing, device=device)
     checker.class_weight = class_weights(estimator, classes, by_class)
     checker.n_features_in_ = X.shape[1]
-    groups = [parts.encode(pieces[i::2], checker, classes) for i in range(2)]
-    total = parts.merge_tallies([parts.tally(group) for group in groups])
-    sample = parts.join([parts.draw(group, share) for group in groups])
+    groups = [pieces.encode(loaded[i::2], checker, classes) for i in range(2)]
+    total = pieces.merge_tallies([pieces.tally(group) for group in groups])
+    sample = pieces.join([pieces.draw(group, share) for group in groups])
     data = parts.sample_coordinates(sample, total, estimator.fit_intercept)
     made = [parts.make_parts([group], data, total.total_weight) for group in groups]
 
@@ -185,31 +185,18 @@ def test_separable_rows_are_known_from_a_few_targets(labels):
     estimator, X, _, weights = problem()
     y = np.resize(labels, len(X))
     rows = check_training_rows(estimator, X, y, weights, classes=["a", "b"])
-    group = [parts.encode([parts.load_piece(0, estimator, X, y, weights)], _checker(estimator), np.array(["a", "b"]))]
-    total = parts.tally(group[0])
+    group = [pieces.encode([pieces.load_piece(0, estimator, X, y, weights)], checker(estimator), np.array(["a", "b"]))]
+    total = pieces.tally(group[0])
     data = parts.sample_coordinates(rows, total, True)
     objective = parts.make_parts_objective(None, rows, data, total, 1.0)
     np.testing.assert_allclose(objective.separable_below, make_objective(rows, data, estimator).separable_below)
     assert bool(objective.separable_below.isfinite().all()) == (len(labels) == 1)
 
 
-def _checker(estimator):
+def checker(estimator):
     checker = TorchSoftmaxClassifier(class_weight={"a": 1.0, "b": 1.0})
     checker.n_features_in_ = estimator.n_features_in_
     return checker
-
-
-def test_errors_name_the_partition():
-    estimator, X, y, weights = problem()
-    check_training_rows(estimator, X, y, weights)
-    X[3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"Partition 7: X holds NaN"):
-        parts.load_piece("Partition 7", estimator, X, y, weights)
-    with pytest.raises(ValueError, match=r"Partition 7: .*inconsistent numbers of samples"):
-        parts.load_piece("Partition 7", estimator, X, y[:-1], weights)
-    piece = parts.load_piece("Partition 2", estimator, X[4:], y[4:], weights[4:])
-    with pytest.raises(ValueError, match=r"Partition 2: y holds the labels \['c'\], which are not among the classes"):
-        parts.encode([piece], _checker(estimator), np.array(["a", "b"]))
 
 
 def test_a_partition_without_weight_has_no_part():
@@ -219,13 +206,3 @@ def test_a_partition_without_weight_has_no_part():
     theta = torch.ones((1, 3, 7), dtype=torch.float64)
     np.testing.assert_allclose(objective.at(theta).value, whole.at(theta).value, rtol=1e-12)
     assert objective.n_rows == 300
-
-
-def test_rows_drawn_are_rows():
-    estimator, X, y, weights = problem()
-    rows = check_training_rows(estimator, X, y, weights)
-    (drawn,) = parts.draw(parts.RowGroup([rows]), 0.25)
-    places = [np.flatnonzero((x == X).all(axis=1)).item() for x in drawn.X.numpy()]
-    assert places == sorted(set(places))
-    torch.testing.assert_close(drawn.weights, 4 * rows.weights[places])
-    torch.testing.assert_close(take_rows(rows.X, torch.tensor(places)), drawn.X)

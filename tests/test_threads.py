@@ -5,8 +5,10 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 from sklearn.datasets import load_digits, make_classification
+from torch.nn import functional
 
-from skl_softmax import TorchSoftmaxClassifier, data, threads
+from skl_softmax import TorchSoftmaxClassifier, threads
+from skl_softmax.data import linear
 from skl_softmax.losses import SoftmaxLoss
 
 
@@ -23,7 +25,7 @@ def test_linear_is_torchs(shape, dtype):
     sizes = (n_rows, n_features), (n_outputs, n_features), (n_outputs,)
     rows, weight, bias = (torch.randn(size, generator=draw, dtype=dtype) for size in sizes)
     expected = torch.nn.functional.linear(rows.double(), weight.double(), bias.double())
-    found = data.linear(rows, weight, bias)
+    found = linear(rows, weight, bias)
     assert found.dtype == dtype
     tolerance = 100 * torch.finfo(dtype).eps
     np.testing.assert_allclose(found.double(), expected, rtol=tolerance, atol=tolerance * n_features**0.5)
@@ -52,7 +54,7 @@ def test_few_rows_wake_no_threads(monkeypatch):
     X, y = load_digits(return_X_y=True)
     clf = TorchSoftmaxClassifier(max_iter=3, tol=1.0).fit(X, y)
     expected = clf.predict_proba(np.tile(X, (20, 1)))[: len(X)]
-    monkeypatch.setattr(data.functional, "linear", awake)
+    monkeypatch.setattr(functional, "linear", awake)
     np.testing.assert_allclose(clf.predict_proba(X), expected, rtol=1e-9, atol=1e-12)
     with pytest.raises(AssertionError, match="torch's"):
         clf.predict_proba(np.tile(X, (20, 1)))
