@@ -34,7 +34,7 @@ class Anchor:
         objective, change = self.narrow, theta - self.theta  # (M, K, p)
         portions = objective.portions(objective.n_models * objective.n_outputs)
         value, gradient = objective.means(portions, objective.total, change, self._of_logits)  # (M,), (M, K, p)
-        penalty = objective.quadratic * change  # (M, K, p)
+        penalty = objective.column_l2 * change  # (M, K, p)
         value = value + 0.5 * (penalty * (theta + self.theta)).sum(dim=(1, 2))
         gradient = gradient + penalty + self.point.gradient
         return replace(self.point, value=self.point.value + value, gradient=gradient)

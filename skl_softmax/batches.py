@@ -48,7 +48,7 @@ class BatchedObjective(Objective):
         From the curvature bound: L of all rows is c λ_max(gram) + λ; that of batches lies between L and the largest
         one of a single row, Gower et al. (2019), "SGD: general analysis and improved rates", eq. 33.
         """
-        bound, penalty = self.loss.curvature_bound, self.quadratic.amax(dim=(1, 2))
+        bound, penalty = self.loss.curvature_bound, self.column_l2.amax(dim=(1, 2))
         norms = self.data.row_norms()  # (n,)
         if self.n_parameters <= costs.DENSE_LIMIT:
             whole = bound * torch.linalg.eigvalsh(curvature.gram(self))[:, -1]  # (M,)
@@ -97,7 +97,7 @@ class SmallChunk:
     """Rows of which small batches are parts: design, weights and weighted targets (n, p), (1, 1, n), (1, K, n)."""
 
     def __init__(self, objective: BatchedObjective, index: Tensor, memory: tuple[Tensor, Tensor]):
-        self.design, self.penalty = objective.data.fetch(index, memory).numpy(), objective.quadratic.numpy()
+        self.design, self.penalty = objective.data.fetch(index, memory).numpy(), objective.column_l2.numpy()
         self.weights = objective.weights[0].index_select(0, index).numpy()[None, None]  # a tenth of the time of (1, n)
         targets = objective.targets.index_select(0, index)
         proba = target_proba(targets, objective.n_outputs, objective.label_proba)

@@ -26,7 +26,7 @@ from skl_softmax.inputs import (
     with_signature,
 )
 from skl_softmax.predictor import LinearPredictor
-from skl_softmax.solver_parameters import check_solver, draws, has_partial_fit, is_descent, kind_of_penalty
+from skl_softmax.solver_parameters import check_solver, draws, has_partial_fit, kind_of_penalty, uses_optimizer
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.stream import Stream
@@ -321,7 +321,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         """
         check_solver(self)
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
-        tasks = FitTasks(self, "epoch" if is_descent(self) else "iteration", self.max_iter, call)
+        tasks = FitTasks(self, "epoch" if uses_optimizer(self) else "iteration", self.max_iter, call)
         with unchanged_on_error(self) as keep, plain_torch():
             known = dict(vars(self))
             placed = place_blocks(self, X, y, sample_weight, classes) if isinstance(X, RowBlocks) else None
@@ -387,7 +387,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             so_far = (dense_array(self.coef_), self.intercept_) if "coef_" in known else (None, None)
             begin = start.begin(self, rows, so_far, generator, known)
             problem = make_batch_problem(self, rows, begin, generator, stream)
-            result = solved(problem.descend, rows)
+            result = solved(problem.minimise, rows)
             refuse_divergence(result)
             curve = np.append(as_arrays(known.get("loss_curve_", [])), result.loss_curve[0])
             self._store(rows, *problem.coefficients(result, rows.dtype))
@@ -412,13 +412,13 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
     def _watch(self, rows: TrainingRows, generator, tasks: FitTasks) -> tuple[Watch, TrainingRows]:
         """What looks on at the fit, and the rows that are left to fit."""
-        looks, unit = [], "Epoch" if is_descent(self) else "Iteration"
+        looks, unit = [], "Epoch" if uses_optimizer(self) else "Iteration"
         if self.early_stopping:
             rows, held_out = hold_out(rows, self.validation_fraction, generator)
             looks.append(EarlyStopping(held_out, self.tol, self.n_iter_no_change))
         if self.verbose:
             looks.append(Printer(rows, self.verbose, self.max_iter, unit))
-        return Watch(looks + self._callbacks(rows, tasks, is_descent(self))), rows
+        return Watch(looks + self._callbacks(rows, tasks, uses_optimizer(self))), rows
 
     def _callbacks(self, rows: TrainingRows, tasks: FitTasks, is_after: bool) -> list[Callbacks]:
         attributes = lambda *found: self._attributes(rows, *rows.rounded(*found))  # noqa: E731
@@ -478,7 +478,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     def _store_interrupted(self, rows: TrainingRows, watch: Watch) -> None:
         """Leave the last iterate; what a finished fit says besides is not known of it."""
         last = watch.last
-        gap, n_iter = torch.tensor(last.gap or [np.nan]), last.iteration + is_descent(self)  # which looks after epochs
+        gap, n_iter = (
+            torch.tensor(last.gap or [np.nan]),
+            last.iteration + uses_optimizer(self),
+        )  # which looks after epochs
         result = SolveResult(last.theta, gap, [n_iter], [Status.STOPPED], [watch.curve], np.nan)
         self._store(rows, *rows.rounded(*watch.coefficients()), result)
         self._store_records(watch)

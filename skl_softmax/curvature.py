@@ -123,7 +123,7 @@ def definite(objective, matrix: Tensor) -> Tensor:
     if n_outputs > 1:
         unseen = diagonal.amax(dim=1, keepdim=True) * objective.unseen  # (M, 1, p)
         by_class.diagonal(dim1=2, dim2=4).add_(unseen[:, :, None] / n_outputs)
-    diagonal.add_(objective.quadratic.to(matrix.dtype))
+    diagonal.add_(objective.column_l2.to(matrix.dtype))
     return matrix
 
 
@@ -207,7 +207,7 @@ def hessian_product(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     keeps = 8 * n_logits * objective.n_rows <= KEEP_PROBA_BYTES
     at_theta = data.affine(theta.flatten(0, 1))
     kept = [objective.proba_of(block, at_theta) for block, _, _ in objective.portions(n_logits)] if keeps else None
-    total, quadratic = objective.total[:, None, None].to(objective.dtype), objective.quadratic.to(objective.dtype)
+    total, l2 = objective.total[:, None, None].to(objective.dtype), objective.column_l2.to(objective.dtype)
 
     def product(direction: Tensor) -> Tensor:
         affine = data.affine(direction.flatten(0, 1))
@@ -222,7 +222,7 @@ def hessian_product(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
         # One by one: those of all blocks in a list lie between the blocks' memory.
         sums = reduce(add, map(of_block, objective.portions(n_logits), kept or repeat(None)))
         curved = data.gradient(sums).view_as(theta).div_(total)
-        return curved.to(direction.dtype).addcmul_(quadratic, direction)  # (M, K, p)
+        return curved.to(direction.dtype).addcmul_(l2, direction)  # (M, K, p)
 
     return product
 
@@ -236,7 +236,7 @@ def diagonal(objective, theta: Tensor) -> Tensor:
         return (1 - proba).mul_(proba).mul_(weights).flatten(0, 1)
 
     curved = objective.data.norms_by_logits(theta.flatten(0, 1), variances).view_as(theta)  # (M, K, p)
-    return curved.div_(objective.total[:, None, None]).add_(objective.quadratic)
+    return curved.div_(objective.total[:, None, None]).add_(objective.column_l2)
 
 
 def factorise(matrices: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def convex_gap(objective, point) -> Tensor:
     the bound by duality with α = 1 comes to without λ₁. Infinity where weights have no penalty.
     """
     n_features = objective.data.X.shape[1]
-    penalty = objective.quadratic[..., :n_features]  # (M, 1, d)
+    penalty = objective.column_l2[..., :n_features]  # (M, 1, d)
     if not (objective.is_smooth and penalty.all()):
         return torch.full_like(point.value, torch.inf)
     squares = point.gradient[..., :n_features].square()  # (M, K, d)
@@ -130,8 +130,8 @@ def first_order_gap(objective, theta: Tensor, point) -> Tensor:
 
     By Fenchel's equality, the loss and the dual loss of its own residuals add up to θ·G.
     """
-    gradient = point.gradient - objective.quadratic * theta  # (M, K, p), of the loss
-    known = objective.absolute * theta.abs() + 0.5 * objective.quadratic * theta.square()  # (M, K, p)
+    gradient = point.gradient - objective.column_l2 * theta  # (M, K, p), of the loss
+    known = objective.column_l1 * theta.abs() + 0.5 * objective.column_l2 * theta.square()  # (M, K, p)
     bounds = []
     for scale in (torch.ones_like(point.value), _feasible_scale(objective, gradient)):  # (M,)
         scaled = scale[:, None, None] * gradient
@@ -142,8 +142,8 @@ def first_order_gap(objective, theta: Tensor, point) -> Tensor:
 
 def _feasible_scale(objective, gradient: Tensor) -> Tensor:
     """The largest α (M,) with α|G| ≤ λ₁, to rounding, in all penalised columns."""
-    allowed = objective.absolute + _rounding(objective)  # (M, 1, p)
-    ratio = torch.where(objective.absolute > 0, allowed / gradient.abs(), torch.inf)  # (M, K, p)
+    allowed = objective.column_l1 + _rounding(objective)  # (M, 1, p)
+    ratio = torch.where(objective.column_l1 > 0, allowed / gradient.abs(), torch.inf)  # (M, K, p)
     return ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).amin(dim=(1, 2)).clamp_max(1.0)
 
 
@@ -167,10 +167,10 @@ def _dual_value(objective, rows: list[_Rows], gradient: Tensor, theta: Tensor, s
 
 def _conjugate(objective, gradient: Tensor, theta: Tensor) -> Tensor:
     """The penalty's conjugate (M, K, p) at minus the gradient, a column with an excess of rounding being feasible."""
-    over = (gradient.abs() - objective.absolute).clamp_min(0.0)  # (M, K, p)
+    over = (gradient.abs() - objective.column_l1).clamp_min(0.0)  # (M, K, p)
     # α has put one of them there.
-    rounding = 2 * torch.maximum(_rounding(objective), EXCESS_ROUNDING * objective.absolute)
-    squares = over.square() / (2 * objective.quadratic)
+    rounding = 2 * torch.maximum(_rounding(objective), EXCESS_ROUNDING * objective.column_l1)
+    squares = over.square() / (2 * objective.column_l2)
     return torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
 
 

@@ -4,7 +4,7 @@ The only file that touches scikit-learn's less public helpers, but for those tha
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 
 import numpy as np
@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from skl_softmax.data import RowBlocks, as_tensor, csr_tensor, find_device, on_device, scipy_matrix, widened
+from skl_softmax.data import RowBlocks, as_tensor, csr_tensor, find_device, on_device, scipy_matrix, take_rows, widened
 from skl_softmax.finite import check_finite, is_large
 from skl_softmax.targets import encode_targets, has_columns, refuse_missing_labels
 
@@ -69,6 +69,10 @@ class TrainingRows:
         if self.n_outputs > 1 or not self.has_labels:
             return self.targets
         return self.targets if self.label_proba is None else self.label_proba[self.targets, 1]
+
+    def take(self, index: Tensor) -> "TrainingRows":
+        """Some of the rows."""
+        return replace(self, X=take_rows(self.X, index), targets=self.targets[index], weights=self.weights[index])
 
     def rounded(self, *coefficients: Tensor) -> tuple[Tensor, ...]:
         """Coefficients in the type in which they are stored."""

@@ -103,10 +103,14 @@ def make_metric(objective, theta: Tensor, growth=1, is_near=False, dtype=torch.f
     if objective.is_family and (kind == "kronecker" or objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters):
         one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), growth, dtype=dtype)
         # What a rough one misses, one for each model would miss as well.
-        apart = inf if kind in ROUGH else objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
+        apart = (
+            inf
+            if kind in ROUGH_METRICS
+            else objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
+        )
         price = one.price / objective.n_models
         return replace(one, price=price, exact=False, apart_price=apart, near_price=near_price)
-    solve = dense_metric(objective, theta, growth, dtype) if kind == "dense" else ROUGH[kind](objective, theta)
+    solve = dense_metric(objective, theta, growth, dtype) if kind == "dense" else ROUGH_METRICS[kind](objective, theta)
     price = objective.n_models * _seconds(objective, kind, growth) / pass_seconds(objective)
     exact = kind == "dense" and dense_rows(objective, growth) == objective.data.n_rows
     return Metric(solve, price, kind, exact, near_price=near_price)
@@ -191,7 +195,7 @@ def kronecker_metric(objective, theta: Tensor) -> Inverse:
     grams /= torch.where(mean_spread > 0, mean_spread, 1.0)[:, None, None]
     values, vectors = torch.linalg.eigh(classes / sample.total[:, None, None])  # (M, K), (M, K, K)
     # A column without a penalty gets a tiny one, so that D can be divided by.
-    penalty = objective.quadratic[:, 0] + 1e-9 * grams.diagonal(dim1=1, dim2=2)  # (M, p)
+    penalty = objective.column_l2[:, 0] + 1e-9 * grams.diagonal(dim1=1, dim2=2)  # (M, p)
     unit = torch.where(penalty > 0, penalty.rsqrt(), 0.0)  # a column of zeros, unpenalised, is left alone
     mu, basis = torch.linalg.eigh(unit[:, :, None] * grams * unit[:, None])  # (M, p), (M, p, p)
     basis = unit[:, :, None] * basis
@@ -224,7 +228,7 @@ def class_metric(objective, theta: Tensor) -> Inverse:
         masses.append((proba * complement(proba) * (weights / candidates.total[:, None, None]))[0].float())
     design, mass = torch.cat(designs), torch.cat(masses, dim=1)  # (n, p), (K, n)
     drawn, shares = draw_columns(mass, n_columns)
-    penalty = objective.quadratic[0, 0].float()  # (p,)
+    penalty = objective.column_l2[0, 0].float()  # (p,)
     factors = design.new_empty(objective.n_outputs, n_columns, n_columns)  # (K, p, p)
     for k, factor in enumerate(factors):
         index = drawn[k].nonzero()[:, 0]
@@ -272,4 +276,4 @@ def diagonal_metric(objective, theta: Tensor) -> Inverse:
 
 
 # Metrics that do not become exact with more rows.
-ROUGH = {"kronecker": kronecker_metric, "diagonal": diagonal_metric}
+ROUGH_METRICS = {"kronecker": kronecker_metric, "diagonal": diagonal_metric}

@@ -12,7 +12,7 @@ once; a single fit is M = 1. Shapes, throughout:
 
     theta, gradient, direction   (M, K, p)              K outputs, p columns of the design (`skl_softmax.data`)
     logits, residual             (parts, M, K, part)    one block of rows, in parts of rows
-    value, penalty, total        (M,)
+    value, l2, l1, total         (M,)
     weights                      (M or 1, n)
 """
 
@@ -72,7 +72,7 @@ class Objective:
         class for one output. Probabilities in the data's dtype.
     weights : Tensor of shape (M or 1, n)
         Positive row weights s_i.
-    penalty : Tensor of shape (M,)
+    l2 : Tensor of shape (M,)
         λ₂, float64; 0 means no such penalty.
     n_outputs : int
         K, or 1 for two classes.
@@ -89,7 +89,7 @@ class Objective:
     data: Data
     targets: Tensor
     weights: Tensor
-    penalty: Tensor
+    l2: Tensor
     n_outputs: int
     total: Tensor
     label_proba: Tensor | None = None
@@ -104,21 +104,21 @@ class Objective:
         return loss_for(self.n_outputs)
 
     @cached_property
-    def quadratic(self) -> Tensor:
-        """The penalty of each model and column: it adds ½ Σ quadratic θ² to F."""
-        return (self.penalty[:, None] * self.data.penalty_scale())[:, None]  # (M, 1, p)
+    def column_l2(self) -> Tensor:
+        """λ₂ of each model and column, (M, 1, p), in the units of θ: it adds ½ Σ λ₂θ² to F."""
+        return (self.l2[:, None] * self.data.penalty_scale())[:, None]  # (M, 1, p)
 
     @cached_property
-    def absolute(self) -> Tensor:
-        """The L1 penalty of each model and column: it adds Σ absolute |θ| to F."""
+    def column_l1(self) -> Tensor:
+        """λ₁ likewise: it adds Σ λ₁|θ|."""
         if self.l1 is None:
-            return torch.zeros_like(self.quadratic)
+            return torch.zeros_like(self.column_l2)
         return (self.l1[:, None] * self.data.penalty_scale().sqrt())[:, None]  # (M, 1, p)
 
     @cached_property
     def unpenalised(self) -> Tensor:
         """Which columns of each model have no penalty, (M, 1, p)."""
-        return (self.quadratic == 0) & (self.absolute == 0)
+        return (self.column_l2 == 0) & (self.column_l1 == 0)
 
     @property
     def unseen(self) -> Tensor:
@@ -156,7 +156,7 @@ class Objective:
 
     @property
     def n_models(self) -> int:
-        return len(self.penalty)
+        return len(self.l2)
 
     @property
     def n_parameters(self) -> int:
@@ -167,11 +167,11 @@ class Objective:
         """The same objective for some of the models."""
         weights = self.weights if len(self.weights) == 1 else self.weights[models]
         l1 = None if self.l1 is None else self.l1[models]
-        return replace(self, weights=weights, penalty=self.penalty[models], total=self.total[models], l1=l1)
+        return replace(self, weights=weights, l2=self.l2[models], total=self.total[models], l1=l1)
 
-    def with_penalties(self, penalty: Tensor, l1: Tensor | None) -> "Objective":
+    def with_penalties(self, l2: Tensor, l1: Tensor | None) -> "Objective":
         """The same rows and models with other λ₂ and λ₁ (M,), and what of the rows has been made for these."""
-        other = replace(self, penalty=penalty, l1=l1)
+        other = replace(self, l2=l2, l1=l1)
         other.__dict__.update({name: self.__dict__[name] for name in self._of_rows if name in self.__dict__})
         return other
 
@@ -184,7 +184,7 @@ class Objective:
     def pooled(self) -> "Objective":
         """The one objective that stands for all of a family: the mean of their weights and penalties."""
         weights, total = self.weights.mean(dim=0, keepdim=True), self.total.mean()[None]
-        return replace(self, weights=weights, total=total, penalty=self.penalty.mean()[None], is_family=False)
+        return replace(self, weights=weights, total=total, l2=self.l2.mean()[None], is_family=False)
 
     def apart(self) -> "Objective":
         """The same models, each with a curvature of its own."""
@@ -274,7 +274,7 @@ class Objective:
 
         The gradient along collinear columns of size 1 is wrong by eps, which is worth eps² / 2λ of F.
         """
-        held = self.quadratic > HELD * self.diagonal_bound  # (M, 1, p)
+        held = self.column_l2 > HELD * self.diagonal_bound  # (M, 1, p)
         return self.dtype == torch.float64 and bool(held[..., : self.data.X.shape[1]].all())
 
     def centred(self, theta: Tensor) -> Tensor:
@@ -322,16 +322,16 @@ class Objective:
 
     def penalised(self, loss: Tensor, gradient: Tensor, theta: Tensor) -> Evaluation:
         """F at θ from the mean loss (M,) and its gradient (M, K, p); the latter's memory is taken over."""
-        penalty = self.quadratic * theta  # (M, K, p)
+        penalty = self.column_l2 * theta  # (M, K, p)
         gradient += penalty
         value = loss + 0.5 * penalty.mul_(theta).sum(dim=(1, 2))
         if self.l1 is not None:
-            value += (self.absolute * theta.abs()).sum(dim=(1, 2))
+            value += (self.column_l1 * theta.abs()).sum(dim=(1, 2))
         return Evaluation(value, gradient.to(theta.dtype))
 
     def from_other(self, other: "Objective", point: Evaluation, theta: Tensor) -> Evaluation:
         """F and its gradient at θ from those of one with other penalties, without a pass over X."""
-        change = (self.quadratic - other.quadratic) * theta  # (M, K, p)
+        change = (self.column_l2 - other.column_l2) * theta  # (M, K, p)
         value = point.value + 0.5 * (change * theta).sum(dim=(1, 2))
         return Evaluation(value, point.gradient + change)
 
@@ -375,8 +375,8 @@ class Objective:
         return metrics.diagonal_metric(rows, theta)
 
     def penalty_gradient(self, theta: Tensor) -> Tensor:
-        """The part of the gradient (M, K, p) that is the quadratic penalty's."""
-        return self.quadratic * theta
+        """The part of the gradient (M, K, p) that is the L2 penalty's."""
+        return self.column_l2 * theta
 
     def hessian_models(self, theta: Tensor, working: Tensor, max_price: float) -> "quadratic.HessianModels | None":
         """Quadratic models of the smooth part at θ, for the parameters ``working`` (M, K, p), bool."""
@@ -390,7 +390,7 @@ class Objective:
     def diagonal_bound(self) -> Tensor:
         """What the diagonal of the Hessian is at most, wherever θ is, (M, 1, p)."""
         norms = self.data.column_norms(self.weights) / self.total[:, None]  # (M, p)
-        return (self.loss.curvature_bound * norms)[:, None] + self.quadratic
+        return (self.loss.curvature_bound * norms)[:, None] + self.column_l2
 
     def certificate(self, theta: Tensor) -> duality.Certificate:
         """A bound of F - F* by duality."""
@@ -426,7 +426,7 @@ class Objective:
         between = self.targets.is_floating_point() and not ((self.targets == 0) | (self.targets == 1)).all()
         if between or self.label_proba is not None:
             return torch.full_like(self.total, -inf)
-        free = (self.penalty == 0) & self.is_smooth | self._has_one_class()  # (M,)
+        free = (self.l2 == 0) & self.is_smooth | self._has_one_class()  # (M,)
         if not free.any():
             return torch.full_like(self.total, -inf)
         lightest = self.gathered(torch.where(self.weights > 0, self.weights, inf).amin(dim=1))  # (M or 1,)

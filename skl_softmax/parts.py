@@ -156,7 +156,7 @@ class PartsObjective:
 
         def product(direction: Tensor) -> Tensor:
             (curved,) = self.sum_of(quantity, theta, direction)
-            return torch.addcmul(curved.to(direction), self.sample.quadratic.to(direction), direction)
+            return torch.addcmul(curved.to(direction), self.sample.column_l2.to(direction), direction)
 
         return product
 
@@ -184,7 +184,7 @@ class PartsObjective:
     def inverse_diagonal(self, theta: Tensor) -> curvature.Inverse:
         """The inverse of the diagonal of that Hessian, as a product with vectors."""
         (curved,) = self.sum_of(hessian_diagonal, theta)
-        curved = curved + self.sample.quadratic  # (1, K, p)
+        curved = curved + self.sample.column_l2  # (1, K, p)
         return curvature.Inverse(torch.mul, (torch.where(curved > 0, 1 / curved, 0.0),))
 
     def metric(self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0) -> metrics.Metric:
@@ -230,7 +230,7 @@ class PartsObjective:
 def make_parts_objective(sum_of, rows: TrainingRows, data: Data, total: Tally, C: float) -> PartsObjective:
     """F of all rows from a sample of them, ``rows``, in the coordinates ``data``."""
     sample = make_stack(rows, data, rows.weights[None], C=C, l1_ratio=0.0)
-    return PartsObjective(sum_of, replace(sample, penalty=sample.penalty * (sample.total / total.total_weight)), total)
+    return PartsObjective(sum_of, replace(sample, l2=sample.l2 * (sample.total / total.total_weight)), total)
 
 
 def sample_coordinates(rows: TrainingRows, total: Tally, fit_intercept: bool) -> Data:

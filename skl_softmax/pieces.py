@@ -18,13 +18,13 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
 from skl_softmax import costs
-from skl_softmax.data import column_ranges, join_rows, n_bytes, spread_rows, take_rows
+from skl_softmax.data import column_ranges, join_rows, n_bytes, spread_rows
 from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows
 from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH
 from skl_softmax.targets import as_classes, class_weights, has_columns, refuse_missing_labels
 
 # What the sample of rows may take, of X.
-SAMPLE_BYTES = 128 * 2**20
+DRAWN_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def merge_tallies(tallies: list[Tally | None]) -> Tally | None:
 def sample_share(n_rows: int, size: int, n_columns: int, n_outputs: int) -> float:
     """Which part of ``n_rows`` rows of ``size`` bytes is enough to know the curvature from, as far as memory allows."""
     enough = max(costs.ROWS_PER_COLUMN * n_columns, FIRST_SAMPLE * SAMPLE_GROWTH * n_columns * n_outputs)
-    return min(1.0, enough / n_rows, SAMPLE_BYTES / size)
+    return min(1.0, enough / n_rows, DRAWN_BYTES / size)
 
 
 def draw(group: RowGroup, share: float) -> RowGroup:
@@ -215,9 +215,8 @@ def draw(group: RowGroup, share: float) -> RowGroup:
         n_rows = len(rows.weights)
         wanted = ceil(share * n_rows)
         if wanted < n_rows:
-            index = spread_rows(n_rows, wanted)
-            weights = rows.weights[index] * (n_rows / wanted)
-            rows = replace(rows, X=take_rows(rows.X, index), targets=rows.targets[index], weights=weights)  # noqa: PLW2901
+            some = rows.take(spread_rows(n_rows, wanted))
+            rows = replace(some, weights=some.weights * (n_rows / wanted))  # noqa: PLW2901
         drawn.append(replace(rows, X=rows.X.cpu()))
     return drawn
 

@@ -142,11 +142,11 @@ def _diagonal_blocks(matrix: Tensor, sizes: list[int]) -> list[Tensor]:
 
 
 def _definite(objective, model: int, matrix: Tensor, columns: Tensor) -> Tensor:
-    """The matrix with the quadratic penalty, and with curvature along what F does not see: see `curvature.hessian`."""
+    """The matrix with the L2 penalty, and with curvature along what F does not see: see `curvature.hessian`."""
     if objective.n_outputs > 1:
         for column in objective.unpenalised[model, 0].nonzero().flatten():
             (index,) = (columns == column).nonzero(as_tuple=True)
             matrix[index[:, None], index] += matrix.diagonal()[index].max() / objective.n_outputs
     diagonal = matrix.diagonal().mul_(1 + RIDGE)
-    diagonal.add_(objective.quadratic[model, 0, columns])
+    diagonal.add_(objective.column_l2[model, 0, columns])
     return matrix

@@ -67,7 +67,7 @@ class SmallObjective(Objective):
         by_model = len(value), self.n_parameters
         value += 0.5 * np.vecdot(penalised.reshape(by_model), parameters.reshape(by_model))
         if self.l1 is not None:
-            value += (self.absolute.numpy() * np.abs(parameters)).sum(axis=(1, 2))
+            value += (self.column_l1.numpy() * np.abs(parameters)).sum(axis=(1, 2))
         return Evaluation(torch.from_numpy(value), torch.from_numpy(gradient))
 
     def largest_change(self, direction: Tensor) -> Tensor:
@@ -161,11 +161,11 @@ class SmallObjective(Objective):
 
     @cached_property
     def _penalty(self) -> np.ndarray:
-        """The penalty of each model and column, as `quadratic`."""
+        """The penalty of each model and column, as `column_l2`."""
         data = self.data
         scale = np.zeros(data.n_columns)
         scale[: data.X.shape[1]] = 1 / np.square(data.scale.numpy())
-        return self.penalty.numpy()[:, None, None] * scale  # (M, 1, p)
+        return self.l2.numpy()[:, None, None] * scale  # (M, 1, p)
 
     @cached_property
     def _unseen_part(self) -> np.ndarray | float:

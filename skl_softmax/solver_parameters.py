@@ -51,17 +51,17 @@ def rate_of(estimator) -> float | str:
 
 def has_partial_fit(estimator) -> bool:
     """True for optimisers; an error that names them for others."""
-    if is_descent(estimator):
+    if uses_optimizer(estimator):
         return True
     raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
 
 
 def draws(estimator) -> bool:
     """Whether a fit needs random numbers."""
-    return is_descent(estimator) or estimator.early_stopping
+    return uses_optimizer(estimator) or estimator.early_stopping
 
 
-def is_descent(estimator) -> bool:
+def uses_optimizer(estimator) -> bool:
     """Whether the estimator's solver is an optimiser of torch's."""
     return estimator.solver != "auto" and find_solver(estimator.solver).optimizer is not None
 

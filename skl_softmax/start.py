@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from skl_softmax.inputs import TrainingRows, as_arrays, check_start, dense_array
-from skl_softmax.solver_parameters import is_descent, takes_any_units
+from skl_softmax.solver_parameters import takes_any_units, uses_optimizer
 
 
 def begin(estimator, rows: TrainingRows, given_init: tuple, generator, known: dict) -> tuple[Tensor, Tensor] | None:
@@ -16,7 +16,7 @@ def begin(estimator, rows: TrainingRows, given_init: tuple, generator, known: di
         return given(rows, *given_init)
     if estimator.warm_start and "coef_" in known:
         return continued(rows, estimator, known)
-    if is_descent(estimator) and estimator.random_state is not None and not takes_any_units(estimator):
+    if uses_optimizer(estimator) and estimator.random_state is not None and not takes_any_units(estimator):
         return drawn(rows, estimator.fit_intercept, generator)
     return None
 

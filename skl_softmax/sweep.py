@@ -92,7 +92,7 @@ def solve_refit(
     objective = make_stack(rows, sweep.data, weights, penalty[1], penalty[0])
     begin = start_at(objective, (sweep.weight[:, place].mean(dim=0), sweep.bias[:, place].mean(dim=0)))
     problem = make_deterministic(estimator, objective, begin)
-    weight, bias, result = problem.coefficients(problem.descend(), rows.dtype)
+    weight, bias, result = problem.coefficients(problem.minimise(), rows.dtype)
     return weight.cpu(), bias.cpu(), result
 
 
@@ -113,7 +113,7 @@ class _Stack:
             begin = objective.centred(begin)  # where an L1 penalty was before, the minimum is of another form
         kept = self._kept if LARGEST_RISE * self._path[-1][0] >= C else None
         known.update(kept=kept, leads_on=objective.is_smooth)
-        result = make_deterministic(estimator, objective, begin, **known).descend()
+        result = make_deterministic(estimator, objective, begin, **known).minimise()
         self._path, self._ended = [*self._path[1:], (C, result.theta)], _ended(objective, result)
         self._kept, self._tangent = result.kept, result.tangent
         return result

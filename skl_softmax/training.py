@@ -17,7 +17,7 @@ from skl_softmax.data import Data, making_on, rotated, standardised
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
-from skl_softmax.solver_parameters import is_descent, rate_of
+from skl_softmax.solver_parameters import rate_of, uses_optimizer
 from skl_softmax.solvers import (
     SCHEDULES,
     DescentOptions,
@@ -34,7 +34,7 @@ from skl_softmax.solvers import (
 from skl_softmax.stream import Stream
 
 # What coefficients rounded to the type of X may add to a gap, as part of it, where there is no room up to ``tol``.
-LOST = 0.1
+MOST_ROUNDING = 0.1
 # Rows in a batch of batch_size="auto".
 AUTO_BATCH = 256
 # What learning_rate="auto" is for Adam, on normalised columns: with torch's 1e-3 a thousand epochs of one batch each
@@ -70,14 +70,14 @@ def _make(
 ) -> Objective:
     device, dtype = data.X.device, data.dtype
     total = weights.sum(dim=1).to(data.home)  # (M,)
-    penalty, l1 = penalty_terms(total + seen, C, l1_ratio)
+    l2, l1 = penalty_terms(total + seen, C, l1_ratio)
     targets, takes_indices = rows.output_targets, rows.has_labels and rows.n_outputs > 1
     label_proba = rows.label_proba if takes_indices else None
     return kind(
         data=data,
         targets=(targets if takes_indices else targets.to(dtype)).to(device),
         weights=weights.to(dtype).to(device),
-        penalty=penalty,
+        l2=l2,
         n_outputs=rows.n_outputs,
         total=total,
         label_proba=None if label_proba is None else label_proba.to(data.wide).to(device),
@@ -107,14 +107,14 @@ class Problem:
     stream: Stream | None = None  # for optimisers
     seen: float = 0.0  # the weight of the rows of this call and of earlier ones of its stream
 
-    def descend(self) -> SolveResult:
+    def minimise(self) -> SolveResult:
         """Minimise, without a word on how far from the minimum a solver ends that only descends."""
         with making_on(self.objective.data.home):
             return self.solver.minimise(self.objective, self.theta, self.options)
 
     def solve(self, choose: Callable[[], Iterate | None] = lambda: None) -> SolveResult:
         """Minimise, and tell how far from the minimum that ends, or the iterate of which it is to be the end."""
-        result, chosen = self.descend(), choose()
+        result, chosen = self.minimise(), choose()
         if chosen is not None and not torch.equal(chosen.theta, result.theta):
             result = self._cut_off(result, chosen)
         return result if self.solver.optimizer is None else self._with_optimality(result)
@@ -136,7 +136,7 @@ class Problem:
             return *narrow, result
         excess = self._excess(result, *(part.to(weight.dtype) for part in narrow))
         room = self.options.last_gap(result.loss_curve[0][-1]) - result.gap.item()
-        if excess <= (room if room >= 0 else LOST * result.gap.item()):
+        if excess <= (room if room >= 0 else MOST_ROUNDING * result.gap.item()):
             return *narrow, replace(result, gap=result.gap + max(excess, 0.0))
         return weight, bias, result
 
@@ -183,7 +183,7 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
 
     ``stream`` is what an earlier fit of the same features and classes has left, or None.
     """
-    if is_descent(estimator):
+    if uses_optimizer(estimator):
         stream = Stream(estimator, rows) if stream is None else stream
         objective = make_batched(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)

@@ -1,7 +1,6 @@
 """What looks on at a fit: printing, scikit-learn's callbacks, early stopping."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from torch import Tensor
 
-from skl_softmax.data import take_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.scores import accuracy, mean_score, negative_log_loss
 from skl_softmax.solvers import Iterate
@@ -164,9 +162,4 @@ def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) ->
             f"early_stopping=True holds out validation_fraction={fraction:g} of the rows, of each class the same. Here "
             f"that cannot be done: {error}"
         ) from error
-    return tuple(take(rows, torch.from_numpy(part).sort().values) for part in parts)
-
-
-def take(rows: TrainingRows, index: Tensor) -> TrainingRows:
-    """Some of the rows."""
-    return replace(rows, X=take_rows(rows.X, index), targets=rows.targets[index], weights=rows.weights[index])
+    return tuple(rows.take(torch.from_numpy(part).sort().values) for part in parts)

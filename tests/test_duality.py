@@ -22,7 +22,7 @@ CASES = pytest.mark.parametrize(
 def objective(n_outputs, l1_ratio, fit_intercept, C=0.3):
     smooth = make_objective(n_outputs, fit_intercept, C=(C,))
     fields = {name: getattr(smooth, name) for name in ("data", "targets", "weights", "n_outputs", "total")}
-    return Objective(**fields, penalty=(1 - l1_ratio) * smooth.penalty, l1=l1_ratio * smooth.penalty)
+    return Objective(**fields, l2=(1 - l1_ratio) * smooth.l2, l1=l1_ratio * smooth.l2)
 
 
 def minimum(problem):

@@ -150,7 +150,7 @@ def test_faults_within_a_batch(raised, monkeypatch):
     def fault(*_):
         raise raised
 
-    monkeypatch.setattr(training.Problem, "descend", fault)
+    monkeypatch.setattr(training.Problem, "minimise", fault)
     with pytest.raises(type(raised)):
         learner.partial_fit(X, y)
     assert same(learner, before)

@@ -217,9 +217,9 @@ def test_stacked_models_are_solved_as_if_alone(kind, monkeypatch):
         if name != "no_small":
             monkeypatch.setattr(quadratic, name, value)
     single = [make_objective(3, C=(C,)) for C in (0.05, 0.3, 5.0)]
-    single = [replace(o, penalty=0.2 * o.penalty, l1=0.8 * o.penalty) for o in single]
-    penalty, l1, total = (torch.cat([getattr(o, name) for o in single]) for name in ("penalty", "l1", "total"))
-    stack = replace(single[0], penalty=penalty, l1=l1, total=total)
+    single = [replace(o, l2=0.2 * o.l2, l1=0.8 * o.l2) for o in single]
+    l2, l1, total = (torch.cat([getattr(o, name) for o in single]) for name in ("l2", "l1", "total"))
+    stack = replace(single[0], l2=l2, l1=l1, total=total)
     start = torch.zeros(3, 3, stack.data.n_columns, dtype=torch.float64)
     options = SolverOptions(tol=1e-12, max_iter=100)
     together = SOLVERS["proximal"].minimise(stack, start, options)

@@ -84,7 +84,7 @@ ALLOWED = {
     "stream": {"data", "inputs", "solver_parameters", "solvers"},
     "solver_parameters": {"solvers"},
     "batches": {"costs", "curvature", "objective", "small"},
-    "watch": {"data", "inputs", "scores", "solvers", "training"},
+    "watch": {"inputs", "scores", "solvers", "training"},
     "start": {"inputs", "solver_parameters"},
     "inputs": {"data", "finite", "targets"},
     "state": {"data", "memory"},

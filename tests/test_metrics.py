@@ -71,7 +71,7 @@ def test_diagonal_metric_is_the_diagonal(n_outputs):
     objective = make_objective(n_outputs)
     theta = draw(objective)
     diagonal = 1 / diagonal_metric(objective, theta)(torch.ones_like(theta))
-    exact = loss_hessian(objective, theta)[0].diagonal().view_as(diagonal) + objective.quadratic
+    exact = loss_hessian(objective, theta)[0].diagonal().view_as(diagonal) + objective.column_l2
     torch.testing.assert_close(diagonal, exact)
 
 
@@ -97,7 +97,7 @@ def test_of_rows_without_any_curvature_the_penalty_is_left(n_outputs, make):
     vector = objective.centred(draw(objective, seed=1))[..., :-1]
     found = make(objective, theta)(torch.cat([vector, torch.zeros_like(theta[..., :1])], dim=2))
     assert found.isfinite().all()
-    torch.testing.assert_close(found[..., :-1] * objective.quadratic[..., :-1], vector, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[..., :-1] * objective.column_l2[..., :-1], vector, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
@@ -194,7 +194,7 @@ def test_metric_by_classes_is_that_of_the_blocks_on_the_diagonal():
     theta, vector = draw(objective), draw(objective, seed=1)
     n_columns = objective.data.n_columns
     blocks = loss_hessian(objective, theta)[0].view(4, n_columns, 4, n_columns).diagonal(dim1=0, dim2=2)
-    blocks = blocks.permute(2, 0, 1) + torch.diag(objective.quadratic[0, 0])  # (K, p, p)
+    blocks = blocks.permute(2, 0, 1) + torch.diag(objective.column_l2[0, 0])  # (K, p, p)
     solved = torch.linalg.solve(blocks, objective.centred(vector)[0][..., None])[..., 0][None]
     found = class_metric(objective, theta)(vector)
     torch.testing.assert_close(found, objective.centred(solved), rtol=1e-3, atol=1e-3 * solved.abs().max().item())

@@ -34,7 +34,7 @@ def make_objective(
         data=rows,
         targets=targets.to(dtype) if n_outputs == 1 else targets,
         weights=weights,
-        penalty=1 / (torch.tensor(C, dtype=torch.float64) * total),
+        l2=1 / (torch.tensor(C, dtype=torch.float64) * total),
         n_outputs=n_outputs,
         total=total,
     )
@@ -49,7 +49,7 @@ def test_other_penalties_and_fewer_models(kind, l1, n_outputs):
     theta, index = draw(used), torch.tensor([2, 0])
     used.at(theta)
     fresh = replace(make_objective(n_outputs, C=(5.0, 2.0, 0.3), kind=kind), l1=l1, is_family=True)
-    other = used.with_penalties(fresh.penalty, l1)
+    other = used.with_penalties(fresh.l2, l1)
     assert any(name in vars(other) for name in used._of_rows)
     assert_same(other, fresh, theta)
     assert_same(other.select(index), fresh.select(index), theta[index])
@@ -77,7 +77,7 @@ def naive(objective, theta):
     else:
         loss = functional.cross_entropy(logits, objective.targets, reduction="none")
     weights = objective.weights[0]
-    return (weights @ loss) / weights.sum() + 0.5 * objective.penalty[0] * weight.square().sum()
+    return (weights @ loss) / weights.sum() + 0.5 * objective.l2[0] * weight.square().sum()
 
 
 CASES = pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_value_and_derivatives_equal_autograd(n_outputs, fit_intercept, C, stand
 @KINDS
 def test_other_penalties_need_no_pass(n_outputs, kind):
     before = make_objective(n_outputs, C=(1.0, 10.0), kind=kind)
-    after = replace(before, penalty=before.penalty * torch.tensor([0.1, 30.0]))
+    after = replace(before, l2=before.l2 * torch.tensor([0.1, 30.0]))
     theta = draw(before)
     found, expected = after.from_other(before, before.at(theta), theta), after.at(theta)
     torch.testing.assert_close(found.value, expected.value, rtol=1e-13, atol=0)

@@ -90,7 +90,7 @@ def test_sums_over_parts_are_those_over_rows(kind, edges):
     close(here.value, there.value)
     close(here.gradient, there.gradient)
     close(objective.hessian_product(theta)(direction), whole.hessian_product(theta)(direction))
-    close(objective.sum_of(parts.hessian_diagonal, theta)[0] + whole.quadratic, whole.hessian_diagonal(theta))
+    close(objective.sum_of(parts.hessian_diagonal, theta)[0] + whole.column_l2, whole.hessian_diagonal(theta))
     close(objective.separable_below, whole.separable_below)
     assert (objective.n_rows, objective.n_parameters) == (whole.n_rows, whole.n_parameters)
 
@@ -125,7 +125,7 @@ def test_the_sample_stands_for_all_rows():
     assert 0.2 <= objective.sample.n_rows / 20_000 < 0.21
     theta = torch.full((1, 3, 7), 0.1, dtype=torch.float64)
     assert objective.sample.at(theta).value == pytest.approx(whole.at(theta).value, rel=0.02)
-    np.testing.assert_allclose(objective.sample.penalty, whole.penalty, rtol=1e-12)
+    np.testing.assert_allclose(objective.sample.l2, whole.l2, rtol=1e-12)
 
 
 def test_columns_that_are_constant_in_the_sample_are_scaled_to_all_rows():

@@ -121,9 +121,9 @@ class Objective(Protocol):
 
 
 class PenalisedObjective(Objective, Protocol):
-    """The same with an L1 penalty, Σ absolute |θ|."""
+    """The same with an L1 penalty, Σ column_l1 |θ|."""
 
-    absolute: Tensor  # (M, 1, p)
+    column_l1: Tensor  # (M, 1, p)
     diagonal_bound: Tensor  # (M, 1, p), of the Hessian, wherever θ is
     unseen: Tensor  # (M, 1, p), bool, in which columns one number added to all classes changes nothing
 

@@ -23,7 +23,7 @@ CHORD_RATE = 1 / 16
 # a part of it: then the gap that ends a run is what is told. Over 160 tables that takes 1.00 to 1.04 of the passes, and
 # the largest ratio of true to told at tol=1e-4 fell from 9 to 2. Sparse text with C=100 takes 108.5 for 82.5, and no
 # longer ends at five times its tolerance.
-LOW, ENOUGH = 10.0, 0.1
+NEAR_ENDS, WELL_WITHIN = 10.0, 0.1
 # Steps of conjugate gradients that have to add little where they check a gap that was told without correlations, and go
 # without themselves: after three, as else, or six, and without that care, some were still told eight times too small.
 CHECK_DELAY = 8
@@ -131,7 +131,7 @@ def _by_conjugate_gradients(
     value = run.point.value
     ends = value.new_tensor(list(map(run.options.last_gap, value.tolist())))  # (M,)
     direction, decrement, missing = conjugate_gradients(
-        product, solve, gradient.to(objective.dtype), LOW * ends, ENOUGH * ends, delay, max_iter
+        product, solve, gradient.to(objective.dtype), NEAR_ENDS * ends, WELL_WITHIN * ends, delay, max_iter
     )
     direction = direction.to(gradient.dtype)  # (M, ...)
     is_known = missing <= DECREMENT_ACCURACY * decrement  # (M,)

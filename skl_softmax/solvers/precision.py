@@ -7,7 +7,7 @@ from skl_softmax.solvers.run import Run
 # 1e-8 of itself; of 1e-4, 1e-5 and 1e-6 the last was as fast as any on four large tables.
 NARROW_ACCURACY = 1e-6
 # What float32 may lose of a gap that ends a run, of whose square root it then takes a thirtieth.
-LOST = 1e-3
+NARROW_LOSS = 1e-3
 
 
 class Precision:
@@ -63,4 +63,4 @@ class Precision:
         lost, passes = run.of_these(self._objective).rounding(run.theta)
         run.n_passes += passes
         of_gap = 0.5 * inner(lost.gradient, metric.solve(lost.gradient))  # (M,)
-        return run.are_within_tol((of_gap / LOST).tolist()) and run.are_within_tol(lost.value.abs().tolist())
+        return run.are_within_tol((of_gap / NARROW_LOSS).tolist()) and run.are_within_tol(lost.value.abs().tolist())

@@ -15,7 +15,7 @@ from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
 # Parts of the decrease of the quadratic that may be missed, near its being right and far from that.
-EXACT, ROUGH = 1e-8, 0.1
+CAREFUL, CARELESS = 1e-8, 0.1
 # Parts of the largest possible curvature that are added to the model's: the first one, the least, and that beyond which
 # no other will lead lower. Where rows are saturated each tenth goes ten times as far: with 1e-4 for the least, hostile
 # problems took twice as many passes.
@@ -25,11 +25,11 @@ DAMPING, LEAST_DAMPING, MOST_DAMPING = 0.01, 1e-10, 1.0
 # Beyond some such promises it is raised, though: a fit went to and fro between steps that are too long and too short.
 UNSEEN, MANY_UNSEEN = 1000.0, 4
 # Part of F that there must be to gain for a model to be damped that leads nowhere.
-MUCH = 1e-6
+WORTH_A_RIDGE = 1e-6
 # The part of its promise that a step must gain for its model to be believed as it is, and that from which on it may be
 # believed more; and steps on end by models of samples without the first after which samples are believed no more.
 # Rare columns are not in a sample: of 120 fits of 3,000 one-hot rows, 14 ended without a step or after 1,000.
-LITTLE, ENOUGH, MANY_POOR = 0.25, 0.75, 5
+LITTLE_GAINED, MUCH_GAINED, MANY_POOR = 0.25, 0.75, 5
 # Parameters at zero belong to the working set if their derivative is within this part of what would move them.
 MARGIN = 0.1
 # Times that a working set may grow by, and what it may always have.
@@ -80,7 +80,7 @@ def _descend(objective: PenalisedObjective, start: Tensor, options: SolverOption
 class _Trust:
     """How far the curvature of one of the models is believed, from what part of their promises steps have gained."""
 
-    accuracy: float = ROUGH  # part of the decrease of the quadratic that may be missed
+    accuracy: float = CARELESS  # part of the decrease of the quadratic that may be missed
     damping: float = 0.0  # part of the largest possible curvature that is added to those of all rows
     in_samples: bool = True  # whether those of samples are believed at all
     n_unseen: int = 0  # promises of those of all rows that were lost in rounding
@@ -93,15 +93,15 @@ class _Trust:
         ``ratio`` is nan where the promise was beyond what F resolves.
         """
         is_unseen = isnan(ratio)
-        self.accuracy = EXACT if is_unseen else min(ROUGH, max(EXACT, ROUGH * abs(1 - ratio)))
+        self.accuracy = CAREFUL if is_unseen else min(CARELESS, max(CAREFUL, CARELESS * abs(1 - ratio)))
         if not is_exact:
-            self.n_poor = self.n_poor + 1 if failed or ratio < LITTLE else 0
+            self.n_poor = self.n_poor + 1 if failed or ratio < LITTLE_GAINED else 0
             self.in_samples = not failed and self.n_poor < MANY_POOR
             return
         self.n_unseen += is_unseen
-        if failed or ratio < LITTLE:
+        if failed or ratio < LITTLE_GAINED:
             self.damping = min(max(4 * self.damping, DAMPING), MOST_DAMPING)
-        elif is_unseen or ratio > ENOUGH:
+        elif is_unseen or ratio > MUCH_GAINED:
             self.damping /= UNSEEN if is_unseen else 10.0
             self.damping = self.damping if self.damping > LEAST_DAMPING else 0.0
 
@@ -115,7 +115,7 @@ def _fails(run: Run, is_exact: bool, trust: list[_Trust], promised: Tensor, gap:
     rows = zip(promised.tolist(), run.stuck, trust, gap, run.point.value.tolist(), strict=True)
     return [
         (stuck or (p <= VALUE_ROUNDING * abs(value) and not (is_exact and one.n_unseen < MANY_UNSEEN)))
-        and g > MUCH * abs(value)
+        and g > WORTH_A_RIDGE * abs(value)
         for p, stuck, one, g, value in rows
     ]
 
@@ -161,7 +161,7 @@ def _working_set(run: Run) -> Tensor:
     Of those at zero at most as many as are not zero, the most urgent ones, so that the set grows to what it has to be
     and no further: Johnson & Guestrin (2015), "Blitz: a principled meta-algorithm for scaling sparse optimization".
     """
-    l1 = run.objective.absolute.expand_as(run.theta).flatten(1)  # (M, P)
+    l1 = run.objective.column_l1.expand_as(run.theta).flatten(1)  # (M, P)
     urgency = torch.where(l1 > 0, run.point.gradient.abs().flatten(1) / l1, inf)  # (M, P)
     urgency = torch.where(run.theta.flatten(1) != 0, inf, urgency)
     sizes = (GROWTH * urgency.isinf().sum(dim=1)).clamp_min(SMALLEST)  # (M,)
@@ -173,7 +173,7 @@ def _working_set(run: Run) -> Tensor:
 def _direction(run: Run, hessians, accuracy: list[float]) -> tuple[Tensor, Tensor]:
     """For each model where its quadratic is least, from its point, (M, ...), and how much that promises (M,)."""
     targets, promised = [], []
-    l1 = run.objective.absolute.expand_as(run.theta)
+    l1 = run.objective.column_l1.expand_as(run.theta)
     for m in range(len(run.models)):
         one = hessians.of[m]
         gradient, weights, theta = (t[m].flatten()[one.index] for t in (run.point.gradient, l1, run.theta))

@@ -21,7 +21,7 @@ from skl_softmax.solvers.line_search import backtrack, halve, lengthen
 from skl_softmax.solvers.record import GAP_ROUNDING, WINDOW, Record
 
 # Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
-NOISE, LOST = 1e-6, 0.1
+NOISE_OF_VALUE, NOISE_OF_SLOPE = 1e-6, 0.1
 # Evaluations for each step from which on a metric of a sample is taken to be poor: along what its rows do not show,
 # as a rare column without a penalty, it asks for steps of any length. Raw covertype (10,000 rows) with C=inf had not
 # converged after 1,000 iterations, and takes 69 with samples that grow.
@@ -122,7 +122,7 @@ class Run:
     def _is_noise(self, model: int, value: float, slope: float) -> bool:
         """Whether the last step's gain is near what float32 resolves, and next to nothing of what was promised."""
         gain = self._record.curve[model][-1] - value
-        return gain <= NOISE * abs(value) and gain <= LOST * abs(slope)
+        return gain <= NOISE_OF_VALUE * abs(value) and gain <= NOISE_OF_SLOPE * abs(slope)
 
     def widen(self, objective: Objective) -> None:
         """Take the next step with a more precise version of the objective."""

@@ -9,12 +9,12 @@ from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, Stat
 
 
 def through_samples(
-    descend: Callable[[Objective, Tensor, SolverOptions], SolveResult],
+    minimise: Callable[[Objective, Tensor, SolverOptions], SolveResult],
     objective: Objective,
     start: Tensor,
     options: SolverOptions,
 ) -> SolveResult:
-    """Minimise F by ``descend``, from zero by way of the minima of samples.
+    """Minimise F by ``minimise``, from zero by way of the minima of samples.
 
     The minimum for a sample of rows is as near to that for all rows as the sample's size allows, at a small part of the
     price. Byrd, Chin, Nocedal & Wu (2012), "Sample size selection in optimization methods for machine learning". If F
@@ -27,7 +27,7 @@ def through_samples(
             rough = replace(
                 options, tol=0.0, accuracy=gap, observe=None, point=None, is_near=False, kept=None, leads_on=False
             )
-            result = descend(sample, theta, rough)
+            result = minimise(sample, theta, rough)
             n_passes += result.n_passes * sample.n_rows / objective.n_rows
             if any(status is not Status.CONVERGED for status in result.status):
                 theta, fallback = start, None  # such as a sample that is separable, which all rows need not be
@@ -35,5 +35,5 @@ def through_samples(
             at_start = at_start or [curve[0] for curve in result.loss_curve]
             halfway = [(first + curve[-1]) / 2 for first, curve in zip(at_start, result.loss_curve, strict=True)]
             theta, fallback = result.theta, (start, halfway)
-    result = descend(objective, theta, replace(options, fallback=fallback))
+    result = minimise(objective, theta, replace(options, fallback=fallback))
     return replace(result, n_passes=result.n_passes + n_passes)
