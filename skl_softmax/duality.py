@@ -62,7 +62,7 @@ def certificate(objective, theta: Tensor) -> Certificate:
     """Put the intercepts where they are best for the weights, and bound the gap there: a pass over X in all."""
     theta, rows, loss, gradient, is_balanced = _with_best_intercepts(objective, theta)
     point = objective.penalised(loss, gradient.clone(), theta)
-    scales = torch.stack([torch.ones_like(loss), _feasible_scale(objective, gradient)])
+    scales = torch.stack([torch.ones_like(loss), _feasible_scale(objective, gradient, theta)])
     duals = [_dual_value(objective, rows, gradient, theta, scale) for scale in scales]
     gap = (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0)  # (M,)
     return Certificate(theta, point, torch.where(is_balanced, gap, torch.inf))
@@ -133,26 +133,27 @@ def first_order_gap(objective, theta: Tensor, point) -> Tensor:
     gradient = point.gradient - objective.column_l2 * theta  # (M, K, p), of the loss
     known = objective.column_l1 * theta.abs() + 0.5 * objective.column_l2 * theta.square()  # (M, K, p)
     bounds = []
-    for scale in (torch.ones_like(point.value), _feasible_scale(objective, gradient)):  # (M,)
+    for scale in (torch.ones_like(point.value), _feasible_scale(objective, gradient, theta)):  # (M,)
         scaled = scale[:, None, None] * gradient
         terms = known + theta * scaled + _conjugate(objective, scaled, theta)
         bounds.append(torch.where(objective.unpenalised, 0.0, terms).sum(dim=(1, 2)))
     return torch.minimum(*bounds).clamp_min(0.0)
 
 
-def _feasible_scale(objective, gradient: Tensor) -> Tensor:
+def _feasible_scale(objective, gradient: Tensor, theta: Tensor) -> Tensor:
     """The largest α (M,) with α|G| ≤ λ₁, to rounding, in all penalised columns."""
-    allowed = objective.column_l1 + _rounding(objective)  # (M, 1, p)
+    allowed = objective.column_l1 + _rounding(objective, theta)  # (M, 1, p)
     ratio = torch.where(objective.column_l1 > 0, allowed / gradient.abs(), torch.inf)  # (M, K, p)
     return ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).amin(dim=(1, 2)).clamp_max(1.0)
 
 
-def _rounding(objective) -> Tensor:
-    """What G may be off by in each column, (M, 1, p).
+def _rounding(objective, theta: Tensor) -> Tensor:
+    """What G may be off by in each column, (M, 1, p): by rounding of its own and of the logits, sums of terms θ x̃.
 
     The penalty of a column of 1e150 is far less: what G exceeds it by says nothing.
     """
-    return GRADIENT_ROUNDING * objective.diagonal_bound.sqrt()
+    terms = theta.abs().sum(dim=2).amax(dim=1).clamp_min(1.0)  # (M,)
+    return GRADIENT_ROUNDING * terms[:, None, None] * objective.diagonal_bound.sqrt()
 
 
 def _dual_value(objective, rows: list[_Rows], gradient: Tensor, theta: Tensor, scale: Tensor) -> Tensor:
@@ -169,7 +170,7 @@ def _conjugate(objective, gradient: Tensor, theta: Tensor) -> Tensor:
     """The penalty's conjugate (M, K, p) at minus the gradient, a column with an excess of rounding being feasible."""
     over = (gradient.abs() - objective.column_l1).clamp_min(0.0)  # (M, K, p)
     # α has put one of them there.
-    rounding = 2 * torch.maximum(_rounding(objective), EXCESS_ROUNDING * objective.column_l1)
+    rounding = 2 * torch.maximum(_rounding(objective, theta), EXCESS_ROUNDING * objective.column_l1)
     squares = over.square() / (2 * objective.column_l2)
     return torch.where(over > rounding, squares, torch.minimum(over * theta.abs(), squares.nan_to_num(0.0)))
 

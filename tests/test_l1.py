@@ -347,6 +347,20 @@ def test_offsets_are_no_part_of_intercepts_on_the_way(seed, l1_ratio, C):
     assert again.n_iter_ == 0
 
 
+@pytest.mark.parametrize("seed", [4, 25, 29, 31])
+def test_what_logits_lose_is_no_gap(seed):
+    """In columns of 1e8 the L1 penalty is below the rounding of gradients, which grows with the logits."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(120, 12))
+    y = (X @ rng.normal(size=(12, 5)) + rng.gumbel(size=(120, 5))).argmax(axis=1)
+    X, model = X * 10.0 ** rng.uniform(-8, 8, 12), TorchSoftmaxClassifier(C=1e5, l1_ratio=1.0)
+    near, far = clone(model).fit(X, y), clone(model).set_params(tol=1e-12)
+    far.fit(X, y, coef_init=1.1 * near.coef_, intercept_init=near.intercept_)
+    assert near.converged_
+    values = [objective(fit, X, y, C=1e5, sample_weight=np.ones(120), l1_ratio=1.0) for fit in (near, far)]
+    assert values[0] <= (1 + 1e-7) * values[1]
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("light", [1e-8, 1e-10, 1e-11, 1e-12, 1e-13])
 def test_intercepts_of_classes_that_weigh_next_to_nothing(n_classes, light):
