@@ -38,13 +38,21 @@ def _first_wrong(values: Tensor) -> tuple[int, int] | None:
     """The place of the first that is NaN or infinity, looked for among some rows at a time."""
     size = max(1, SEARCHED_BYTES // max(1, values[:1].nbytes))
     for number, rows in enumerate(values.split(size)):
-        if rows.sum(dtype=widened(rows.dtype)).isfinite():
+        if np.isfinite(_sum(rows)):
             continue
         wrong = rows.isfinite().logical_not_()
         if wrong.any():
             row = int(wrong.any(dim=1).long().argmax())
             return number * size + row, int(wrong[row].long().argmax())
     return None
+
+
+def _sum(rows: Tensor) -> float:
+    """In NumPy where it has the type: up to 16 MB that takes less time than to wake torch's threads."""
+    if rows.device.type != "cpu" or rows.dtype != widened(rows.dtype):
+        return rows.sum(dtype=widened(rows.dtype)).item()
+    with np.errstate(all="ignore"):
+        return rows.numpy().sum()
 
 
 def _refuse(value: float, row: int, column: int) -> None:
