@@ -17,6 +17,8 @@ GRAM_LIMIT = 6000
 PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
 # Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
 GATHER_SECONDS = 1e-8
+# Likewise, for a class to weigh a row of which some are drawn.
+DRAW_SECONDS = 2e-8
 # Passes over sparse rows that their Gram matrix may cost, with its eigenvectors, for columns to be few.
 GRAM_PASSES = 30
 # Rows that have to show each column for each class for Kronecker factors. With 25 to 120 one-hot tables take 0.2 to 1.0
@@ -109,8 +111,8 @@ def factors_fit(objective) -> bool:
     return objective.data.rarest >= ROWS_PER_CLASS * max(2, objective.n_outputs)
 
 
-def class_seconds(objective) -> float:
-    """Estimated time of a metric by classes."""
+def class_seconds(objective, n_rows: int, n_candidates: int) -> float:
+    """Estimated time of a metric by classes, of so many rows for each class, drawn from so many."""
     n_outputs, n_columns = objective.n_outputs, objective.data.n_columns
-    work = 2 * n_columns**3 / PRODUCT_RATE + n_columns**3 / (3 * FACTOR_RATE)
-    return CALL_SECONDS + n_outputs * work
+    work = 2 * n_rows * n_columns**2 / PRODUCT_RATE + n_columns**3 / (3 * FACTOR_RATE)
+    return CALL_SECONDS + n_outputs * (work + n_candidates * DRAW_SECONDS)

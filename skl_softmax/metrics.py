@@ -17,6 +17,7 @@ A metric is an approximate inverse of the Hessian at some θ. What it costs and 
 
 from dataclasses import dataclass, replace
 from math import inf
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,8 +54,13 @@ CLASS_BYTES, CANDIDATE_BYTES = 256 * 2**20, 64 * 2**20
 # What Hessians may take that are made where passes by a rough metric have cost as much. Of nine hard tables of 40
 # classes, with heavy tails and C from 7 to 1e6, three had not converged after 1,000 iterations, and take 213 to 404 so.
 LATE_BYTES = 128 * 2**20
+# Rows for each direction that a block of the metric by classes is taken from, if as few do not have most of its
+# curvature, and rows that each of them is drawn from at least, by what they add. With as many rows as columns blocks of
+# 5,000 x 30 x 40 were noise, and took 89 passes for 19; with four times as many wherever rows had curvature, embeddings
+# with C=1, of 512 columns and 90 directions, took twice the time.
+ROWS_PER_DIRECTION, CANDIDATES_PER_ROW = 4, 4
 # Rows that tell whether classes have curvatures of their own, and K Σ_k p_k² from which on they have: 1 at θ = 0.
-SEEN_ROWS, UNEVEN = 256, 2.0
+SEEN_ROWS, UNEVEN = 256, 2.5
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,10 @@ def make_metric(objective, theta: Tensor, growth=1, is_near=False, dtype=torch.f
     will do. ``is_near`` says that θ is near the minimum, ``passes`` how many have led there.
     """
     kind = "dense" if _is_hard(objective, growth, passes) else _kind(objective, theta)
-    near_price = _near_price(objective, theta) if kind == "kronecker" else None
-    if is_near and near_price is not None:
-        return metric_by_classes(objective, theta, near_price)
+    plan = _class_plan(objective, theta) if kind == "kronecker" else None
+    if is_near and plan is not None:
+        return metric_by_classes(objective, theta, plan)
+    near_price = None if plan is None else plan.price
     if objective.is_family and (kind == "kronecker" or objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters):
         one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), growth, dtype=dtype)
         # What a rough one misses, one for each model would miss as well.
@@ -116,10 +123,10 @@ def make_metric(objective, theta: Tensor, growth=1, is_near=False, dtype=torch.f
     return Metric(solve, price, kind, exact, near_price=near_price)
 
 
-def metric_by_classes(objective, theta: Tensor, price: float) -> Metric:
+def metric_by_classes(objective, theta: Tensor, plan: "ClassPlan") -> Metric:
     """One for all models, that of all of them together at their mean."""
-    solve = class_metric(objective.pooled(), theta.mean(dim=0, keepdim=True))
-    return Metric(solve, price, "class by class", exact=False, apart_price=inf)
+    solve = class_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), plan.n_rows, plan.n_candidates)
+    return Metric(solve, plan.price, "class by class", exact=False, apart_price=inf)
 
 
 def _kind(objective, theta: Tensor) -> str:
@@ -141,19 +148,50 @@ def _is_hard(objective, growth: int, passes: float) -> bool:
     return objective.n_models * dense_seconds(objective, growth) <= passes * pass_seconds(objective)
 
 
-def _near_price(objective, theta: Tensor) -> float | None:
-    """The price of a metric by classes, if it fits and dense rows choose among few of many classes, 1 / Σ_k p_k²."""
-    if (
-        not objective.data.centres
-        or objective.n_outputs == 1
-        or 4 * objective.n_parameters * objective.data.n_columns > CLASS_BYTES
-    ):
+class ClassPlan(NamedTuple):
+    """What a metric by classes takes: its price in passes, rows for each class, and those that they are drawn from."""
+
+    price: float
+    n_rows: int
+    n_candidates: int
+
+
+def _class_plan(objective, theta: Tensor) -> ClassPlan | None:
+    """That of a metric at θ, if it fits and dense rows choose among few of many classes, 1 / Σ_k p_k²."""
+    n_columns = objective.data.n_columns
+    if not objective.data.centres or objective.n_outputs == 1 or 4 * objective.n_parameters * n_columns > CLASS_BYTES:
         return None
-    price = class_seconds(objective) / pass_seconds(objective)
-    if not theta.any():
-        return price  # nothing is known yet
-    squares = objective.sample(SEEN_ROWS).probabilities(theta).square().sum(dim=1).mean().item()
-    return price if squares * objective.n_outputs > UNEVEN else None
+    n_rows, n_candidates = n_columns, min(objective.n_rows, _most_candidates(objective))
+    if theta.any():  # else nothing is known yet
+        is_uneven, telling, directions = _seen(objective.sample(SEEN_ROWS), theta)
+        if not is_uneven:
+            return None
+        wanted = min(ROWS_PER_DIRECTION * directions, telling * objective.n_rows)
+        n_rows = max(n_columns, round(wanted))
+        n_candidates = int(min(n_candidates, CANDIDATES_PER_ROW * n_rows / telling))
+    return ClassPlan(class_seconds(objective, n_rows, n_candidates) / pass_seconds(objective), n_rows, n_candidates)
+
+
+def _seen(sample, theta: Tensor) -> tuple[bool, float, float]:
+    """What some rows tell of the Hessian's blocks A_k = Σ_i q_ik x̃_i x̃_iᵀ, q_ik = s_i p_ik (1 - p_ik) / S, at θ.
+
+    Whether classes have blocks of their own; the part of the rows that have most of one's curvature, (Σ_i q_ik)² / n
+    Σ_i q_ik²; and how many directions it has more curvature in than the penalty, Σ_j A_kjj / (A_kjj + λ_j), which is no
+    less than the effective dimension tr A_k (A_k + Λ)⁻¹. Of classes and models the means.
+    """
+    design = sample.data.design(slice(0, sample.n_rows))  # (n, p)
+    proba = sample.proba(theta @ design.T)  # (M, K, n)
+    is_uneven = proba.square().sum(dim=1).mean().item() * sample.n_outputs > UNEVEN
+    mass = proba * complement(proba) * (sample.weights[:, None].to(design) / sample.total[:, None, None])  # (M, K, n)
+    telling = mass.sum(dim=2).square() / mass.square().mean(dim=2) / sample.n_rows**2  # (M, K)
+    curved = mass @ design.square()  # (M, K, p)
+    directions = (curved / (curved + sample.column_l2)).nan_to_num(0.0).sum(dim=2)  # (M, K)
+    return is_uneven, max(telling.nan_to_num(0.0).mean().item(), 1 / sample.n_rows), directions.mean().item()
+
+
+def _most_candidates(objective) -> int:
+    """Rows that those of a metric by classes are drawn from, as far as memory allows."""
+    return max(1, CANDIDATE_BYTES // (4 * (objective.data.n_columns + 3 * objective.n_outputs)))
 
 
 def _seconds(objective, kind: str, growth: int) -> float:
@@ -208,31 +246,31 @@ def _rotate_and_scale(vector: Tensor, vectors: Tensor, basis: Tensor, scale: Ten
     return (vectors @ ((vectors.mT @ vector.double() @ basis) * scale) @ basis.mT).to(vector)
 
 
-def class_metric(objective, theta: Tensor) -> Inverse:
+def class_metric(objective, theta: Tensor, n_rows: int, n_candidates: int) -> Inverse:
     """The inverses of the Hessian's diagonal blocks, one for each class, of one model, through Cholesky factors.
 
-    A_k = Σ_i q_ik x̃_i x̃_iᵀ + penalty, q_ik = s_i p_ik (1 - p_ik) / S, is estimated from as many rows as there are
-    columns, drawn one by one for each class with probabilities π_ik = min(1, q_ik / τ_k) and weighted by 1 / π_ik, that
-    is, by max(q_ik, τ_k) in all: where classes are told apart, few rows have any curvature, and these are all drawn.
+    A_k = Σ_i q_ik x̃_i x̃_iᵀ + penalty, q_ik = s_i p_ik (1 - p_ik) / S, is estimated from m of the candidates, drawn one
+    by one for each class with probabilities π_ik = min(1, q_ik / τ_k) and weighted by 1 / π_ik, that is, by
+    max(q_ik, τ_k) in all: where classes are told apart, few rows have any curvature, and these are all drawn.
     In float32. What would be added to all classes alike, which F does not see, is left out on both sides.
 
-    Takes 2 K p³ operations for the blocks and K p³ / 3 for the factors, and the memory of these. Rows that are drawn
+    Takes 2 K m p² operations for the blocks and K p³ / 3 for the factors, and the memory of these. Rows that are drawn
     by what they add to a Hessian: Xu, Yang, Roosta-Khorasani, Ré & Mahoney (2016), "Sub-sampled Newton methods with
     non-uniform sampling".
     """
     n_columns = objective.data.n_columns
-    candidates = objective.sample(max(1, CANDIDATE_BYTES // (4 * (n_columns + 3 * objective.n_outputs))))
+    candidates = objective.sample(n_candidates)
     designs, masses = [], []
     for design, proba, weights in samples(candidates, theta, n_columns + 3 * objective.n_outputs):
         designs.append(design.float())
         masses.append((proba * complement(proba) * (weights / candidates.total[:, None, None]))[0].float())
     design, mass = torch.cat(designs), torch.cat(masses, dim=1)  # (n, p), (K, n)
-    drawn, shares = draw_columns(mass, n_columns)
+    drawn, shares = draw_columns(mass, n_rows)
     penalty = objective.column_l2[0, 0].float()  # (p,)
     factors = design.new_empty(objective.n_outputs, n_columns, n_columns)  # (K, p, p)
     for k, factor in enumerate(factors):
         index = drawn[k].nonzero()[:, 0]
-        rows = design.index_select(0, index) * shares[k, index].sqrt()[:, None]  # (about p, p)
+        rows = design.index_select(0, index) * shares[k, index].sqrt()[:, None]  # (about m, p)
         columns = rows.T.contiguous()
         factor[:] = factorise(times_transposed(columns, columns) + torch.diag(penalty))
     return Inverse(_solve_by_class, (factors,))

@@ -4,14 +4,17 @@ from dataclasses import replace
 from itertools import product
 from math import inf
 
+import numpy as np
 import pytest
 import torch
 from test_objective import draw, make_objective
 
-from skl_softmax import metrics
+from skl_softmax import TorchSoftmaxClassifier, metrics
 from skl_softmax.curvature import hessian, inverse, loss_hessian, narrow_inverse
-from skl_softmax.data import standardised
+from skl_softmax.data import raw, standardised
+from skl_softmax.inputs import check_training_rows
 from skl_softmax.metrics import class_metric, dense_metric, diagonal_metric, draw_columns, kronecker_metric, make_metric
+from skl_softmax.training import make_objective as make_problem_objective
 
 
 def applied(objective, theta, solve, vector):
@@ -59,6 +62,11 @@ def test_kronecker_metric_is_exact_at_zero(n_outputs):
     torch.testing.assert_close(applied(objective, theta, solve, vector), vector, rtol=1e-6, atol=1e-6)
 
 
+def by_classes(objective, theta):
+    """The metric by classes, from as many rows as there are columns."""
+    return class_metric(objective, theta, objective.data.n_columns, objective.n_rows)
+
+
 def test_kronecker_metric_is_exact_for_one_output():
     objective = make_objective(1, C=(0.5,))
     theta, vector = draw(objective), draw(objective, seed=1)
@@ -77,7 +85,7 @@ def test_diagonal_metric_is_the_diagonal(n_outputs):
 
 @pytest.mark.parametrize(
     ("n_outputs", "make"),
-    [*product((1, 4), (dense_metric, kronecker_metric, diagonal_metric)), (4, class_metric)],
+    [*product((1, 4), (dense_metric, kronecker_metric, diagonal_metric)), (4, by_classes)],
 )
 @pytest.mark.parametrize("C", [1e-6, 1.0, float("inf")])
 def test_every_metric_is_positive_definite(n_outputs, make, C):
@@ -88,7 +96,7 @@ def test_every_metric_is_positive_definite(n_outputs, make, C):
 
 
 @pytest.mark.parametrize(
-    ("n_outputs", "make"), [*product((1, 4), (dense_metric, kronecker_metric, diagonal_metric)), (4, class_metric)]
+    ("n_outputs", "make"), [*product((1, 4), (dense_metric, kronecker_metric, diagonal_metric)), (4, by_classes)]
 )
 def test_of_rows_without_any_curvature_the_penalty_is_left(n_outputs, make):
     objective = make_objective(n_outputs, C=(1.0,))
@@ -190,14 +198,34 @@ def test_the_choice_of_a_metric_by_classes(monkeypatch):
 
 def test_metric_by_classes_is_that_of_the_blocks_on_the_diagonal():
     whole = make_objective(4)
-    objective = whole.take(torch.arange(whole.data.n_columns))  # no more rows than are drawn
+    objective = whole.take(torch.arange(whole.data.n_columns))
     theta, vector = draw(objective), draw(objective, seed=1)
     n_columns = objective.data.n_columns
     blocks = loss_hessian(objective, theta)[0].view(4, n_columns, 4, n_columns).diagonal(dim1=0, dim2=2)
     blocks = blocks.permute(2, 0, 1) + torch.diag(objective.column_l2[0, 0])  # (K, p, p)
     solved = torch.linalg.solve(blocks, objective.centred(vector)[0][..., None])[..., 0][None]
-    found = class_metric(objective, theta)(vector)
+    found = class_metric(objective, theta, n_columns, n_columns)(vector)  # of all rows
     torch.testing.assert_close(found, objective.centred(solved), rtol=1e-3, atol=1e-3 * solved.abs().max().item())
+
+
+def test_blocks_are_of_as_many_rows_as_they_have_directions(monkeypatch):
+    """By the eigenvalues of the blocks themselves, and no more than have most of their curvature."""
+    monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
+    monkeypatch.setattr(metrics, "SEEN_ROWS", 10**6)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 8)) * [1, 1, 1, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3]
+    y = (3 * X[:, :5] @ rng.normal(size=(5, 5)) + rng.gumbel(size=(3000, 5))).argmax(axis=1)
+    rows = check_training_rows(TorchSoftmaxClassifier(), X, y, None)
+    found = make_problem_objective(rows, raw(torch.from_numpy(X), True), TorchSoftmaxClassifier(C=10.0))
+    model = TorchSoftmaxClassifier(C=10.0).fit(X, y)
+    theta = torch.from_numpy(np.c_[model.coef_, model.intercept_])[None]
+    plan = metrics._class_plan(found, theta)
+    by_class = loss_hessian(found, theta)[0].view(5, 9, 5, 9).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (K, p, p)
+    penalty = found.column_l2[0, 0]
+    effective = [torch.linalg.eigvals(torch.linalg.solve(A + torch.diag(penalty), A)).real.sum() for A in by_class]
+    directions = plan.n_rows / metrics.ROWS_PER_DIRECTION
+    assert sum(effective).item() / 5 - 0.5 <= directions <= sum(effective).item() / 5 + 1
+    assert plan.n_rows < plan.n_candidates < found.n_rows
 
 
 @pytest.mark.parametrize("size", [1, 5, 30])
