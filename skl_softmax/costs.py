@@ -6,6 +6,10 @@ By them is chosen what to do; only their ratios matter.
 # Rows for each parameter in a sample that the Hessian is taken from. From a sample's optimum,
 # letter took 20 iterations with 4 and 10 with 8, 200,000 x 50 x 5 took 9 and 6.
 ROWS_PER_PARAMETER = 8
+# Passes that a Hessian of all rows may cost, and rows for each parameter, for Newton's method to be taken in place of
+# L-BFGS: 1,000 x 100 with two classes takes 0.4 of the time so, 1,000 x 10 with ten 0.7, 5,000 x 30 with three 0.9,
+# 5,000 x 100 with two as long. At 7 passes, of 1,000 x 100 with three classes, it is 1.3.
+NEWTON_PASSES, NEWTON_ROWS = 3.0, 64
 # Rows for each column in a sample that the Kronecker factors are taken from.
 ROWS_PER_COLUMN = 8
 # Above these sizes a matrix of that order is not formed: the Hessian has P² entries, the Gram matrix p².
@@ -75,10 +79,14 @@ def balancing_pays(objective) -> bool:
 
 def dense_seconds(objective, growth: int = 1) -> float:
     """Estimated time of a dense metric of one model."""
-    n_parameters = objective.n_parameters
-    work = dense_rows(objective, growth) * n_parameters**2
-    seconds = 2 * work / PRODUCT_RATE + n_parameters**3 / (3 * FACTOR_RATE)
-    return CALL_SECONDS + (seconds / GRAM_GAIN if objective.n_outputs == 1 and work >= NARROW_WORK else seconds)
+    n_rows, n_parameters = dense_rows(objective, growth), objective.n_parameters
+    is_quick = objective.n_outputs == 1 and n_rows * n_parameters**2 >= NARROW_WORK
+    return CALL_SECONDS + _hessian_seconds(n_rows, n_parameters) / (GRAM_GAIN if is_quick else 1)
+
+
+def _hessian_seconds(n_rows: int, n_parameters: int) -> float:
+    """Of a Hessian and its factor."""
+    return 2 * n_rows * n_parameters**2 / PRODUCT_RATE + n_parameters**3 / (3 * FACTOR_RATE)
 
 
 def dense_rows(objective, growth: int = 1) -> int:
@@ -104,6 +112,14 @@ def correlations_pay(objective) -> bool:
     if objective.data.centres or objective.n_parameters <= DENSE_LIMIT:
         return True
     return kronecker_seconds(objective) <= GRAM_PASSES * pass_seconds(objective)
+
+
+def newton_pays(objective) -> bool:
+    """Whether the Hessian of all rows costs a few passes at most, and one of a sample is not of far fewer rows."""
+    n_rows, n_parameters = objective.n_rows, objective.n_parameters
+    if objective.n_models > 1 or not objective.data.centres or n_rows > NEWTON_ROWS * n_parameters:
+        return False
+    return CALL_SECONDS + _hessian_seconds(n_rows, n_parameters) <= NEWTON_PASSES * pass_seconds(objective)
 
 
 def factors_fit(objective) -> bool:
