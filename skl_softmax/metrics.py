@@ -54,10 +54,11 @@ CLASS_BYTES, CANDIDATE_BYTES = 256 * 2**20, 64 * 2**20
 # What Hessians may take that are made where passes by a rough metric have cost as much. Of nine hard tables of 40
 # classes, with heavy tails and C from 7 to 1e6, three had not converged after 1,000 iterations, and take 213 to 404 so.
 LATE_BYTES = 128 * 2**20
-# Rows for each direction that a block of the metric by classes is taken from, if as few do not have most of its
+# Rows for each direction that a block of the metric by classes is taken from, if fewer do not have most of its
 # curvature, and rows that each of them is drawn from at least, by what they add. With as many rows as columns blocks of
-# 5,000 x 30 x 40 were noise, and took 89 passes for 19; with four times as many wherever rows had curvature, embeddings
-# with C=1, of 512 columns and 90 directions, took twice the time.
+# 5,000 x 30 x 40 were noise, and took 89 passes for 17; with four times as many wherever rows had curvature, embeddings
+# with C=1, of 512 columns and 90 directions, took twice the time. With fewer than columns a table of 664 x 414 with 8
+# classes took 320 passes for 60.
 ROWS_PER_DIRECTION, CANDIDATES_PER_ROW = 4, 4
 # Rows that tell whether classes have curvatures of their own, and K Σ_k p_k² from which on they have, 1 at θ = 0 and K
 # where rows are certain of their class: half of the way, or this. With 2, rows of 60 columns and 20 classes that have
