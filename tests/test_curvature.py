@@ -29,6 +29,18 @@ def test_hessian_in_portions_and_strips(monkeypatch):
     torch.testing.assert_close(hessian(objective, theta), whole)
 
 
+@pytest.mark.parametrize("few", [0, 10**6])
+@pytest.mark.parametrize("n_rows", [1, 7, 512])
+def test_hessian_of_one_output_is_a_sum_over_rows(n_rows, few, monkeypatch):
+    monkeypatch.setattr(curvature, "GRAM_ROWS", n_rows)
+    monkeypatch.setattr(curvature, "FEW_COLUMNS", few)
+    objective = make_objective(1, C=(1.0,))
+    theta, design = draw(objective), objective.data.design(slice(0, objective.n_rows))  # (n, p)
+    proba = torch.sigmoid(design @ theta[0, 0])
+    weights = objective.weights[0] * proba * (1 - proba) / objective.total
+    torch.testing.assert_close(loss_hessian(objective, theta)[0], torch.einsum("i,ij,ik->jk", weights, design, design))
+
+
 @pytest.mark.parametrize("n_outputs", [1, 3, 6])
 def test_hessian_in_float32(n_outputs):
     objective = make_objective(n_outputs, C=(0.1, 10.0))
