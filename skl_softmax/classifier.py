@@ -85,7 +85,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
           have ``partial_fit``.
         - any class of `torch.optim.Optimizer`, likewise, but for Muon and SparseAdam. Other options than ``lr`` are
           given in a subclass whose ``__init__(self, params, lr=...)`` passes them on.
-        - "auto": "proximal" if ``l1_ratio`` > 0; "newton" for tiny problems and for sparse X of many columns; else
+        - "auto": "proximal" if ``l1_ratio`` > 0; "newton" for small tables and for sparse X of many columns; else
           "lbfgs".
 
         The first three do not depend on the scale of the features, so raw data converge. Nor do the optimisers on dense
@@ -478,10 +478,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     def _store_interrupted(self, rows: TrainingRows, watch: Watch) -> None:
         """Leave the last iterate; what a finished fit says besides is not known of it."""
         last = watch.last
-        gap, n_iter = (
-            torch.tensor(last.gap or [np.nan]),
-            last.iteration + uses_optimizer(self),
-        )  # which looks after epochs
+        gap = torch.tensor(last.gap or [np.nan])
+        n_iter = last.iteration + uses_optimizer(self)  # which looks after epochs
         result = SolveResult(last.theta, gap, [n_iter], [Status.STOPPED], [watch.curve], np.nan)
         self._store(rows, *rows.rounded(*watch.coefficients()), result)
         self._store_records(watch)

@@ -8,7 +8,8 @@ By them is chosen what to do; only their ratios matter.
 ROWS_PER_PARAMETER = 8
 # Passes that a Hessian of all rows may cost, and rows for each parameter, for Newton's method to be taken in place of
 # L-BFGS: 1,000 x 100 with two classes takes 0.4 of the time so, 1,000 x 10 with ten 0.7, 5,000 x 30 with three 0.9,
-# 5,000 x 100 with two as long. At 7 passes, of 1,000 x 100 with three classes, it is 1.3.
+# 5,000 x 100 with two as long, before its Hessian came to take a third of the time. At 7 passes, of 1,000 x 100 with
+# three classes, it is 1.3.
 NEWTON_PASSES, NEWTON_ROWS = 3.0, 64
 # Rows for each column in a sample that the Kronecker factors are taken from.
 ROWS_PER_COLUMN = 8

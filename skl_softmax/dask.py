@@ -18,7 +18,7 @@ from skl_softmax.data import plain_torch
 from skl_softmax.inputs import as_score_weights, note_features
 from skl_softmax.parts import PARTS_SOLVERS
 from skl_softmax.pieces import naming
-from skl_softmax.solver_parameters import kind_of_penalty
+from skl_softmax.solver_parameters import has_l1
 from skl_softmax.state import unchanged_on_error
 from skl_softmax.targets import has_columns, refuse_probabilities
 from skl_softmax.training import make_placed_problem, warn_unless_converged
@@ -370,7 +370,7 @@ converged_, optimality_gap_, module_
 
 
 def _check_parameters(estimator: DaskTorchSoftmaxClassifier) -> None:
-    if kind_of_penalty(estimator.l1_ratio, estimator.C) in ("l1", "elasticnet"):
+    if has_l1(estimator.l1_ratio, estimator.C):
         raise ValueError(
             f"l1_ratio={estimator.l1_ratio:g}, but DaskTorchSoftmaxClassifier knows no L1 penalty. Set l1_ratio=0, or "
             "fit TorchSoftmaxClassifier on a sample of the rows."

@@ -12,6 +12,7 @@ from torch import Tensor
 from skl_softmax.curvature import hessian, row_slices
 from skl_softmax.data import as_tensor, plain_torch, standardised
 from skl_softmax.inputs import check_training_rows, dense_array
+from skl_softmax.solver_parameters import has_l1
 from skl_softmax.training import make_objective
 
 # Parameters up to which the Hessian is decomposed: 200 MB.
@@ -115,7 +116,7 @@ class InferenceMixin:
             raise ValueError(f"covariance must be 'observed' or 'sandwich', got {covariance!r}.")
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}.")
-        if self.l1_ratio > 0 and np.isfinite(self.C):
+        if has_l1(self.l1_ratio, self.C):
             raise ValueError(
                 f"l1_ratio={self.l1_ratio:g}: where an L1 penalty has a say, coefficients have no standard errors. Fit "
                 "with C=inf, or with l1_ratio=0."

@@ -114,12 +114,9 @@ def make_metric(objective, theta: Tensor, growth=1, is_near=False, dtype=torch.f
     if objective.is_family and (kind == "kronecker" or objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters):
         one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), growth, dtype=dtype)
         # What a rough one misses, one for each model would miss as well.
-        apart = (
-            inf
-            if kind in ROUGH_METRICS
-            else objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
-        )
-        price = one.price / objective.n_models
+        price, apart = one.price / objective.n_models, inf
+        if kind not in ROUGH_METRICS:
+            apart = objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
         return replace(one, price=price, exact=False, apart_price=apart, near_price=near_price)
     solve = dense_metric(objective, theta, growth, dtype) if kind == "dense" else ROUGH_METRICS[kind](objective, theta)
     price = objective.n_models * _seconds(objective, kind, growth) / pass_seconds(objective)

@@ -27,14 +27,18 @@ def check_solver(estimator) -> None:
 
 def check_penalty(solver, l1_ratio: float, C: float) -> None:
     """Refuse a penalty that the solver does not know."""
-    is_none = np.isinf(C)
-    if l1_ratio > 0 and not is_none and solver != "auto" and not find_solver(solver).takes_l1:
+    if has_l1(l1_ratio, C) and solver != "auto" and not find_solver(solver).takes_l1:
         raise ValueError(
             f"solver={solver!r} takes no L1 penalty, but l1_ratio={l1_ratio:g}. Set solver='auto' or "
             "solver='proximal', or l1_ratio=0."
         )
-    if solver == "proximal" and is_none:
+    if solver == "proximal" and np.isinf(C):
         raise ValueError("solver='proximal' needs a penalty, but C=inf. Set solver='auto', or a finite C.")
+
+
+def has_l1(l1_ratio: float, C: float) -> bool:
+    """Whether there is an L1 penalty."""
+    return l1_ratio > 0 and bool(np.isfinite(C))
 
 
 def kind_of_penalty(l1_ratio: float, C: float) -> str | None:

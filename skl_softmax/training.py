@@ -17,7 +17,7 @@ from skl_softmax.data import Data, making_on, rotated, standardised
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
-from skl_softmax.solver_parameters import rate_of, uses_optimizer
+from skl_softmax.solver_parameters import has_l1, rate_of, uses_optimizer
 from skl_softmax.solvers import (
     SCHEDULES,
     DescentOptions,
@@ -45,7 +45,7 @@ ADAM_RATE = 2e-2
 def choose_coordinates(X: Tensor, fit_intercept: bool, penalties: list[tuple[float, float]]) -> Data:
     """X in coordinates in which F with these penalties (l1_ratio, C) is minimised soon."""
     data = standardised(X, fit_intercept)
-    is_smooth = not any(l1_ratio > 0 and np.isfinite(C) for l1_ratio, C in penalties)  # others know the columns only
+    is_smooth = not any(has_l1(*penalty) for penalty in penalties)  # others know the columns only
     return rotated(data) if is_smooth and costs.rotation_pays(*X.shape) else data
 
 
@@ -93,7 +93,7 @@ def penalty_terms(total: Tensor, C: float, l1_ratio: float) -> tuple[Tensor, Ten
     strength = (total * C).reciprocal() if C < 1 else total.reciprocal() * (1 / C)
     if strength.isinf().any():
         raise ValueError(f"C={C} is so small that the penalty, 1 / (C S), is more than float64 holds. Set a larger C.")
-    return (1 - l1_ratio) * strength, l1_ratio * strength if l1_ratio > 0 and np.isfinite(C) else None
+    return (1 - l1_ratio) * strength, l1_ratio * strength if has_l1(l1_ratio, C) else None
 
 
 @dataclass(frozen=True)

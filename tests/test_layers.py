@@ -45,7 +45,7 @@ ALLOWED = {
     "displays": {"displays"},
     "export": {"data", "inputs"},
     "onnx": {"classifier", "classifier_cv"},
-    "inference": {"curvature", "data", "inputs", "training"},
+    "inference": {"curvature", "data", "inputs", "solver_parameters", "training"},
     "classifier": {
         "blocks",
         "data",
