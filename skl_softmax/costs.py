@@ -55,7 +55,7 @@ def pass_seconds(objective) -> float:
     """Estimated time of a value with its gradient."""
     n_entries, n_logits = objective.data.row_entries, objective.n_outputs
     work = 4 * n_logits * n_entries / PRODUCT_RATE + (n_entries + 6 * n_logits) * ELEMENT_SECONDS
-    return CALL_SECONDS + objective.n_models * objective.n_rows * work
+    return objective.call_seconds + objective.n_models * objective.n_rows * work
 
 
 def narrow_pays(objective, converts: bool) -> bool:

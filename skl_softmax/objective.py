@@ -96,6 +96,8 @@ class Objective:
     l1: Tensor | None = None
     is_family: bool = False
 
+    # What an evaluation costs at least, in seconds.
+    call_seconds = costs.CALL_SECONDS
     # What is kept of the rows, whatever the penalties are.
     _of_rows = ("_kept_portions",)
 

@@ -127,6 +127,7 @@ class PartsObjective:
     n_parameters, prefers_newton = Objective.n_parameters, Objective.prefers_newton
     centred, coefficients = Objective.centred, Objective.coefficients
     resolves, apart = Objective.resolves, Objective.apart
+    call_seconds = Objective.call_seconds
 
     @property
     def data(self) -> Data:

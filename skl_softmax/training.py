@@ -32,6 +32,7 @@ from skl_softmax.solvers import (
     optimality,
 )
 from skl_softmax.stream import Stream
+from skl_softmax.tiny import TinyObjective, is_tiny
 
 # What coefficients rounded to the type of X may add to a gap, as part of it, where there is no room up to ``tol``.
 MOST_ROUNDING = 0.1
@@ -61,8 +62,14 @@ def make_batched(rows: TrainingRows, data: Data, estimator, seen: float = 0.0) -
 
 def make_stack(rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float) -> Objective:
     """F of M models with their own weights (M, n) of the rows."""
-    kind = SmallObjective if is_small(data, rows.n_outputs) else Objective
-    return _make(kind, rows, data, weights, C, l1_ratio)
+    return _make(_kind_of(data, len(weights), rows.n_outputs), rows, data, weights, C, l1_ratio)
+
+
+def _kind_of(data: Data, n_models: int, n_outputs: int) -> type[Objective]:
+    """By which formulas F takes least time."""
+    if is_tiny(data, n_outputs):
+        return TinyObjective
+    return SmallObjective if is_small(data, n_models * n_outputs) else Objective
 
 
 def _make(

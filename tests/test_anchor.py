@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from skl_softmax import TorchSoftmaxClassifier, anchor, costs
+from skl_softmax import TorchSoftmaxClassifier, anchor, costs, training
 from skl_softmax import objective as objective_module
 from skl_softmax.anchor import make_anchor
 from skl_softmax.data import DenseData
@@ -122,8 +122,14 @@ def test_there_is_none_where_it_does_not_pay(objective, monkeypatch):
     assert objective.anchor(theta, point) is None
 
 
-def test_a_fit_that_ends_by_changes(capsys, monkeypatch):
+def as_if_it_were_large(monkeypatch):
+    """Take the general formulas, and float32, for small tables."""
+    monkeypatch.setattr(training, "_kind_of", lambda *_: Objective)
     monkeypatch.setattr(costs, "NARROW_SECONDS", 0.0)
+
+
+def test_a_fit_that_ends_by_changes(capsys, monkeypatch):
+    as_if_it_were_large(monkeypatch)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(2000, 100))
     y = (X @ rng.normal(size=(100, 13)) + 30 * rng.normal(size=(2000, 13))).argmax(axis=1)
@@ -154,7 +160,7 @@ def test_what_float32_loses_is_told_by_some_rows(objective, monkeypatch):
 @pytest.mark.parametrize("C", [1e-3, 1.0, 1e4])
 @pytest.mark.parametrize("n_classes", [2, 13])
 def test_a_fit_ends_in_float32_where_that_will_do(n_classes, C, capsys, monkeypatch):
-    monkeypatch.setattr(costs, "NARROW_SECONDS", 0.0)
+    as_if_it_were_large(monkeypatch)
     monkeypatch.setattr(costs, "NARROW_GAIN", -inf)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(2000, 100))

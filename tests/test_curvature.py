@@ -16,7 +16,7 @@ from skl_softmax.curvature import (
     row_slices,
 )
 from skl_softmax.objective import Objective
-from skl_softmax.small import SmallObjective
+from skl_softmax.tiny import TinyObjective
 
 
 def test_hessian_in_portions_and_strips(monkeypatch):
@@ -51,7 +51,7 @@ def test_hessian_in_float32(n_outputs):
     assert ((narrow - wide).abs() <= 1e-6 * sizes[:, :, None] * sizes[:, None]).all()
 
 
-@pytest.mark.parametrize("kind", [Objective, SmallObjective])
+@pytest.mark.parametrize("kind", [Objective, TinyObjective])
 def test_the_curvature_of_rows_that_are_almost_certain(kind):
     # Where p is 1 to rounding, p - p² is rounding; p_k p_l, which the curvature is made of, is not.
     objective = make_objective(3, C=(np.inf,), kind=kind)
@@ -77,7 +77,7 @@ def test_the_curvature_of_rows_that_are_almost_certain(kind):
 def test_hessians_of_folds_of_a_small_table_are_those_of_any_other(n_outputs, l1):
     # Those of several classes come from products of pairs of columns, others and single models from weighted rows.
     common, Cs = {"is_family": True, "l1": None if l1 is None else torch.full((3,), l1)}, (0.1, 1.0, 10.0)
-    kinds = SmallObjective, Objective
+    kinds = TinyObjective, Objective
     small, other = (replace(make_objective(n_outputs, C=Cs, kind=kind), **common) for kind in kinds)
     theta, vector = draw(small), small.centred(draw(small, seed=1))
     expected = other.inverse_hessian(theta)(vector)

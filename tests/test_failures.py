@@ -118,7 +118,7 @@ def test_faults_on_the_way(estimator, raised, is_fitted, monkeypatch):
         raise raised
 
     for module in ("training", "sweep"):
-        for kind in ("Objective", "SmallObjective", "BatchedObjective"):
+        for kind in ("Objective", "SmallObjective", "TinyObjective", "BatchedObjective"):
             monkeypatch.setattr(f"skl_softmax.{module}.{kind}", fault, raising=False)
     with pytest.raises(type(raised)):
         estimator.fit(X, y)

@@ -22,6 +22,7 @@ from test_objective import make_objective
 
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs, quadratic
 from skl_softmax.losses import loss_for
+from skl_softmax.objective import Objective
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 
 
@@ -146,7 +147,7 @@ def test_soft_targets_are_weighted_duplicates():
 
 
 def no_small(monkeypatch):
-    monkeypatch.setattr("skl_softmax.training.is_small", lambda *_: False)
+    monkeypatch.setattr("skl_softmax.training._kind_of", lambda *_: Objective)
 
 
 # How a model of the curvature is made: the limits that lead to it.

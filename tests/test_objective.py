@@ -17,6 +17,7 @@ from skl_softmax.losses import loss_for
 from skl_softmax.metrics import dense_metric, diagonal_metric, kronecker_metric
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
+from skl_softmax.tiny import TinyObjective, is_tiny
 
 N, D = 40, 4
 
@@ -42,7 +43,7 @@ def make_objective(
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 @pytest.mark.parametrize("l1", [None, torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)], ids=["l2", "l1"])
-@pytest.mark.parametrize("kind", [Objective, SmallObjective])
+@pytest.mark.parametrize("kind", [Objective, SmallObjective, TinyObjective])
 def test_other_penalties_and_fewer_models(kind, l1, n_outputs):
     # What has been made of the rows goes on to them.
     used = replace(make_objective(n_outputs, C=(0.1, 1.0, 10.0), kind=kind), is_family=True)
@@ -84,7 +85,7 @@ CASES = pytest.mark.parametrize(
     ("n_outputs", "fit_intercept", "C"),
     [(1, True, 1.0), (1, False, np.inf), (3, True, np.inf), (3, False, 0.1), (6, True, 10.0)],
 )
-KINDS = pytest.mark.parametrize("kind", [Objective, SmallObjective])
+KINDS = pytest.mark.parametrize("kind", [Objective, SmallObjective, TinyObjective])
 
 
 @CASES
@@ -206,15 +207,49 @@ def test_hessian_is_definite_and_its_inverse_inverts_it(n_outputs, fit_intercept
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_a_singular_hessian_of_a_small_table_still_gives_a_direction(n_outputs):
-    objective = make_objective(n_outputs, C=(np.inf,), kind=SmallObjective)
+    objective = make_objective(n_outputs, C=(np.inf,), kind=TinyObjective)
     saturated = 1e4 * draw(objective)
     assert objective.inverse_hessian(saturated)(draw(objective, seed=1)).isfinite().all()
 
 
 def test_what_is_small():
-    assert is_small(make_objective().data, 3)
-    assert not is_small(make_objective().data, 1000)
+    data = make_objective().data
+    assert is_tiny(data, 3)
+    assert is_small(data, 1000)
+    assert not is_tiny(data, 1000)
+    assert not is_small(data, 10**6)
     assert not is_small(make_objective(dtype=torch.float32, standardised=False).data, 3)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("are_proba", [False, True])
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_losses_of_small_tables_are_those_of_all_others(n_outputs, are_proba, size):
+    other, small = (make_objective(n_outputs, C=(0.1, 10.0), kind=kind) for kind in (Objective, SmallObjective))
+    if are_proba:
+        proba = np.random.default_rng(0).dirichlet(np.ones(max(n_outputs, 2)), size=N)
+        targets = torch.from_numpy(proba if n_outputs > 1 else proba[:, 1])
+        other, small = (replace(objective, targets=targets) for objective in (other, small))
+    theta, direction = size * draw(other), draw(other, seed=1)
+    found, expected = small.at(theta), other.at(theta)
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-14, atol=0.0)
+    torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(small.hessian_product(theta)(direction), other.hessian_product(theta)(direction))
+    torch.testing.assert_close(small.largest_change(direction), other.largest_change(direction))
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_small_tables_know_losses_to_rounding_of_themselves(n_outputs):
+    """Also where rows are told apart: from 1 - p they were known to rounding of 1, which is all of them there."""
+    small = make_objective(n_outputs, C=(np.inf,), kind=SmallObjective)
+    theta = torch.zeros(1, n_outputs, D + 1, dtype=torch.float64)
+    theta[0, -1, -1] = 40.0
+    own = small.targets == max(n_outputs - 1, 1)
+    small = replace(small, weights=small.weights * own)
+    loss = np.log1p((max(n_outputs, 2) - 1) * np.exp(-40.0))  # of each row
+    point = small.at(theta)
+    torch.testing.assert_close(point.value, loss * small.weights.sum() / small.total, rtol=1e-14, atol=0.0)
+    torch.testing.assert_close(point.gradient[0, -1, -1], -point.value[0], rtol=1e-13, atol=0.0)
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
@@ -288,7 +323,7 @@ def test_small_batches_are_batches(n_outputs, dtype, standardised):
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype"), [(Objective, torch.float64), (Objective, torch.float32), (SmallObjective, torch.float64)]
+    ("kind", "dtype"), [(Objective, torch.float64), (Objective, torch.float32), (TinyObjective, torch.float64)]
 )
 @pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
 @pytest.mark.parametrize("n_outputs", [1, 3])
@@ -304,7 +339,7 @@ def test_extreme_logits_give_finite_losses_and_derivatives(n_outputs, size, kind
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_overflow_in_a_small_table_is_silent(n_outputs):
-    objective = make_objective(n_outputs, kind=SmallObjective)
+    objective = make_objective(n_outputs, kind=TinyObjective)
     with np.errstate(all="raise"):  # as a user may have it
         assert not objective.at(1e200 * draw(objective) * 1e200).value.isfinite().any()
 

@@ -82,3 +82,34 @@ def test_fits_in_two_threads_are_those_of_one(storage, n_classes, set_threads):
     np.testing.assert_array_equal(two.loss_curve_, again.loss_curve_)
     np.testing.assert_allclose(two.coef_, one.coef_, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(two.predict_proba(X), one.predict_proba(X), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_models", [1, 5])
+@pytest.mark.parametrize("n_outputs", [1, 3, 40])
+@pytest.mark.parametrize("shape", [(1, 1), (30, 4), (1000, 31), (1000, 401), (5000, 17), (12_345, 7), (2, 20_000)])
+def test_products_part_by_part_are_those_of_all_rows_at_once(shape, n_outputs, n_models, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=shape)
+    parameters, residual = (rng.normal(size=(n_models, n_outputs, size)) for size in reversed(shape))
+    multiply, work = np.matmul, []
+
+    def counted(one, other, **settings):
+        work.append(one.shape[-2] * one.shape[-1] * other.shape[-1])
+        return multiply(one, other, **settings)
+
+    monkeypatch.setattr(threads.np, "matmul", counted)
+    serial = threads.SerialRows(rows)
+    scale = np.abs(rows).sum()
+    np.testing.assert_allclose(serial.logits(parameters), parameters @ rows.T, rtol=1e-12, atol=1e-13 * scale)
+    np.testing.assert_allclose(serial.pullback(residual), residual @ rows, rtol=1e-12, atol=1e-13 * scale)
+    one_row = n_models * n_outputs * shape[1]
+    limit = threads.SERIAL_VECTOR if n_models * n_outputs == 1 else threads.SERIAL_PRODUCT
+    assert all(size <= max(limit, one_row) for size in work)
+
+
+@pytest.mark.parametrize("size", [3, 10_000, 10_001])
+def test_inner_products(size):
+    one, other = np.random.default_rng(0).normal(size=(2, 4, 3, size))
+    np.testing.assert_allclose(threads.dots(one, other), (one * other).sum(axis=-1), rtol=1e-12, atol=1e-10)
+    narrow = threads.dots(one.astype(np.float32), other.astype(np.float32))
+    assert narrow.dtype == np.float64

@@ -230,20 +230,15 @@ class DenseData(Data):
         design[:, x.shape[1] :] = 1.0
         return design
 
-    @cached_property
-    def small_columns(self) -> np.ndarray:
-        """The design of a tiny table by columns, (p, n), in NumPy, whose calls take a third of the time of torch's."""
-        columns, n_features = np.empty((self.n_columns, self.n_rows)), self.X.shape[1]  # (p, n)
-        columns[:n_features] = self.X.to(widened(self.X.dtype)).numpy().T
-        columns[:n_features] -= self.mean.numpy()[:, None]
-        columns[:n_features] /= self.scale.numpy()[:, None]
-        columns[n_features:] = 1.0
-        return columns
+    @property
+    def small_rows(self) -> np.ndarray:
+        """The design of a small table, (n, p), in NumPy, whose calls take a third of the time of torch's."""
+        return self._kept.numpy()
 
     @cached_property
-    def small_rows(self) -> np.ndarray:
-        """The transpose of `small_columns`, (n, p), in memory of its own."""
-        return np.ascontiguousarray(self.small_columns.T)
+    def small_columns(self) -> np.ndarray:
+        """The transpose of `small_rows`, (p, n), in memory of its own."""
+        return np.ascontiguousarray(self.small_rows.T)
 
     @cached_property
     def small_pairs(self) -> np.ndarray:
