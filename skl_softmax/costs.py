@@ -7,10 +7,10 @@ By them is chosen what to do; only their ratios matter.
 # letter took 20 iterations with 4 and 10 with 8, 200,000 x 50 x 5 took 9 and 6.
 ROWS_PER_PARAMETER = 8
 # Passes that a Hessian of all rows may cost, and rows for each parameter, for Newton's method to be taken in place of
-# L-BFGS: 1,000 x 100 with two classes takes 0.4 of the time so, 1,000 x 10 with ten 0.7, 5,000 x 30 with three 0.9,
-# 5,000 x 100 with two as long, before its Hessian came to take a third of the time. At 7 passes, of 1,000 x 100 with
-# three classes, it is 1.3.
-NEWTON_PASSES, NEWTON_ROWS = 3.0, 64
+# L-BFGS: with two classes 1,000 x 100 takes 0.6 of the time so, 5,000 x 50 0.5, 10,000 x 100 0.5 to 1.0, 5,000 x 30
+# with three 0.9 to 1.1. At 9 passes, of 5,000 x 200 with two classes, it is 1.0 to 1.9, at 11, of 1,000 x 100 with
+# three, 0.9 to 1.1, and with more rows, as 20,000 x 100 with two, 0.9 to 1.5.
+NEWTON_PASSES, NEWTON_ROWS = 5.0, 128
 # Rows for each column in a sample that the Kronecker factors are taken from.
 ROWS_PER_COLUMN = 8
 # Above these sizes a matrix of that order is not formed: the Hessian has P² entries, the Gram matrix p².
@@ -31,10 +31,6 @@ GRAM_PASSES = 30
 # large, rows of such columns come to be told apart, which changes single entries of the diagonal by orders of
 # magnitude, and these factors, which do not follow, took hundreds of iterations.
 ROWS_PER_CLASS = 10
-# How much sooner the Hessian of one output is made and factored, half of one product, where that is in float32: by 4.6
-# to 5 for 3,000 x 1,500 to 20,000 x 1,500. Those of several outputs take 1.5 to 3 times less than is reckoned, too, but
-# to make them as much more often gained nothing: letter takes 1.1 of the time, sweeps of raw covertype 1.2.
-GRAM_GAIN = 4
 # Multiplications from which on a Hessian is tried in float32: smaller ones save no more than a try in vain costs. With
 # tries, fits of 200,000 x 50 x 5, half as many, took 1.04 of the time where columns nearly agree, elsewhere 0.94.
 NARROW_WORK = 2**28
@@ -80,9 +76,7 @@ def balancing_pays(objective) -> bool:
 
 def dense_seconds(objective, growth: int = 1) -> float:
     """Estimated time of a dense metric of one model."""
-    n_rows, n_parameters = dense_rows(objective, growth), objective.n_parameters
-    is_quick = objective.n_outputs == 1 and n_rows * n_parameters**2 >= NARROW_WORK
-    return CALL_SECONDS + _hessian_seconds(n_rows, n_parameters) / (GRAM_GAIN if is_quick else 1)
+    return CALL_SECONDS + _hessian_seconds(dense_rows(objective, growth), objective.n_parameters)
 
 
 def _hessian_seconds(n_rows: int, n_parameters: int) -> float:

@@ -77,6 +77,7 @@ class Metric:
     exact: bool  # whether it is the Hessian of all rows
     apart_price: float | None = None  # if it is one for all models: what one for each would cost
     near_price: float | None = None  # if there is a better one near the minimum: what that would cost
+    dense_price: float | None = None  # if it is rough, and a dense one would fit: what that would cost
     is_kept: bool = False  # whether it was made for other penalties, and has cost nothing here
 
     @property
@@ -98,30 +99,39 @@ class Metric:
         return replace(self, solve=self.solve.select(models)) if self.apart_price is None else self
 
 
-def make_metric(objective, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0) -> Metric:
+def make_metric(
+    objective, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0, to_come=inf
+) -> Metric:
     """The metric at θ that suits the sizes.
 
     For a family of models that of all of them together, where it is rough or rows abound.
 
     A sample for a dense one has ``growth`` times as many rows as usual, and its products are in ``dtype`` where that
-    will do. ``is_near`` says that θ is near the minimum, ``passes`` how many have led there.
+    will do. ``is_near`` says that θ is near the minimum, ``passes`` how many have led there, ``to_come`` how many are
+    to come without a dense one.
     """
-    kind = "dense" if _is_hard(objective, growth, passes) else _kind(objective, theta)
+    dense_price = objective.n_models * dense_seconds(objective, growth) / pass_seconds(objective)
+    kind = "dense" if _is_hard(objective, dense_price, passes) else _kind(objective, theta, dense_price, to_come)
     plan = _class_plan(objective, theta) if kind == "kronecker" else None
     if is_near and plan is not None:
         return metric_by_classes(objective, theta, plan)
     near_price = None if plan is None else plan.price
+    may_be_dense = kind != "dense" and objective.n_parameters <= _dense_limit(objective)
+    dense_price = dense_price if may_be_dense else None
     if objective.is_family and (kind == "kronecker" or objective.n_rows >= ROWS_PER_PARAMETER * objective.n_parameters):
-        one = make_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), growth, dtype=dtype)
+        mean = theta.mean(dim=0, keepdim=True)  # (1, K, p)
+        one = make_metric(objective.pooled(), mean, growth, dtype=dtype, to_come=objective.n_models * to_come)
         # What a rough one misses, one for each model would miss as well.
         price, apart = one.price / objective.n_models, inf
         if kind not in ROUGH_METRICS:
             apart = objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
-        return replace(one, price=price, exact=False, apart_price=apart, near_price=near_price)
+        dense_price = None if one.dense_price is None else one.dense_price / objective.n_models
+        known = {"apart_price": apart, "near_price": near_price, "dense_price": dense_price}
+        return replace(one, price=price, exact=False, **known)
     solve = dense_metric(objective, theta, growth, dtype) if kind == "dense" else ROUGH_METRICS[kind](objective, theta)
     price = objective.n_models * _seconds(objective, kind, growth) / pass_seconds(objective)
     exact = kind == "dense" and dense_rows(objective, growth) == objective.data.n_rows
-    return Metric(solve, price, kind, exact, near_price=near_price)
+    return Metric(solve, price, kind, exact, near_price=near_price, dense_price=dense_price)
 
 
 def metric_by_classes(objective, theta: Tensor, plan: "ClassPlan") -> Metric:
@@ -130,23 +140,24 @@ def metric_by_classes(objective, theta: Tensor, plan: "ClassPlan") -> Metric:
     return Metric(solve, plan.price, "class by class", exact=False, apart_price=inf)
 
 
-def _kind(objective, theta: Tensor) -> str:
+def _kind(objective, theta: Tensor, dense_price: float, to_come: float) -> str:
     """The kind of metric at θ that suits the sizes."""
-    n_parameters, n_columns = objective.n_parameters, objective.data.n_columns
-    dense_wins = theta.any() or dense_seconds(objective) <= 2 * kronecker_seconds(objective)
-    # Of one output the Hessian is a Gram matrix, and needs no eigenvectors.
-    limit = GRAM_LIMIT if objective.n_outputs == 1 and objective.data.centres else DENSE_LIMIT
-    if n_parameters <= limit and dense_wins:
+    wins = dense_price <= to_come if theta.any() else dense_seconds(objective) <= 2 * kronecker_seconds(objective)
+    if objective.n_parameters <= _dense_limit(objective) and wins:
         return "dense"
-    is_cheap = n_columns <= GRAM_LIMIT and correlations_pay(objective)
+    is_cheap = objective.data.n_columns <= GRAM_LIMIT and correlations_pay(objective)
     return "kronecker" if is_cheap and factors_fit(objective) else "diagonal"
 
 
-def _is_hard(objective, growth: int, passes: float) -> bool:
+def _dense_limit(objective) -> int:
+    """Parameters up to which a dense metric is made: of one output it is a Gram matrix, and needs no eigenvectors."""
+    return GRAM_LIMIT if objective.n_outputs == 1 and objective.data.centres else DENSE_LIMIT
+
+
+def _is_hard(objective, dense_price: float, passes: float) -> bool:
     """Whether as many passes as a dense metric costs have not led to the minimum, and it fits."""
-    if 8 * objective.n_models * objective.n_parameters**2 > LATE_BYTES:
-        return False
-    return objective.n_models * dense_seconds(objective, growth) <= passes * pass_seconds(objective)
+    fits = 8 * objective.n_models * objective.n_parameters**2 <= LATE_BYTES
+    return fits and dense_price <= passes
 
 
 class ClassPlan(NamedTuple):

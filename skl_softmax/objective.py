@@ -411,13 +411,15 @@ class Objective:
         """What that bound is about to be, (M,), at no price; infinity where to know it costs too much."""
         return duality.convex_gap(self, point) if costs.balancing_pays(self) else torch.full_like(point.value, inf)
 
-    def metric(self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0) -> metrics.Metric:
+    def metric(
+        self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0, to_come=inf
+    ) -> metrics.Metric:
         """An approximate inverse of the Hessian, as good as it is worth, from ``growth`` times the usual rows.
 
-        ``is_near`` says that θ is near the minimum, ``passes`` how many have led there. Hessians are in ``dtype`` where
-        that will do.
+        ``is_near`` says that θ is near the minimum, ``passes`` how many have led there, ``to_come`` how many are to
+        come with a rough one. Hessians are in ``dtype`` where that will do.
         """
-        return metrics.make_metric(self, theta, growth, is_near, dtype, passes)
+        return metrics.make_metric(self, theta, growth, is_near, dtype, passes, to_come)
 
     @cached_property
     def separable_below(self) -> Tensor:

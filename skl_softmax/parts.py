@@ -188,13 +188,16 @@ class PartsObjective:
         curved = curved + self.sample.column_l2  # (1, K, p)
         return curvature.Inverse(torch.mul, (torch.where(curved > 0, 1 / curved, 0.0),))
 
-    def metric(self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0) -> metrics.Metric:
+    def metric(
+        self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0, to_come=inf
+    ) -> metrics.Metric:
         """The sample's, but for the diagonal one: a column may be zero in all rows of a sample."""
-        metric = self.sample.metric(theta, growth, is_near, dtype, passes * self.n_rows / self.sample.n_rows)
+        share = self.sample.n_rows / self.n_rows
+        metric = self.sample.metric(theta, growth, is_near, dtype, passes / share, to_come / share)
         if metric.kind != "diagonal":
-            share = self.sample.n_rows / self.n_rows
-            near_price = None if metric.near_price is None else share * metric.near_price
-            return replace(metric, price=share * metric.price, near_price=near_price, exact=metric.exact and share == 1)
+            prices = {name: getattr(metric, name) for name in ("price", "near_price", "dense_price")}
+            prices = {name: share * price for name, price in prices.items() if price is not None}
+            return replace(metric, **prices, exact=metric.exact and share == 1)
         return replace(metric, solve=self.inverse_diagonal(theta))
 
     def samples(self) -> list[tuple[Objective, float]]:

@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs, metrics
 from skl_softmax.classifier import SOLVERS
 from skl_softmax.data import SparseData
 from skl_softmax.objective import Objective
@@ -961,6 +961,17 @@ class TestPasses:
         clf = TorchSoftmaxClassifier().fit(*tall_table)
         assert clf.n_passes_ <= 6  # 5.4 when this was written
 
+    def test_a_table_that_takes_few_passes_makes_no_hessian(self, monkeypatch):
+        # It used to be made after four iterations, at the price of 150 passes, for the last two.
+        made, make = [], metrics.dense_metric
+        monkeypatch.setattr(metrics, "dense_metric", lambda *args: made.append(0) or make(*args))
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(2000, 60))
+        y = (X @ rng.normal(size=(60, 10)) / 4 + rng.gumbel(size=(2000, 10))).argmax(axis=1)
+        clf = TorchSoftmaxClassifier().fit(X, y)
+        assert not made
+        assert clf.n_passes_ <= 20  # 15 when this was written
+
     def test_where_rough_metrics_lead_nowhere_the_hessian_is_made(self):
         # Heavy tails and 40 classes: by Kronecker factors 1,000 iterations were not enough.
         rng = np.random.default_rng(2)
@@ -988,7 +999,7 @@ class TestPasses:
 
     def test_digits(self):
         clf = TorchSoftmaxClassifier().fit(*load_digits(return_X_y=True))
-        assert clf.n_passes_ <= 75  # 55 when this was written
+        assert clf.n_passes_ <= 95  # 84 when this was written
 
     @pytest.mark.parametrize(("C", "passes"), [(1.0, 190), (100.0, 300)])  # 146, 230
     def test_sparse_text(self, C, passes):

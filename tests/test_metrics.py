@@ -156,6 +156,20 @@ def test_a_rough_metric_is_one_for_all_models(monkeypatch):
         torch.testing.assert_close(shared.solve(vector)[i], expected(vector[i : i + 1])[0])
 
 
+def test_a_rough_metric_tells_the_price_of_a_dense_one():
+    objective = make_objective(6)
+    theta = draw(objective)
+    dense = make_metric(objective, theta)
+    rough = make_metric(objective, theta, to_come=0.9 * dense.price)
+    assert (dense.kind, rough.kind) == ("dense", "kronecker")
+    assert (dense.dense_price, rough.dense_price) == (None, dense.price)
+    assert make_metric(objective, theta, to_come=1.1 * dense.price).kind == "dense"
+    family = replace(make_objective(6, C=(0.1, 1.0)), is_family=True)
+    shared = make_metric(family, draw(family), to_come=0.9 * dense.price / 2)
+    assert shared.kind == "kronecker"  # for all models, of which one takes half as long
+    assert 0 < shared.dense_price < dense.price
+
+
 def test_the_choice_of_metric(monkeypatch):
     objective = make_objective(3)
     zero = torch.zeros_like(draw(objective))

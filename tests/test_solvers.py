@@ -12,12 +12,12 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.curvature import Inverse
-from skl_softmax.small import SmallObjective
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, newton_steps
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, SUFFICIENT_DECREASE, backtrack, lengthen
 from skl_softmax.solvers.quasi_newton import MIN_SCALE, QuasiNewton
 from skl_softmax.solvers.run import Run
+from skl_softmax.tiny import TinyObjective
 
 OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
 DESCENT_OPTIONS = DescentOptions(tol=0.0, max_iter=5000)
@@ -39,6 +39,7 @@ class Metric:
     follows: bool = True
     apart_price: float | None = None
     near_price: float | None = None
+    dense_price: float | None = None
     is_near: bool = False
     is_kept: bool = False
     select: object = None
@@ -98,7 +99,7 @@ class Quadratic:
     def convex_gap(self, point):
         return torch.full((self.n_models,), inf)
 
-    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0):
+    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0, to_come=inf):
         return Metric(
             self.inverse_diagonal(theta),
             select=lambda models: self.select(models).metric(theta[models]),
@@ -148,7 +149,7 @@ class LogCosh(Quadratic):
     def largest_change(self, direction):
         return 2 * direction.abs().amax(dim=(1, 2))
 
-    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0):
+    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0, to_come=inf):
         return Metric(
             Inverse(lambda vector: vector, ()), select=lambda models: self.select(models).metric(theta[models])
         )
@@ -172,7 +173,7 @@ class Rough(Quadratic):
         self.wide_values.append(point.value.item())
         return point
 
-    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0):
+    def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0, to_come=inf):
         return replace(super().metric(theta), follows=False)
 
     def narrow(self):
@@ -253,7 +254,9 @@ def test_only_a_model_whose_start_is_too_high_falls_back(name):
 
 def test_a_finished_model_leaves_the_metric_of_the_others_as_it_is(monkeypatch):
     made, make_metric = [], Run.make_metric
-    monkeypatch.setattr(Run, "make_metric", lambda run: made.append(run.iteration) or make_metric(run))
+    monkeypatch.setattr(
+        Run, "make_metric", lambda run, *to_come: made.append(run.iteration) or make_metric(run, *to_come)
+    )
     stack = make(LogCosh, n_models=3)
     stack.minimum = stack.minimum * torch.tensor([0.01, 1.0, 30.0])[:, None, None]
     result = lbfgs(stack, start(stack), OPTIONS)
@@ -325,8 +328,8 @@ def test_newton_on_a_quadratic_takes_one_step_and_two_evaluations():
 
 @pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
 def test_the_last_step_of_newton_may_be_a_chord(load, monkeypatch):
-    made, make_inverse = [], SmallObjective.inverse_hessian
-    monkeypatch.setattr(SmallObjective, "inverse_hessian", lambda *args: made.append(0) or make_inverse(*args))
+    made, make_inverse = [], TinyObjective.inverse_hessian
+    monkeypatch.setattr(TinyObjective, "inverse_hessian", lambda *args: made.append(0) or make_inverse(*args))
     X, y = load(return_X_y=True)
     model = TorchSoftmaxClassifier().fit(X, y)
     n_hessians = len(made)
@@ -593,7 +596,7 @@ def test_lbfgs_memory_ignores_pairs_without_curvature():
 def test_lbfgs_ends_by_a_hessian_from_where_it_ends(monkeypatch):
     """One from a step before told a gap that was 25 times too small."""
     made, make = [], Run.make_metric
-    monkeypatch.setattr(Run, "make_metric", lambda run: made.append(run.iteration) or make(run))
+    monkeypatch.setattr(Run, "make_metric", lambda run, *to_come: made.append(run.iteration) or make(run, *to_come))
     model = TorchSoftmaxClassifier(solver="lbfgs").fit(*load_wine(return_X_y=True))
     assert model.converged_
     assert made[-1] == model.n_iter_[0]
@@ -649,7 +652,7 @@ def test_gaps_are_checked_by_products_where_the_new_hessian_is_of_a_sample(monke
     monkeypatch.setattr(module, "newton_by_products", lambda *a, **k: checks.append(0) or check(*a, **k))
     inverse, made = objective.inverse_hessian(None), []
 
-    def metric(theta, growth=1, is_near=False, dtype=None, passes=0.0):
+    def metric(theta, growth=1, is_near=False, dtype=None, passes=0.0, to_come=inf):
         made.append(0)
         poor = lambda vector: 1e-6 * vector  # noqa: E731
         return Metric(inverse if len(made) == 1 else poor, price=1.0, exact=len(made) == 1)

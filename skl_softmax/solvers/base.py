@@ -8,6 +8,7 @@ models that are finished leave the stack. A single fit is M = 1.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -44,6 +45,7 @@ class Metric(Protocol):
     follows: bool  # whether another one at a new θ is sure to be better there
     apart_price: float | None  # if it is one for all models: what one for each would cost
     near_price: float | None  # if there is a better one near the minimum: what that would cost
+    dense_price: float | None  # if it is rough, and one that follows would fit: what that would cost
     is_near: bool  # whether it is that one
     is_kept: bool  # whether it was made for other penalties, and has cost nothing here
 
@@ -83,7 +85,9 @@ class Objective(Protocol):
 
     def at(self, theta: Tensor) -> Evaluation: ...
 
-    def metric(self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0) -> Metric: ...
+    def metric(
+        self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0, to_come=inf
+    ) -> Metric: ...
 
     def inverse_hessian(self, theta: Tensor) -> Inverse: ...
 

@@ -50,7 +50,7 @@ def is_doubtful(run: Run, metric: Metric, gap: list[float]) -> bool:
         return False
     if metric.kind == "diagonal":
         return run.options.tol > 0
-    if metric.exact and metric.price <= CHECK:
+    if metric.exact:
         return run.passes_of_model > 0 or metric.solve.has_ridge
     if metric.is_kept or (metric.follows and run.passes_of_model < OLD):
         return False

@@ -5,7 +5,7 @@ from math import inf
 from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, numbers
-from skl_softmax.solvers.gaps import is_doubtful, trusted_gap
+from skl_softmax.solvers.gaps import CHECK, is_doubtful, trusted_gap
 from skl_softmax.solvers.newton_steps import NewtonStep, left_of, newton_by, newton_by_products
 from skl_softmax.solvers.precision import Precision
 from skl_softmax.solvers.quasi_newton import QuasiNewton
@@ -100,9 +100,13 @@ def _check(run: Run, matrix: QuasiNewton, gap: list[float]) -> NewtonStep | None
     matrix.forget()
     if _knows_correlations(matrix.metric):
         run.forget_gains()
-    if matrix.metric.exact:
+    if matrix.metric.exact and matrix.metric.price <= CHECK:
         matrix.renew(run.make_metric())
-    return newton_by(run, matrix.metric.solve) if matrix.metric.exact else newton_by_products(run, is_check=True)
+        if matrix.metric.exact:
+            return newton_by(run, matrix.metric.solve)
+    if run.preconditioner is None and matrix.metric.follows:
+        run.precondition_by(matrix.metric)
+    return newton_by_products(run, is_check=True)
 
 
 def _knows_correlations(metric: Metric) -> bool:
@@ -115,5 +119,6 @@ def _renew(run: Run, matrix: QuasiNewton) -> bool:
     goes_apart = run.pays_apart(matrix.metric)
     if not goes_apart and not run.metric_is_due(matrix.metric):
         return False
-    matrix.renew(run.make_metric_apart() if goes_apart else run.make_metric())
+    to_come = inf if matrix.metric.follows else run.passes_to_come()
+    matrix.renew(run.make_metric_apart() if goes_apart else run.make_metric(to_come))
     return True

@@ -129,7 +129,7 @@ def _by_conjugate_gradients(
         return centred(precondition(centred(residual)))  # what rounding leaves along 1 ⊗ v has no curvature
 
     value = run.point.value
-    ends = value.new_tensor(list(map(run.options.last_gap, value.tolist())))  # (M,)
+    ends = torch.tensor(list(map(run.options.last_gap, value.tolist())), dtype=value.dtype, device=value.device)  # (M,)
     direction, decrement, missing = conjugate_gradients(
         product, solve, gradient.to(objective.dtype), NEAR_ENDS * ends, WELL_WITHIN * ends, delay, max_iter
     )

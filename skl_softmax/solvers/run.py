@@ -39,6 +39,10 @@ NEAR_GAIN = 1.3
 # embeddings with C=100 up to gaps of 10 F; with 4 they take 30 iterations for 47, wide images 350 for 411, and seven
 # tables with C of 1, 100 and 1e4 0.9 of the time (0.6 to 1.3).
 ROUGH_RENEWAL = 4
+# Passes with a rough metric, as a part of what a dense one costs, that tell whether that would pay. After four or fewer
+# 5,000 x 100 with ten classes, which eight more end, took one that costs 150, and 2.5 times as long; by the mean of
+# three steps standardised covertype took 2.6 times as long.
+TRIAL = 1 / 8
 # The price, in passes, from which on a metric is kept for the next penalty of a sweep.
 DEAR = 4.0
 # Passes after which a gap that a rough metric tells is checked in any case: over 160 tables that took 1.01 of them.
@@ -146,14 +150,17 @@ class Run:
         if knows_gap:
             self.go_by_changes()
 
-    def make_metric(self) -> Metric:
-        """The objective's metric at the point, of more rows than the last one if its steps were often too long."""
+    def make_metric(self, to_come: float = inf) -> Metric:
+        """The objective's metric at the point, of more rows than the last one if its steps were often too long.
+
+        ``to_come`` says how many passes would be to come with a rough one.
+        """
         n_steps = self.iteration - self._metric_iteration
         if n_steps and self.passes_of_model >= POOR * n_steps:
             self._growth *= 2
         self._metric_pass, self._metric_iteration = self.n_passes, self.iteration
         dtype = torch.float32 if self.options.tol >= NARROW_TOL else torch.float64
-        metric = self.objective.metric(self.theta, self._growth, self.is_close(), dtype, self.n_passes)
+        metric = self.objective.metric(self.theta, self._growth, self.is_close(), dtype, self.n_passes, to_come)
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
         if metric.price >= DEAR and metric.apart_price is None and len(self.models) == self._record.n_models:
             self._kept = Kept(metric, self.point.value)
@@ -200,10 +207,10 @@ class Run:
         many passes as it costs are to come.
         """
         if metric.near_price is not None and self.is_close():
-            return self._passes_to_come() >= NEAR_GAIN * metric.near_price
+            return self.passes_to_come() >= NEAR_GAIN * metric.near_price
         if self.passes_of_model < max(self._passes_until_due(metric), 0.5):  # none yet where it was made
             return False
-        return self._passes_to_come() >= metric.price
+        return self.passes_to_come() >= (metric.price if metric.dense_price is None else metric.dense_price)
 
     def _passes_until_due(self, metric: Metric) -> float:
         """As many as it cost, if another is sure to be better; what a rough one misses it misses at every θ.
@@ -213,6 +220,8 @@ class Run:
         """
         if metric.is_kept:
             return 0
+        if metric.dense_price is not None:
+            return TRIAL * metric.dense_price
         if metric.follows:
             return metric.price - 0.5
         return RENEWAL * metric.price if metric.is_near else max(self._metric_pass, ROUGH_RENEWAL * metric.price)
@@ -229,7 +238,7 @@ class Run:
         """
         if self.iteration == 0 or metric.apart_price is None:
             return False
-        return self._passes_to_come() > 2 * metric.apart_price
+        return self.passes_to_come() > 2 * metric.apart_price
 
     def extrapolated_gap(self) -> list[float]:
         """What each model would still gain if its gains went on as they did; 0 for young runs.
@@ -370,7 +379,7 @@ class Run:
             return [-inf] * len(values)
         return self.objective.separable_below.tolist()
 
-    def _passes_to_come(self) -> float:
+    def passes_to_come(self) -> float:
         """How many iterations the slowest model needs if its gap goes on shrinking as in the last one."""
         last_gap = self.options.last_gap
         return max((self._record.iterations_to_come(model, last_gap) for model in self.models), default=0.0)
