@@ -18,13 +18,14 @@ from skl_softmax import threads
 from skl_softmax.data import Data
 from skl_softmax.objective import Evaluation, Objective
 
-# Multiplications of a product with all rows up to which F is evaluated here.
-SMALL_PRODUCT = 2**23
+# Multiplications of a product with all rows up to which F is evaluated here, and logits, which it takes copies of.
+SMALL_PRODUCT, SMALL_LOGITS = 2**23, 2**18
 
 
 def is_small(data: Data, n_logits: int) -> bool:
     """Whether calls of torch for so many logits of each row take longer than arithmetic in one thread."""
-    fits = data.n_rows * data.n_columns * n_logits <= SMALL_PRODUCT
+    size = data.n_rows * n_logits
+    fits = size <= SMALL_LOGITS and size * data.n_columns <= SMALL_PRODUCT
     return fits and data.keeps and data.X.device.type == "cpu" and data.dtype == torch.float64
 
 
@@ -32,16 +33,14 @@ class SmallObjective(Objective):
     """F of M models over one small dense X, in float64. Shapes as in `skl_softmax.objective`."""
 
     call_seconds = 3e-4  # most of it the solver's
+    # Whether gradients are made to sum to zero over the classes to eps of themselves, as metrics want it.
+    centres_gradients = True
     _of_rows = "_rows", "_shares", "_target_proba"
 
     def select(self, models: Tensor) -> "SmallObjective":
-        some, index = super().select(models), models.numpy()
-        some.__dict__.update(
-            {name: self.__dict__[name] for name in ("_rows", "_target_proba") if name in self.__dict__}
-        )
-        some.__dict__.update(
-            {name: self.__dict__[name][index] for name in ("_shares", "_penalty") if name in self.__dict__}
-        )
+        some, index, known = super().select(models), models.numpy(), self.__dict__
+        some.__dict__.update({name: known[name] for name in ("_rows", "_target_proba") if name in known})
+        some.__dict__.update({name: known[name][index] for name in ("_shares", "_penalty") if name in known})
         return some
 
     def narrow(self) -> "SmallObjective":
@@ -60,8 +59,8 @@ class SmallObjective(Objective):
         logits = self._rows.logits(parameters)  # (M, K, n)
         self.__dict__["_last"] = theta, logits
         value, residual = self._value_and_residual(logits)  # (M,), (M, K, n)
-        gradient = self._rows.pullback(residual * self._shares)  # (M, K, p)
-        if self.n_outputs > 1:  # as `Objective.means`
+        gradient = self._rows.pullback(residual)  # (M, K, p)
+        if self.centres_gradients and self.n_outputs > 1:  # as `Objective.means`
             gradient -= np.add.reduce(gradient, axis=1, keepdims=True) / self.n_outputs
         penalised = self._penalty * parameters  # (M, K, p)
         gradient += penalised
@@ -72,7 +71,7 @@ class SmallObjective(Objective):
         return Evaluation(torch.from_numpy(value), torch.from_numpy(gradient))
 
     def _value_and_residual(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Means of the losses (M,) and derivatives of the rows' losses by their logits (M, K, n)."""
+        """Means of the losses (M,) and their derivatives by the logits (M, K, n)."""
         if self.n_outputs == 1:
             return sigmoid_loss(logits, *self._signs_and_rests, self._shares)
         if self._places is None:
@@ -154,7 +153,7 @@ class SmallObjective(Objective):
 def sigmoid_loss(
     logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Σ of weighted losses (M,) and σ(z) - y (M, 1, n) of logits (M, 1, n) and weights (M, 1, n).
+    """Σ of weighted losses s ℓ (M,) and s (σ(z) - y) (M, 1, n) of logits (M, 1, n) and weights s (M, 1, n).
 
     ``signs`` and ``rests`` (1, n) are of the targets. As `SigmoidLoss.value_and_residual`.
     """
@@ -169,14 +168,15 @@ def sigmoid_loss(
     if rests is not None:
         losses -= rests * logits
         residual -= rests
+    residual *= weights
     return threads.dots(losses, weights)[:, 0], residual
 
 
 def softmax_loss(logits: np.ndarray, places: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Σ of weighted losses (M,) and p - y (M, K, n) of logits (M, K, n).
+    """Σ of weighted losses s ℓ (M,) and s (p - y) (M, K, n) of logits (M, K, n) and weights s (M, 1, n).
 
-    ``places`` (M, n) are those of the rows' own classes among the M K n, ``weights`` (M, 1, n). As
-    `SoftmaxLoss.value_and_residual`, by the odds of the other classes.
+    ``places`` (M, n) are those of the rows' own classes among the M K n. As `SoftmaxLoss.value_and_residual`, by the
+    odds of the other classes.
     """
     odds = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
     flat = odds.reshape(-1)  # the same memory
@@ -188,14 +188,16 @@ def softmax_loss(logits: np.ndarray, places: np.ndarray, weights: np.ndarray) ->
     value = threads.dots(np.log1p(beyond) - own, weights[:, 0])  # (M,)
     beyond += 1
     flat[places] = np.negative(others, out=others)
-    odds /= beyond[:, None]
+    odds *= weights / beyond[:, None]
     return value, odds
 
 
 def soft_loss(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same with probabilities of the classes for targets, (K, n)."""
     value, proba = loss_and_proba(logits.copy(), weights, weights * targets)
-    return value, np.subtract(proba, targets, out=proba)
+    proba -= targets
+    proba *= weights
+    return value, proba
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ from torch import Tensor
 ONE_THREAD = 2**15
 # Multiplications up to which NumPy takes no longer for a product than torch with two threads awake.
 SMALL_PRODUCT = 2**23
-# Multiplications up to which OpenBLAS, NumPy's, makes a product of matrices and one with a vector in one thread.
-SERIAL_PRODUCT, SERIAL_VECTOR = 2**18, 9215
+# Multiplications up to which OpenBLAS, NumPy's, makes a product in one thread; one with a vector up to 460,000.
+SERIAL_PRODUCT = 2**18
 # Likewise, elements of vectors for their inner product.
 SERIAL_DOT = 10_000
 
@@ -54,8 +54,7 @@ class SerialRows:
         """The rows in parts (parts, part, p), if they are more than one, and the rest of them (rest, p)."""
         if n_outputs not in self._parts:
             n_rows, n_columns = self._rows.shape
-            limit = SERIAL_VECTOR if n_outputs == 1 else SERIAL_PRODUCT // n_outputs
-            size = max(1, limit // n_columns)
+            size = max(1, SERIAL_PRODUCT // (n_outputs * n_columns))
             n_parts = n_rows // size if n_rows > size else 0
             n_whole = n_parts * size
             self._parts[n_outputs] = self._rows[:n_whole].reshape(n_parts, size, n_columns), self._rows[n_whole:]

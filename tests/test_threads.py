@@ -103,8 +103,7 @@ def test_products_part_by_part_are_those_of_all_rows_at_once(shape, n_outputs, n
     np.testing.assert_allclose(serial.logits(parameters), parameters @ rows.T, rtol=1e-12, atol=1e-13 * scale)
     np.testing.assert_allclose(serial.pullback(residual), residual @ rows, rtol=1e-12, atol=1e-13 * scale)
     one_row = n_models * n_outputs * shape[1]
-    limit = threads.SERIAL_VECTOR if n_models * n_outputs == 1 else threads.SERIAL_PRODUCT
-    assert all(size <= max(limit, one_row) for size in work)
+    assert all(size <= max(threads.SERIAL_PRODUCT, one_row) for size in work)
 
 
 @pytest.mark.parametrize("size", [3, 10_000, 10_001])

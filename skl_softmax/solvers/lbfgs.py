@@ -19,14 +19,14 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     - H₀ is an approximate inverse Hessian at a recent iterate (`skl_softmax.metrics`), so that the iterates
       do not depend on the units of the parameters and few pairs do what is left. A Hessian is made anew as soon as the
       passes since it was made have cost as much as a new one will (which is at most twice the cost of knowing the best
-      moment beforehand), a rough metric more rarely, if the fit is not expected to end sooner; from twice as many rows
-      if steps were too long.
+      moment beforehand), in place of a rough metric after an eighth of that, if the fit is not expected to end sooner;
+      from twice as many rows if steps were too long.
     - From zero, the way goes over samples of rows (`samples`), and in float32 where that is quicker: to the end where
       what that loses is next to nothing of the gap that ends a run (`Precision`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts, in a long run only where curvature describes the step
-      (`trusted_gap`). At the very end Newton's step tells it, where the Hessian of all rows costs little, the
-      metric knows no correlations, the diagonal of the Hessian promises more, or passes were many (`is_doubtful`).
+      (`trusted_gap`). At the very end Newton's step tells it, where the metric is the Hessian of all rows at another
+      point or knows no correlations, the diagonal of the Hessian promises more, or passes were many (`is_doubtful`).
 
     Cost: one pass over the rows an iteration, a few for the metrics and the gap, two vectors a remembered step.
     """
@@ -92,8 +92,8 @@ def _told(run: Run, gap: list[float]) -> list[float]:
 def _check(run: Run, matrix: QuasiNewton, gap: list[float]) -> NewtonStep | None:
     """Newton's step, with its decrement, where gaps that would end the run are doubtful. The last steps are forgotten.
 
-    By a new Hessian of all rows if the metric is an older one, else by products: also where, for the models that are
-    left, that would now be of a sample.
+    By a new Hessian of all rows if the metric is an older one and a new one costs little, else by products: also where,
+    for the models that are left, it would now be of a sample.
     """
     if not is_doubtful(run, matrix.metric, gap):
         return None
