@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import scipy.sparse as sp
 import torch
+import torch._dynamo  # which the first optimiser takes a second to import, and a fit that is stopped leaves in halves
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.preprocessing import LabelEncoder
 from skorch import NeuralNetClassifier

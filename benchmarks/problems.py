@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from sklearn import datasets
+from sklearn.preprocessing import StandardScaler
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,30 @@ def very_tall_scaled(_):
     return datasets.make_classification(
         1_000_000, 20, n_informative=10, n_redundant=5, n_classes=3, n_clusters_per_class=1, random_state=0
     )
+
+
+def independent(n, d, n_classes):
+    """Independent normal columns, as benign as data can be, and classes drawn by softmax of logits of variance 4."""
+
+    @cache
+    def normal(_):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(n, d))
+        logits = X @ rng.normal(size=(d, n_classes)) * (2 / np.sqrt(d))
+        return X, (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+
+    return normal
+
+
+def standardised(load):
+    """Columns less their means, divided by their standard deviations."""
+
+    @cache
+    def scaled(data_dir):
+        X, y = load(data_dir)
+        return StandardScaler().fit_transform(X), y
+
+    return scaled
 
 
 def badly_scaled(load):
@@ -155,6 +180,11 @@ PROBLEMS = {
         Problem("mnist_like", "medium", mnist_like),
         Problem("embeddings", "medium", embeddings),
         Problem("gene_like", "wide", gene_like),
+        Problem("normal_1k", "benign", independent(1_000, 100, 3)),
+        Problem("normal_5k", "benign", independent(5_000, 100, 2)),
+        Problem("normal_5k_10", "benign", independent(5_000, 100, 10)),
+        Problem("normal_30k", "benign", independent(30_000, 100, 10)),
+        Problem("digits_scaled", "benign", standardised(bundled("digits"))),
         Problem("tall_scaled", "large", tall_scaled),
         Problem("tall_raw", "large", badly_scaled(tall_scaled)),
         Problem("tall_raw_float32", "large", badly_scaled(tall_scaled), "float32"),
