@@ -7,6 +7,7 @@ the time of torch's, in the thread that asks for them. A value with its gradient
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cached_property
 
 import numpy as np
@@ -46,6 +47,11 @@ class SmallObjective(Objective):
     def narrow(self) -> "SmallObjective":
         """F itself: float32 would gain nothing."""
         return self
+
+    @cached_property
+    def _in_float32(self) -> Objective:
+        """By the general formulas: those here are in float64, whatever the rows are."""
+        return Objective(**{field.name: getattr(self, field.name) for field in fields(self)})._in_float32
 
     def from_other(self, other: "SmallObjective", point: Evaluation, theta: Tensor) -> Evaluation:
         parameters, by_model = theta.numpy(), (self.n_models, self.n_parameters)

@@ -378,3 +378,15 @@ def test_float32_is_refused_where_it_would_overflow(monkeypatch):
     objective = make_objective(3)
     objective.data.scale[0] = 1e20
     assert objective.narrow() is objective
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("kind", [SmallObjective, TinyObjective])
+def test_small_tables_tell_what_float32_loses(n_outputs, kind):
+    """Of parts elsewhere, that are not small, a small sample tells it."""
+    other, small = (make_objective(n_outputs, kind=kind) for kind in (Objective, kind))
+    theta = draw(other)
+    (expected, _), (found, _) = other.rounding(theta), small.rounding(theta)
+    assert expected.gradient.abs().max() > 1e-9
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-6, atol=1e-14)
+    torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-6, atol=1e-14)
