@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.special import expit
+from scipy.special import expit, softmax
 from torch import Tensor
 
 from skl_softmax import threads
@@ -115,7 +115,7 @@ class SmallObjective(Objective):
         if last is None or last[0] is not theta:
             self.at(theta)
         logits = self.__dict__["_last"][1]
-        proba = expit(logits) if self.n_outputs == 1 else softmax(logits)
+        proba = expit(logits) if self.n_outputs == 1 else softmax(logits, axis=1)
         return proba, proba * self._shares
 
     @cached_property
@@ -204,14 +204,6 @@ def soft_loss(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> t
     proba -= targets
     proba *= weights
     return value, proba
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities (M, K, n) of logits (M, K, n)."""
-    proba = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
-    np.exp(proba, out=proba)
-    proba /= np.add.reduce(proba, axis=1, keepdims=True)
-    return proba
 
 
 def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

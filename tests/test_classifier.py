@@ -929,6 +929,7 @@ class TestSparse:
 
 def as_if_it_were_large(monkeypatch):
     """Let a small table be solved by conjugate gradients, and those in float32."""
+    monkeypatch.setattr("skl_softmax.training._kind_of", lambda *_: Objective)
     monkeypatch.setattr(costs, "narrow_pays", lambda *_: True)
     monkeypatch.setattr(import_module("skl_softmax.solvers.newton_steps"), "DIRECT_LIMIT", 0)
 

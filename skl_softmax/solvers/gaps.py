@@ -9,8 +9,6 @@ from skl_softmax.solvers.base import Certificate, Metric, numbers
 from skl_softmax.solvers.record import GAP_ROUNDING
 from skl_softmax.solvers.run import Run
 
-# Passes that a new Hessian of all rows may cost to check a gap with.
-CHECK = 3.0
 # How many times as much as a gap the diagonal of the Hessian has to promise for the gap not to be believed. Over 160
 # tables that ends lies of 4 to 1,000 times, but for a few at tol=1e-2, and fits take 1.02 of the passes
 # at tol=1e-7, 1.28 at 1e-2.

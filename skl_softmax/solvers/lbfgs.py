@@ -5,12 +5,15 @@ from math import inf
 from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, numbers
-from skl_softmax.solvers.gaps import CHECK, is_doubtful, trusted_gap
+from skl_softmax.solvers.gaps import is_doubtful, trusted_gap
 from skl_softmax.solvers.newton_steps import NewtonStep, left_of, newton_by, newton_by_products
 from skl_softmax.solvers.precision import Precision
 from skl_softmax.solvers.quasi_newton import QuasiNewton
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
+
+# Passes that a new Hessian of all rows may cost to check a gap with; else products by an older one check it.
+CHECK = 3.0
 
 
 def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
