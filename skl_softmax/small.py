@@ -8,11 +8,12 @@ the time of torch's, in the thread that asks for them. A value with its gradient
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cached_property
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import expit, softmax
+from scipy.special import expit
 from torch import Tensor
 
 from skl_softmax import threads
@@ -28,6 +29,14 @@ def is_small(data: Data, n_logits: int) -> bool:
     size = data.n_rows * n_logits
     fits = size <= SMALL_LOGITS and size * data.n_columns <= SMALL_PRODUCT
     return fits and data.keeps and data.X.device.type == "cpu" and data.dtype == torch.float64
+
+
+class Loss(NamedTuple):
+    """What M models lose on all rows."""
+
+    value: np.ndarray  # (M,), weighted sums
+    residual: np.ndarray  # (M, K, n), their derivatives by the logits
+    make_proba: Callable[[], np.ndarray]  # probabilities of the outputs (M, K, n)
 
 
 class SmallObjective(Objective):
@@ -63,8 +72,8 @@ class SmallObjective(Objective):
     def at(self, theta: Tensor) -> Evaluation:
         parameters = theta.numpy()
         logits = self._rows.logits(parameters)  # (M, K, n)
-        self.__dict__["_last"] = theta, logits
-        value, residual = self._value_and_residual(logits)  # (M,), (M, K, n)
+        value, residual, make_proba = self._loss_of(logits)  # (M,), (M, K, n)
+        self.__dict__["_last"] = theta, make_proba
         gradient = self._rows.pullback(residual)  # (M, K, p)
         if self.centres_gradients and self.n_outputs > 1:  # as `Objective.means`
             gradient -= np.add.reduce(gradient, axis=1, keepdims=True) / self.n_outputs
@@ -76,8 +85,8 @@ class SmallObjective(Objective):
             value += (self.column_l1.numpy() * np.abs(parameters)).sum(axis=(1, 2))
         return Evaluation(torch.from_numpy(value), torch.from_numpy(gradient))
 
-    def _value_and_residual(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Means of the losses (M,) and their derivatives by the logits (M, K, n)."""
+    def _loss_of(self, logits: np.ndarray) -> Loss:
+        """Of logits (M, K, n), whose memory is taken over."""
         if self.n_outputs == 1:
             return sigmoid_loss(logits, *self._signs_and_rests, self._shares)
         if self._places is None:
@@ -114,8 +123,7 @@ class SmallObjective(Objective):
         last = self.__dict__.get("_last")
         if last is None or last[0] is not theta:
             self.at(theta)
-        logits = self.__dict__["_last"][1]
-        proba = expit(logits) if self.n_outputs == 1 else softmax(logits, axis=1)
+        proba = self.__dict__["_last"][1]()
         return proba, proba * self._shares
 
     @cached_property
@@ -158,7 +166,7 @@ class SmallObjective(Objective):
 
 def sigmoid_loss(
     logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Loss:
     """Σ of weighted losses s ℓ (M,) and s (σ(z) - y) (M, 1, n) of logits (M, 1, n) and weights s (M, 1, n).
 
     ``signs`` and ``rests`` (1, n) are of the targets. As `SigmoidLoss.value_and_residual`.
@@ -175,35 +183,38 @@ def sigmoid_loss(
         losses -= rests * logits
         residual -= rests
     residual *= weights
-    return threads.dots(losses, weights)[:, 0], residual
+    return Loss(threads.dots(losses, weights)[:, 0], residual, partial(expit, logits))
 
 
-def softmax_loss(logits: np.ndarray, places: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def softmax_loss(logits: np.ndarray, places: np.ndarray, weights: np.ndarray) -> Loss:
     """Σ of weighted losses s ℓ (M,) and s (p - y) (M, K, n) of logits (M, K, n) and weights s (M, 1, n).
 
     ``places`` (M, n) are those of the rows' own classes among the M K n. As `SoftmaxLoss.value_and_residual`, by the
     odds of the other classes.
     """
-    odds = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
-    flat = odds.reshape(-1)  # the same memory
+    logits -= np.maximum.reduce(logits, axis=1, keepdims=True)
+    flat = logits.reshape(-1)  # the same memory
     own = flat[places]  # (M, n)
-    np.exp(odds, out=odds)
+    odds = np.exp(logits, out=logits)
     flat[places] = 0.0
     others = np.add.reduce(odds, axis=1)  # (M, n)
     beyond = others + np.expm1(own)  # the sum with the own class, less 1
     value = threads.dots(np.log1p(beyond) - own, weights[:, 0])  # (M,)
     beyond += 1
     flat[places] = np.negative(others, out=others)
-    odds *= weights / beyond[:, None]
-    return value, odds
+
+    def make_proba() -> np.ndarray:
+        proba = odds / beyond[:, None]
+        proba.reshape(-1)[places] = np.exp(own) / beyond
+        return proba
+
+    return Loss(value, odds * (weights / beyond[:, None]), make_proba)
 
 
-def soft_loss(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def soft_loss(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Loss:
     """The same with probabilities of the classes for targets, (K, n)."""
-    value, proba = loss_and_proba(logits.copy(), weights, weights * targets)
-    proba -= targets
-    proba *= weights
-    return value, proba
+    value, proba = loss_and_proba(logits, weights, weights * targets)
+    return Loss(value, (proba - targets) * weights, lambda: proba)
 
 
 def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
