@@ -8,9 +8,12 @@ By them is chosen what to do; only their ratios matter.
 ROWS_PER_PARAMETER = 8
 # Passes that a Hessian of all rows may cost, and rows for each parameter, for Newton's method to be taken in place of
 # L-BFGS: with two classes 1,000 x 100 takes 0.6 of the time so, 5,000 x 50 0.5, 10,000 x 100 0.5 to 1.0, 5,000 x 30
-# with three 0.9 to 1.1. At 9 passes, of 5,000 x 200 with two classes, it is 1.0 to 1.9, at 11, of 1,000 x 100 with
-# three, 0.9 to 1.1, and with more rows, as 20,000 x 100 with two, 0.9 to 1.5.
+# with three 0.9 to 1.1. At 8 passes, of 5,000 x 200 with two classes, it is 0.8 to 1.6, and with more rows, as 20,000 x
+# 100 with two, 0.7 to 1.1.
 NEWTON_PASSES, NEWTON_ROWS = 5.0, 128
+# The same passes where a sample would be all rows: up to 6 fits take 0.6 to 1.0 of the time, at 9 to 11 0.6 to 1.3, at
+# 13 to 17 0.6 to 1.7.
+NEWTON_PASSES_OF_FEW = 11.0
 # Rows for each column in a sample that the Kronecker factors are taken from.
 ROWS_PER_COLUMN = 8
 # Above these sizes a matrix of that order is not formed: the Hessian has P² entries, the Gram matrix p².
@@ -31,9 +34,9 @@ GRAM_PASSES = 30
 # large, rows of such columns come to be told apart, which changes single entries of the diagonal by orders of
 # magnitude, and these factors, which do not follow, took hundreds of iterations.
 ROWS_PER_CLASS = 10
-# Multiplications from which on a Hessian is tried in float32: smaller ones save no more than a try in vain costs. With
-# tries, fits of 200,000 x 50 x 5, half as many, took 1.04 of the time where columns nearly agree, elsewhere 0.94.
-NARROW_WORK = 2**28
+# Multiplications from which on a Hessian is tried in float32. Newton's method takes 0.65 to 0.85 of the time so from
+# 1,000 x 100 with three classes or 5,000 x 100 with two on; smaller Hessians are no part of a fit's time.
+NARROW_WORK = 2**25
 
 # Columns above which it pays to factorise few rows, which wakes threads; how many times the rows they have to be; what
 # the factors may take. With half as many rows as columns fits take a half to a twentieth of the time (300 x 600 to
@@ -114,7 +117,8 @@ def newton_pays(objective) -> bool:
     n_rows, n_parameters = objective.n_rows, objective.n_parameters
     if objective.n_models > 1 or not objective.data.centres or n_rows > NEWTON_ROWS * n_parameters:
         return False
-    return CALL_SECONDS + _hessian_seconds(n_rows, n_parameters) <= NEWTON_PASSES * pass_seconds(objective)
+    limit = NEWTON_PASSES if n_rows > ROWS_PER_PARAMETER * n_parameters else NEWTON_PASSES_OF_FEW
+    return CALL_SECONDS + _hessian_seconds(n_rows, n_parameters) <= limit * pass_seconds(objective)
 
 
 def factors_fit(objective) -> bool:

@@ -12,6 +12,7 @@ from operator import add
 import torch
 from torch import Tensor
 
+from skl_softmax.costs import NARROW_WORK
 from skl_softmax.products import subtract_product, times_transposed
 
 # Parts of the diagonal, in units of eps, that are added in turn to a matrix without a Cholesky factor until it has one.
@@ -26,9 +27,9 @@ KEEP_PROBA_BYTES = 256 * 2**20
 # Entries of the weighted copy of a block of the design. With half as many again Hessians of five tables take 0.92 to
 # 1.05 of the time, and fits of 1,000,000 x 20 7 MB more.
 WEIGHTED_ENTRIES = 2**20
-# Columns up to which the Hessian of one output is a sum over so many rows at a time, in float64: of 5,000 x 30 and
-# 5,000 x 100 it takes a quarter and a third of the time of one product with transposed columns, of 30,000 x 30 half, of
-# 5,000 x 400 as long.
+# Columns up to which the Hessian of one output is a sum over so many rows at a time: of 5,000 x 30 and 5,000 x 100 it
+# takes a quarter and a third of the time of one product with transposed columns, of 30,000 x 30 half, of 5,000 x 400 as
+# long. In float32 half in two threads, as long in one.
 FEW_COLUMNS, GRAM_ROWS = 256, 512
 # Strips in which the upper triangle of a Hessian is computed: four save a quarter of the time of the whole square.
 TRIANGLE_STRIPS, SMALLEST_STRIP = 4, 64
@@ -41,6 +42,7 @@ class Inverse:
     product: Callable[..., Tensor]  # of a vector and the factors
     factors: tuple[Tensor, ...]  # (M, ...) each
     has_ridge: bool = False  # whether one of the Hessians was singular to rounding and has been made definite
+    wants_float64: bool = False  # whether they were tried in float32, which would not do
     multiple: Tensor | None = None  # (M,), of the product, if that is not 1
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -92,8 +94,8 @@ def loss_hessian(objective, theta: Tensor, dtype: torch.dtype = torch.float64) -
     if n_outputs == 1:
         for design, proba, weights in samples(objective, theta, theta.numel()):
             curved = (proba * weights * complement(proba)).to(dtype)  # (M, 1, rows)
-            if n_models == 1 and dtype == torch.float64 and n_parameters <= FEW_COLUMNS:
-                matrix[0] += _weighted_gram(design, curved[0, 0])
+            if n_models == 1 and n_parameters <= FEW_COLUMNS:
+                matrix[0] += _weighted_gram(design.to(dtype), curved[0, 0])
                 continue
             columns = design.to(dtype).T.contiguous()  # (p, rows)
             matrix += times_transposed((curved * columns).flatten(0, 1), columns).view_as(matrix)
@@ -147,6 +149,13 @@ def inverse(matrix: Tensor) -> Inverse:
     """The inverse of Hessians (M, P, P), through their Cholesky factors."""
     factor, ridges = factorise_by(matrix, RIDGES)
     return Inverse(_solve, (factor,), has_ridge=ridges[0] > 0)
+
+
+def inverse_hessian(objective, theta: Tensor, dtype: torch.dtype) -> Inverse:
+    """The inverse of `hessian`, in ``dtype`` where that will do: in float32 it takes a half of the time of float64."""
+    is_tried = dtype == torch.float32 and objective.n_rows * objective.n_parameters**2 >= NARROW_WORK
+    narrow = narrow_inverse(hessian(objective, theta, dtype)) if is_tried else None
+    return replace(inverse(hessian(objective, theta)), wants_float64=is_tried) if narrow is None else narrow
 
 
 def narrow_inverse(matrix: Tensor) -> Inverse | None:

@@ -365,9 +365,9 @@ class Objective:
         blocks = [self.proba_of(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
         return torch.cat(blocks, dim=2).to(self.data.home)
 
-    def inverse_hessian(self, theta: Tensor) -> curvature.Inverse:
-        """The inverse of the Hessian of all rows, as a product with vectors (M, K, p)."""
-        return curvature.inverse(curvature.hessian(self, theta))
+    def inverse_hessian(self, theta: Tensor, dtype: torch.dtype = torch.float64) -> curvature.Inverse:
+        """The inverse of the Hessian of all rows, as a product with vectors (M, K, p); in ``dtype`` if that will do."""
+        return curvature.inverse_hessian(self, theta, dtype)
 
     def inverse_diagonal(self, theta: Tensor) -> curvature.Inverse:
         """The inverse of the diagonal of that Hessian, as a product with vectors (M, K, p); of dense rows by a sample.

@@ -177,7 +177,7 @@ class PartsObjective:
         """Infinity: a bound that has to know the best intercepts costs passes here."""
         return torch.full((1,), inf, dtype=torch.float64)
 
-    def inverse_hessian(self, theta: Tensor) -> curvature.Inverse:
+    def inverse_hessian(self, theta: Tensor, dtype=torch.float64) -> curvature.Inverse:  # noqa: ARG002, reads rows anyway
         """The inverse of the Hessian of all rows, as a product with vectors."""
         (matrix,) = self.sum_of(hessian, theta)
         return curvature.inverse(curvature.definite(self.sample, matrix.clone()))

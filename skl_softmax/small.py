@@ -164,9 +164,7 @@ class SmallObjective(Objective):
         return self.l2.numpy()[:, None, None] * scale  # (M, 1, p)
 
 
-def sigmoid_loss(
-    logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None, weights: np.ndarray
-) -> Loss:
+def sigmoid_loss(logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None, weights: np.ndarray) -> Loss:
     """Σ of weighted losses s ℓ (M,) and s (σ(z) - y) (M, 1, n) of logits (M, 1, n) and weights s (M, 1, n).
 
     ``signs`` and ``rests`` (1, n) are of the targets. As `SigmoidLoss.value_and_residual`.

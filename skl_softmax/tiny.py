@@ -36,7 +36,7 @@ class TinyObjective(SmallObjective):
     centres_gradients = False  # Newton's steps are not moved by what rounding adds to all classes
 
     @np.errstate(all="ignore")
-    def inverse_hessian(self, theta: Tensor) -> "Inverse | TinyInverse":
+    def inverse_hessian(self, theta: Tensor, dtype=torch.float64) -> "Inverse | TinyInverse":  # noqa: ARG002, cheap anyway
         matrices = self._hessian(*self._proba_and_shares(theta))
         found = [dpotrf(matrix.T, clean=False) for matrix in matrices]
         if any(failed for _, failed in found):
@@ -130,6 +130,7 @@ class TinyInverse:
 
     factors: list[np.ndarray]  # upper Cholesky factors (P, P)
     has_ridge: bool = False
+    wants_float64: bool = False
 
     def select(self, models: Tensor) -> "TinyInverse":
         """Those of some of the models."""

@@ -109,7 +109,7 @@ ALLOWED = {
     "duality": {"curvature"},
     "quadratic": {"costs", "curvature"},
     "metrics": {"costs", "curvature", "products"},
-    "curvature": {"products"},
+    "curvature": {"costs", "products"},
     "costs": set(),
     "anchor": set(),
     "losses": {"threads"},

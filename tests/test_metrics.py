@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_objective import draw, make_objective
 
-from skl_softmax import TorchSoftmaxClassifier, metrics
+from skl_softmax import TorchSoftmaxClassifier, curvature, metrics
 from skl_softmax.curvature import hessian, inverse, loss_hessian, narrow_inverse
 from skl_softmax.data import raw, standardised
 from skl_softmax.inputs import check_training_rows
@@ -28,7 +28,7 @@ def test_dense_metric_of_all_rows_is_the_inverse(n_outputs, C, monkeypatch):
     objective = make_objective(n_outputs, C=(C,))
     theta, vector = draw(objective), draw(objective, seed=1)
     torch.testing.assert_close(applied(objective, theta, dense_metric(objective, theta), vector), vector)
-    monkeypatch.setattr(metrics, "NARROW_WORK", objective.n_rows * objective.n_parameters**2)
+    monkeypatch.setattr(curvature, "NARROW_WORK", objective.n_rows * objective.n_parameters**2)
     narrow = dense_metric(objective, theta)
     assert narrow.factors[0].dtype == torch.float32
     torch.testing.assert_close(applied(objective, theta, narrow, vector), vector, rtol=1e-4, atol=1e-4)
@@ -47,7 +47,7 @@ def test_dense_metric_is_in_float64_where_float32_is_not_enough(n_outputs, size,
     data = standardised(X, fit_intercept=True)
     objective = replace(objective, data=data, weights=size * objective.weights, total=size * objective.total)
     theta, vector = draw(objective), draw(objective, seed=1)
-    monkeypatch.setattr(metrics, "NARROW_WORK", 0)
+    monkeypatch.setattr(curvature, "NARROW_WORK", 0)
     assert narrow_inverse(hessian(objective, theta, torch.float32)) is None
     expected = inverse(hessian(objective, theta))(vector)
     torch.testing.assert_close(dense_metric(objective, theta)(vector), expected, rtol=0.0, atol=0.0)

@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
-from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax import TorchSoftmaxClassifier, curvature
 from skl_softmax.curvature import Inverse
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, newton_steps
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
@@ -81,7 +81,7 @@ class Quadratic:
     def hessian_product(self, theta):
         return lambda direction: direction @ self.A
 
-    def inverse_hessian(self, theta):
+    def inverse_hessian(self, theta, dtype=None):
         return Inverse(lambda vector: torch.linalg.solve(self.A, vector.mT).mT, ())
 
     def inverse_diagonal(self, theta):
@@ -140,7 +140,7 @@ class LogCosh(Quadratic):
     def hessian_product(self, theta):
         return lambda direction: direction / torch.cosh(theta - self.minimum).square()
 
-    def inverse_hessian(self, theta):
+    def inverse_hessian(self, theta, dtype=None):
         return Inverse(torch.mul, (torch.cosh(theta - self.minimum).square(),))
 
     def inverse_diagonal(self, theta):
@@ -341,6 +341,43 @@ def test_the_last_step_of_newton_may_be_a_chord(load, monkeypatch):
     assert len(made) == n_hessians + 1
 
 
+def table(power=1, agreeing=False):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 100)) ** power
+    if agreeing:
+        X[:, 1] = X[:, 0] + 1e-4 * X[:, 1]
+    return X, (X @ rng.normal(size=(100, 3)) / 5 + rng.gumbel(size=(1500, 3))).argmax(axis=1)
+
+
+def hessians_tried(monkeypatch):
+    """The types in which Hessians are made from here on, in turn."""
+    made, make = [], curvature.hessian
+    monkeypatch.setattr(
+        curvature, "hessian", lambda o, theta, dtype=torch.float64: made.append(dtype) or make(o, theta, dtype)
+    )
+    return made
+
+
+def test_newton_makes_hessians_in_float32_and_tells_the_gap_as_well(monkeypatch):
+    made, (X, y) = hessians_tried(monkeypatch), table()
+    model = TorchSoftmaxClassifier(solver="newton").fit(X, y)
+    assert set(made) == {torch.float32}
+    made.clear()
+    exact = TorchSoftmaxClassifier(solver="newton", tol=1e-14).fit(X, y)
+    assert set(made) == {torch.float64}
+    assert model.optimality_gap_ >= 0.5 * (model.loss_curve_[-1] - exact.loss_curve_[-1])
+    assert model.n_iter_ <= exact.n_iter_
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+def test_where_float32_will_not_do_for_a_hessian_it_is_not_tried_again(solver, monkeypatch):
+    made, (X, y) = hessians_tried(monkeypatch), table(power=3, agreeing=True)
+    TorchSoftmaxClassifier(solver=solver, C=1e6).fit(X, y)
+    assert made[0] == torch.float32
+    assert len(made) > 2
+    assert set(made[1:]) == {torch.float64}
+
+
 def test_newton_without_a_matrix_takes_conjugate_gradients():
     objective = make(size=8, direct=False)
     result = newton(objective, start(objective), OPTIONS)
@@ -411,7 +448,7 @@ def test_separable_is_a_status(name):
         def hessian_product(self, theta):
             return lambda direction: theta.exp() * direction
 
-        def inverse_hessian(self, theta):
+        def inverse_hessian(self, theta, dtype=None):
             return Inverse(torch.mul, (1 / theta.exp(),))
 
     objective = make(Exponential, size=1)

@@ -31,6 +31,7 @@ class Inverse(Protocol):
     """An inverse Hessian, as a product with a stack of vectors."""
 
     has_ridge: bool  # whether the Hessian was singular to rounding and has been made definite
+    wants_float64: bool  # whether one in float32 would not do
 
     def __call__(self, vector: Tensor) -> Tensor: ...
 
@@ -89,7 +90,7 @@ class Objective(Protocol):
         self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0, to_come=inf
     ) -> Metric: ...
 
-    def inverse_hessian(self, theta: Tensor) -> Inverse: ...
+    def inverse_hessian(self, theta: Tensor, dtype: torch.dtype) -> Inverse: ...
 
     def inverse_diagonal(self, theta: Tensor) -> Inverse: ...
 

@@ -64,8 +64,7 @@ def newton_step(run: Run) -> NewtonStep:
         chord = newton_by(run, run.inverse)
         if _ends_by_chord(run, chord.slope):
             return chord._replace(is_chord=True, unexplained=CHORD * max(_rates(run, chord.slope)))
-    run.inverse = run.objective.inverse_hessian(run.theta)
-    return newton_by(run, run.inverse)
+    return newton_by(run, run.make_inverse())
 
 
 def _ends_by_chord(run: Run, slope: list[float]) -> bool:

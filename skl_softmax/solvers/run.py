@@ -73,6 +73,7 @@ class Run:
         self._anchor: Anchor | None = None  # by whose changes F is evaluated
         self._goes_by_changes = False  # from the next step on
         self._growth = 1  # of the samples that metrics are taken from
+        self._hessian_dtype = torch.float32 if options.tol >= NARROW_TOL else torch.float64  # where it will do
         self.models = list(range(objective.n_models))
         self.stuck = [False] * objective.n_models
         self._trusted_from = 0  # the iteration from which on gains tell gaps
@@ -159,12 +160,24 @@ class Run:
         if n_steps and self.passes_of_model >= POOR * n_steps:
             self._growth *= 2
         self._metric_pass, self._metric_iteration = self.n_passes, self.iteration
-        dtype = torch.float32 if self.options.tol >= NARROW_TOL else torch.float64
-        metric = self.objective.metric(self.theta, self._growth, self.is_close(), dtype, self.n_passes, to_come)
+        known = self.theta, self._growth, self.is_close(), self._hessian_dtype, self.n_passes, to_come
+        metric = self.objective.metric(*known)
+        self._learn_from(metric.solve)
         self.options.say(f"a {metric.kind} metric at the price of {metric.price:.1f} passes")
         if metric.price >= DEAR and metric.apart_price is None and len(self.models) == self._record.n_models:
             self._kept = Kept(metric, self.point.value)
         return metric
+
+    def make_inverse(self) -> Inverse:
+        """The inverse of the objective's Hessian at the point."""
+        self.inverse = self.objective.inverse_hessian(self.theta, self._hessian_dtype)
+        self._learn_from(self.inverse)
+        return self.inverse
+
+    def _learn_from(self, inverse: Inverse) -> None:
+        """Try no more Hessians in float32 where one would not do."""
+        if inverse.wants_float64:
+            self._hessian_dtype = torch.float64
 
     def first_metric(self) -> Metric:
         """What a run for other penalties has left, or a new one.
