@@ -8,46 +8,47 @@ import pytest
 from sklearn.datasets import load_iris
 
 from benchmarks import reliability
+from benchmarks.reliability import honesty, leaks, memory
 from benchmarks.tables import draw
 from skl_softmax import TorchSoftmaxClassifier
 
 
 def test_gaps_and_claims_are_honest():
-    fits = reliability.honesty(n_problems=30, tolerances=(1e-3, 1e-7))
+    fits = honesty.measure(n_problems=30, tolerances=(1e-3, 1e-7))
     assert len(fits) == 30 * 3 * 2
     assert sum(fit["converged"] for fit in fits) > 150
-    assert not [fit for fit in fits if reliability.too_small(fit)]
-    assert not [fit for fit in fits if reliability.claims_too_much(fit)]
+    assert not [fit for fit in fits if honesty.too_small(fit)]
+    assert not [fit for fit in fits if honesty.claims_too_much(fit)]
 
 
 # In the first a step of Newton's moves logits by 9 and tells nothing of F beyond, in the second classes are almost
 # certain, in the others columns are collinear: each once told a gap that was a hundred to 1e19 times too small.
 @pytest.mark.parametrize("seed", [184, 326, 392, 395, 20029, 20048, 20119, 20615])
 def test_gaps_and_claims_are_honest_where_they_were_not(seed):
-    fits = reliability.judged(reliability.hostile(seed), tolerances=(1e-3, 1e-7))
-    assert not [fit for fit in fits if reliability.too_small(fit) or reliability.claims_too_much(fit)]
+    fits = honesty.judged(honesty.hostile(seed), tolerances=(1e-3, 1e-7))
+    assert not [fit for fit in fits if honesty.too_small(fit) or honesty.claims_too_much(fit)]
 
 
 # By Kronecker factors or by an earlier Hessian of a sample, which know little of columns that repeat each other, the
 # first six told gaps 10 to 190 times too small.
 @pytest.mark.parametrize("seed", [15, 69, 70, 118, 121, 133, 0, 1])
 def test_gaps_of_larger_tables_are_honest(seed):
-    fits = reliability.judged_table(draw(seed), tolerances=(1e-2, 1e-4, 1e-7), solvers=("auto",))
+    fits = honesty.judged_table(draw(seed), tolerances=(1e-2, 1e-4, 1e-7), solvers=("auto",))
     assert len(fits) == 3
-    assert not [fit for fit in fits if reliability.too_small(fit) or reliability.claims_too_much(fit)]
+    assert not [fit for fit in fits if honesty.too_small(fit) or honesty.claims_too_much(fit)]
 
 
 # Conjugate gradients that took a pause in their gains for the end told gaps 13 to 42 times too small.
 def test_gaps_by_products_are_honest():
-    fits = reliability.judged_table(draw(51), tolerances=(1e-2, 1e-10), solvers=("newton",))
-    assert not [fit for fit in fits if reliability.too_small(fit) or reliability.claims_too_much(fit)]
+    fits = honesty.judged_table(draw(51), tolerances=(1e-2, 1e-10), solvers=("newton",))
+    assert not [fit for fit in fits if honesty.too_small(fit) or honesty.claims_too_much(fit)]
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("number", [101, 145])
 def test_what_a_model_promises_is_no_claim(number):
     # A damped step that gained more than it promised, which was below tol, ended fits without a duality gap.
-    X, proba, weights, parameters = next(islice(reliability.problems(number + 1), number, None))
+    X, proba, weights, parameters = next(islice(honesty.problems(number + 1), number, None))
     fits = [
         TorchSoftmaxClassifier(solver=solver, tol=1e-9, max_iter=100, **parameters).fit(X, proba, weights)
         for solver in ("proximal", "lbfgs")
@@ -57,9 +58,9 @@ def test_what_a_model_promises_is_no_claim(number):
 
 def test_a_dishonest_fit_is_seen():
     fit = {"true": 1e-3, "told": 1e-5, "rounding": 1e-15, "converged": True, "tol": 1e-5}
-    assert reliability.too_small(fit)
-    assert reliability.claims_too_much(fit)
-    assert not reliability.claims_too_much(fit | {"converged": False})
+    assert honesty.too_small(fit)
+    assert honesty.claims_too_much(fit)
+    assert not honesty.claims_too_much(fit | {"converged": False})
 
 
 def test_fits_and_predictions_leave_nothing_behind():
@@ -75,18 +76,18 @@ def test_fits_and_predictions_leave_nothing_behind():
         call()
         gc.collect()
         before = len(gc.get_objects())
-        found = reliability.growth(call, n_calls=50, warm_up=20)
+        found = leaks.growth(call, n_calls=50, warm_up=20)
         gc.collect()
         assert found["growth"] < 5e6, name
         assert len(gc.get_objects()) - before < 100, name  # the calls' own times are floats, which are not counted
 
 
 def test_the_page_is_made(tmp_path, monkeypatch, capsys):
-    fits = reliability.honesty(n_problems=15, tolerances=reliability.TOLERANCES[:1])
+    fits = honesty.measure(n_problems=15, tolerances=honesty.TOLERANCES[:1])
     parts = {
-        "honesty": (lambda: fits, reliability.report_honesty),
-        "memory": (reliability.memory, reliability.report_memory),
-        "leaks": (lambda: {"nothing": reliability.growth(int, 100, 10)}, reliability.report_leaks),
+        "honesty": (lambda: fits, honesty.report),
+        "memory": (memory.measure, memory.report),
+        "leaks": (lambda: {"nothing": leaks.growth(int, 100, 10)}, leaks.report),
     }
     monkeypatch.setattr(reliability, "PARTS", parts)
     reliability.main(tmp_path, parts, gigabytes=0.2)

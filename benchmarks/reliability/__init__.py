@@ -1,0 +1,42 @@
+"""What the README says of trust, measured: honesty of the gap, files larger than memory, threads, leaks.
+
+Each part leaves its figures in results/reliability.json; the page results/reliability.md is made of them.
+"""
+
+import json
+import platform
+
+import numpy as np
+import sklearn
+import torch
+
+from benchmarks.reliability import honesty, leaks, memory, threads
+from skl_softmax import __version__
+
+PARTS = {
+    "honesty": (honesty.measure, honesty.report),
+    "tables": (honesty.measure_tables, honesty.report_tables),
+    "memory": (memory.measure, memory.report),
+    "threads": (threads.measure, threads.report),
+    "leaks": (leaks.measure, leaks.report),
+}
+
+
+def main(folder, parts, gigabytes):
+    """Measure the parts, keep the figures of the others, write the page."""
+    path = folder / "reliability.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for name in parts:
+        results[name] = PARTS[name][0](*([gigabytes] if name == "memory" else []))
+        path.write_text(json.dumps(results))
+    lines = [
+        "# Reliability\n",
+        f"skl_softmax {__version__}, scikit-learn {sklearn.__version__}, torch {torch.__version__}, NumPy "
+        f"{np.__version__}, Python {platform.python_version()}. Again: `python -m benchmarks reliability`, some "
+        f"parts: `--parts {' '.join(PARTS)}`. Hostile problems beside scikit-learn: `make fuzz`.\n",
+    ]
+    for name, (_, report) in PARTS.items():
+        lines += [*report(results[name]), ""] if name in results else []
+    page = "\n".join(lines)
+    (folder / "reliability.md").write_text(page)
+    print(page)
