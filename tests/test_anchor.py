@@ -8,13 +8,14 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from skl_softmax import TorchSoftmaxClassifier, anchor, costs, training
+from skl_softmax import TorchSoftmaxClassifier, anchor, costs
 from skl_softmax import objective as objective_module
 from skl_softmax.anchor import make_anchor
 from skl_softmax.data import DenseData
 from skl_softmax.losses import loss_for
 from skl_softmax.objective import Evaluation, Objective
 from tests import reference
+from tests.formulas import take_general_formulas
 
 N, D, MODELS = 300, 20, 3
 
@@ -124,7 +125,7 @@ def test_there_is_none_where_it_does_not_pay(objective, monkeypatch):
 
 def as_if_it_were_large(monkeypatch):
     """Take the general formulas, and float32, for small tables."""
-    monkeypatch.setattr(training, "_kind_of", lambda *_: Objective)
+    take_general_formulas(monkeypatch)
     monkeypatch.setattr(costs, "NARROW_SECONDS", 0.0)
 
 

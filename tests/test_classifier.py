@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from formulas import take_general_formulas
 from reference import converged, objective, relative_error
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -929,7 +930,7 @@ class TestSparse:
 
 def as_if_it_were_large(monkeypatch):
     """Let a small table be solved by conjugate gradients, and those in float32."""
-    monkeypatch.setattr("skl_softmax.training._kind_of", lambda *_: Objective)
+    take_general_formulas(monkeypatch)
     monkeypatch.setattr(costs, "narrow_pays", lambda *_: True)
     monkeypatch.setattr(import_module("skl_softmax.solvers.newton_steps"), "DIRECT_LIMIT", 0)
 

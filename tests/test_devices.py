@@ -1,16 +1,14 @@
 """Computing on a device: on a pretended one, which refuses to mix with the CPU, every path gives what the CPU gives."""
 
-from unittest import mock
-
 import numpy as np
 import pytest
 import torch
+from formulas import take_general_formulas
 from pretended import DEVICE, pretended_device
 from sklearn.datasets import load_digits, load_iris, load_wine
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.data import devices
-from skl_softmax.objective import Objective
 
 FITS = {
     "auto": {},
@@ -34,7 +32,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 def both(make, X, y, float64=True, dtype=None):
     """A fit on the CPU and one on the pretended device."""
     X = torch.from_numpy(X).to(dtype)
-    with mock.patch("skl_softmax.training._kind_of", return_value=Objective):  # small tables go by other formulas
+    with pytest.MonkeyPatch.context() as patch:
+        take_general_formulas(patch)
         here = make().fit(X, y)
     with pretended_device(float64):
         there = make().fit(X.to(DEVICE), y)

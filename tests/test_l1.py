@@ -7,6 +7,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from formulas import take_general_formulas
 from reference import objective, relative_error
 from scipy.sparse import csr_array, random_array
 from scipy.special import expit, softmax
@@ -22,7 +23,6 @@ from test_objective import make_objective
 
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs, quadratic
 from skl_softmax.losses import loss_for
-from skl_softmax.objective import Objective
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 
 
@@ -146,16 +146,12 @@ def test_soft_targets_are_weighted_duplicates():
     assert relative_error(soft.coef_, hard.coef_) < 1e-7
 
 
-def no_small(monkeypatch):
-    monkeypatch.setattr("skl_softmax.training._kind_of", lambda *_: Objective)
-
-
 # How a model of the curvature is made: the limits that lead to it.
 KINDS = {
     "tiny": {},
-    "all rows": {"no_small": True},
-    "sample": {"no_small": True, "_exact_seconds": lambda *_: 1e3},
-    "products": {"no_small": True, "WORKING_LIMIT": 0, "PRICE_LIMIT": 0.0},
+    "all rows": {},
+    "sample": {"_exact_seconds": lambda *_: 1e3},
+    "products": {"WORKING_LIMIT": 0, "PRICE_LIMIT": 0.0},
 }
 
 
@@ -163,8 +159,8 @@ KINDS = {
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_every_kind_of_model_leads_to_the_minimum(kind, n_classes, monkeypatch, capsys):
     limits = dict(KINDS[kind])
-    if limits.pop("no_small", False):
-        no_small(monkeypatch)
+    if kind != "tiny":
+        take_general_formulas(monkeypatch)
     if kind == "sample":
         monkeypatch.setattr(costs, "dense_rows", lambda *_: 60)
     for name, value in limits.items():
@@ -215,8 +211,7 @@ def test_a_path_with_warm_starts_needs_fewer_passes():
 @pytest.mark.parametrize("kind", ["all rows", "products", "sample"])
 def test_stacked_models_are_solved_as_if_alone(kind, monkeypatch):
     for name, value in KINDS[kind].items():
-        if name != "no_small":
-            monkeypatch.setattr(quadratic, name, value)
+        monkeypatch.setattr(quadratic, name, value)
     single = [make_objective(3, C=(C,)) for C in (0.05, 0.3, 5.0)]
     single = [replace(o, l2=0.2 * o.l2, l1=0.8 * o.l2) for o in single]
     l2, l1, total = (torch.cat([getattr(o, name) for o in single]) for name in ("l2", "l1", "total"))

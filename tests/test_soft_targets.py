@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from formulas import take_general_formulas
 from reference import relative_error
 from sklearn.datasets import load_iris
 from torch.nn import functional
 
 from skl_softmax import TorchSoftmaxClassifier
-from skl_softmax.objective import Objective
 
 SOLVERS = ["newton", "lbfgs"]
 TIGHT = 1e-14
@@ -17,7 +17,7 @@ TIGHT = 1e-14
 
 def as_if_it_were_large(monkeypatch):
     """Take the general formulas, in blocks, instead of those for tiny tables."""
-    monkeypatch.setattr("skl_softmax.training._kind_of", lambda *_: Objective)
+    take_general_formulas(monkeypatch)
     monkeypatch.setattr("skl_softmax.data.dense.BLOCK_BYTES", 4000)
     monkeypatch.setattr("skl_softmax.data.dense.KEEP_BYTES", 0)
 
