@@ -126,7 +126,7 @@ class ExportMixin:
         """
         check_is_fitted(self)
         shared = {name: value for name, value in self.get_params().items() if name in SHARED} | _chosen(self)
-        model = LogisticRegression(solver="saga" if shared["l1_ratio"] > 0 else "lbfgs", **shared)
+        model = LogisticRegression(solver="saga" if shared.get("l1_ratio", 0.0) > 0 else "lbfgs", **shared)
         model.classes_, model.coef_ = self.classes_.copy(), dense_array(self.coef_).copy()
         model.intercept_ = dense_array(self.intercept_).copy()
         for name in ("n_features_in_", "feature_names_in_"):

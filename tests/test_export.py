@@ -70,6 +70,13 @@ def test_from_torch_and_back(fitted):
     assert not np.shares_memory(again.coef_, model.coef_)
 
 
+def test_an_estimator_with_cross_validation_is_made_and_goes_on():
+    X, y = load_iris(return_X_y=True)
+    theirs = LogisticRegression(max_iter=1000).fit(X, y)
+    ours = TorchSoftmaxClassifierCV.from_sklearn(theirs)
+    np.testing.assert_allclose(ours.to_sklearn().predict_proba(X), theirs.predict_proba(X), rtol=1e-12)
+
+
 def test_from_torch_sorts_classes():
     torch.manual_seed(0)
     linear, rows = torch.nn.Linear(4, 3), torch.randn(10, 4)
