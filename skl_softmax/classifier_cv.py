@@ -1,6 +1,7 @@
 """The estimator that chooses C."""
 
 import warnings
+from itertools import product
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -240,16 +241,17 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             If a fold trains on no row of a class that it holds out, or some scores are nan.
         """
         for_splitter, for_scorer = routed_parameters(self, sample_weight, params)
+        Cs, l1_ratios = self._grid()
+        penalties = [(float(l1_ratio), float(C)) for l1_ratio in l1_ratios for C in Cs]  # in the order of the scores
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        tasks = FitTasks(self, "penalty", len(penalties), {"X": X, "y": y, "metadata": weights | params or None})
         with unchanged_on_error(self), plain_torch():
-            penalties = self._penalties()
+            self.Cs_, self.l1_ratios_ = Cs, l1_ratios
             rows = check_training_rows(self, X, y, sample_weight, for_folds=True)
             truth = rows.targets if rows.has_labels else true_targets(as_arrays(y), rows.classes)
             if not rows.has_labels:
                 refuse_metrics_of_labels(self.scoring, self._scorer())
             folds = self._folds(X, y, truth, for_splitter)
-            weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-            call = {"X": X, "y": y, "metadata": weights | params or None}
-            tasks = FitTasks(self, "penalty", len(penalties), call)
             if self._is_alo:
                 sweep, scores, errors = self._leave_one_out(rows, truth, penalties, for_scorer, tasks)
             else:
@@ -344,19 +346,17 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """Whether the logits of a class without rows have no lower bound; of two, such a fold is told otherwise."""
         return n_outputs > 1 and not self.label_smoothing and (self.fit_intercept or np.isinf(self.Cs_).any())
 
-    def _penalties(self) -> list[tuple[float, float]]:
-        """Pairs of l1_ratio and C, in the order of the scores."""
+    def _grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """All C and all l1_ratio."""
         Cs = np.logspace(-4, 4, self.Cs) if isinstance(self.Cs, Integral) else as_numbers(self.Cs)
         l1_ratios = as_numbers(self.l1_ratios)
         if Cs.ndim != 1 or not len(Cs) or not (Cs > 0).all():
             raise ValueError(f"Cs must be positive numbers, or how many there are to be, got {self.Cs!r}.")
         if l1_ratios.ndim != 1 or not len(l1_ratios) or not ((l1_ratios >= 0) & (l1_ratios <= 1)).all():
             raise ValueError(f"l1_ratios must be numbers from 0 to 1, got {self.l1_ratios!r}.")
-        penalties = [(float(l1_ratio), float(C)) for l1_ratio in l1_ratios for C in Cs]
-        for penalty in penalties:
+        for penalty in product(l1_ratios, Cs):
             check_penalty(self.solver, *penalty)
-        self.Cs_, self.l1_ratios_ = Cs, l1_ratios
-        return penalties
+        return Cs, l1_ratios
 
     def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
         if self._is_alo:

@@ -868,6 +868,28 @@ def test_a_penalty_beyond_what_floats_hold_is_named():
             model.fit(X, y)
 
 
+def test_callbacks_are_taken_down_where_a_fit_fails():
+    class Monitor(ScoringMonitor):
+        is_up = False
+
+        def setup(self, **known):
+            self.is_up = True
+            super().setup(**known)
+
+        def teardown(self, **known):
+            self.is_up = False
+            super().teardown(**known)
+
+    def broken(estimator, X, y):
+        raise ArithmeticError
+
+    X, y = load_iris(return_X_y=True)
+    for monitor, settings in ((Monitor(scoring="accuracy"), {"scoring": broken}), (Monitor(scoring=broken), {})):
+        with pytest.raises(ArithmeticError):
+            TorchSoftmaxClassifierCV(Cs=2, cv=3, **settings).set_callbacks(monitor).fit(X, y)
+        assert not monitor.is_up
+
+
 @pytest.mark.parametrize("cv", [3, "alo"])
 @pytest.mark.parametrize("refit", [True, False])
 def test_a_callback_ends_a_sweep(cv, refit):
