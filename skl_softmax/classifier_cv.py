@@ -26,7 +26,6 @@ from skl_softmax.inputs import (
     as_arrays,
     as_numbers,
     check_training_rows,
-    check_weights,
     part_of,
     routed_parameters,
     routed_score_parameters,
@@ -299,8 +298,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             return with_classes(self._scorer(), self.classes_)(self, X, y, **parameters)
         logits, targets = self._of_logits(lambda logits: logits, X), true_targets(as_arrays(y), self.classes_)
         check_consistent_length(logits, targets)
-        weights = check_weights(as_arrays(parameters.get("sample_weight")), targets)
-        return mean_of_logits(logits, targets, torch.from_numpy(weights), measure)
+        return mean_of_logits(logits, targets, score_weights(parameters, targets), measure)
 
     def get_metadata_routing(self):
         """What metadata goes where: see scikit-learn's user guide on metadata routing.
@@ -374,7 +372,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         trained = fold_weights(self, rows.classes, rows.weights, truth, counts)  # (F, n)
         sweep = solve_sweep(self, rows, data, trained, penalties, tasks)
         tests = [test for _, test in folds]
-        measure, weights = find_measure(self.scoring), score_weights(for_scorer, len(truth))
+        measure, weights = find_measure(self.scoring), score_weights(for_scorer, truth)
         if measure is not None and not (for_scorer.keys() - {"sample_weight"}):
             refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
             if measure is negative_log_loss and rows.has_labels and self._leaves_free(rows.n_outputs):
@@ -408,7 +406,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
         sweep = solve_sweep(self, rows, data, weights, penalties, tasks)
         by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, measure)  # (J, n)
-        shares = score_weights(for_scorer, len(truth))
+        shares = score_weights(for_scorer, truth)
         shares = shares / shares.sum()
         means = by_row @ shares  # (J,)
         errors = ((by_row - means[:, None]).square() @ shares / (shares > 0).sum()).sqrt()

@@ -15,7 +15,7 @@ from skl_softmax import start
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.data import plain_torch
-from skl_softmax.inputs import as_score_weights, note_features
+from skl_softmax.inputs import check_weights, note_features
 from skl_softmax.parts import PARTS_SOLVERS
 from skl_softmax.pieces import naming
 from skl_softmax.solver_parameters import has_l1
@@ -413,10 +413,12 @@ def _predictions_of_frame(x, model, method: str, like):
 
 def _hits(number: int, model, X, y, sample_weight) -> np.ndarray:
     """The weight of the rows whose label is predicted, and of all."""
-    weights = np.ones(len(y)) if sample_weight is None else as_score_weights(sample_weight).ravel()
-    if not weights.any():
+    if not len(y):
         return np.zeros(2)
     with naming(f"Partition {number}"):
+        weights = check_weights(None if sample_weight is None else np.ravel(sample_weight), y, may_be_zero=True)
+        if not weights.any():
+            return np.zeros(2)
         y = check_array(y, dtype=None, ensure_2d=False, input_name="y")
         right = accuracy_score(y, model.predict(X), normalize=False, sample_weight=weights)
     return np.array([right, weights.sum()])

@@ -94,7 +94,7 @@ def check_training_rows(
             "X is RowBlocks, which fit, the methods that predict and score of TorchSoftmaxClassifier take. Pass the "
             "rows themselves here."
         )
-    X, y, sample_weight = as_rows(X), as_arrays(y), as_arrays(sample_weight)
+    X, y = as_rows(X), as_arrays(y)
     # Where rows are left out, what is found later would be named by another number.
     drops_rows = sample_weight is not None or isinstance(estimator.class_weight, (dict, np.ndarray))
     is_checked = drops_rows or not (is_lazy and is_large(X))
@@ -132,10 +132,11 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
     return X, y
 
 
-def check_weights(sample_weight, X) -> np.ndarray:
-    """Weights of the rows in float64, ones if there are none."""
+def check_weights(sample_weight, X, may_be_zero: bool = False) -> np.ndarray:
+    """Weights of the rows in float64, ones if there are none; ``may_be_zero`` lets all be, as those of a piece."""
     if sample_weight is None:
         return np.ones(X.shape[0])
+    sample_weight = as_arrays(sample_weight)
     numbers = as_numbers(sample_weight)
     wrong = ~(numbers >= 0)
     if wrong.any() and not numbers.ndim:
@@ -143,7 +144,8 @@ def check_weights(sample_weight, X) -> np.ndarray:
     if wrong.any() and numbers.shape == (X.shape[0],):
         row = int(wrong.argmax())
         raise ValueError(f"Negative values or NaN in sample_weight: that of row {row} is {numbers[row]:g}.")
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True, copy=True)
+    how = {"dtype": np.float64, "ensure_non_negative": True, "copy": True, "allow_all_zero_weights": may_be_zero}
+    weights = _check_sample_weight(sample_weight, X, **how)
     _refuse_infinite(weights, "sample_weight adds")
     return weights
 
@@ -269,11 +271,6 @@ def as_arrays(values):
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def as_score_weights(sample_weight) -> np.ndarray | None:
-    """Weights, if there are any, in float64, in which they are added up."""
-    return None if sample_weight is None else np.asarray(as_arrays(sample_weight), dtype=np.float64)
-
-
 def as_numbers(values) -> np.ndarray:
     """In float64; without dimensions, and not a number, where they are none."""
     try:
@@ -308,8 +305,11 @@ def refuse_beside_blocks(y, sample_weight) -> None:
 
 def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Check initial coefficients given by the user."""
-    value = np.atleast_1d(as_arrays(value))
-    value = check_array(value, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)
+    try:
+        numbers = np.atleast_1d(np.asarray(dense_array(value), dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers of shape {shape}, got {value!r}.") from error
+    value = check_array(numbers, ensure_2d=False, allow_nd=True, input_name=name)
     if value.shape != shape:
         raise ValueError(
             f"{name} has shape {value.shape}, but these data call for {shape}: one row for each class (one for two "

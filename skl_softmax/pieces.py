@@ -19,9 +19,16 @@ from torch import Tensor
 
 from skl_softmax import costs
 from skl_softmax.data import column_ranges, join_rows, n_bytes, spread_rows
-from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows
+from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows, check_weights
 from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH
-from skl_softmax.targets import as_classes, class_weights, has_columns, refuse_missing_labels
+from skl_softmax.targets import (
+    as_classes,
+    check_probabilities,
+    class_weights,
+    has_columns,
+    refuse_missing_labels,
+    refuse_other_objects,
+)
 
 # What the sample of rows may take, of X.
 DRAWN_BYTES = 128 * 2**20
@@ -34,7 +41,7 @@ class Piece:
     name: str  # by which errors call it
     X: Tensor  # (n, d)
     y: np.ndarray  # (n,) or (n, K)
-    sample_weight: np.ndarray | None  # (n,)
+    sample_weight: np.ndarray | None  # (n,), float64
 
     def __sizeof__(self):
         return n_bytes(self.X) + self.y.nbytes
@@ -67,12 +74,14 @@ def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:
             raise ValueError("y is None, but rows to fit need labels: pass (X, y) or (X, y, sample_weight).")
         y, sample_weight = as_arrays(y), as_arrays(sample_weight)  # of a tensor, each label would be an object below
         refuse_missing_labels(y)
-        check_consistent_length(X, y, sample_weight)
+        check_consistent_length(X, y)
         if np.shape(X)[0] == 0:
             return None
-        X = check_prediction_rows(checker, X)
-        y, sample_weight = (None if part is None else np.asarray(part) for part in (y, sample_weight))
+        X, y = check_prediction_rows(checker, X), np.asarray(y)
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # a table of one column
+        if not has_columns(y):
+            refuse_other_objects(y)
+        sample_weight = None if sample_weight is None else check_weights(sample_weight, X, may_be_zero=True)
         return Piece(name, X.contiguous() if X.layout == torch.strided else X, y, sample_weight)
 
 
@@ -85,11 +94,10 @@ def count_labels(piece: Piece | None) -> Counts | None:
     if piece is None:
         return None
     with naming(piece.name):
-        weights = np.ones(len(piece.y)) if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
-        if weights.ndim > 1:
-            raise ValueError(f"sample_weight must have a number for each row, but its shape is {weights.shape}.")
+        weights = np.ones(len(piece.y)) if piece.sample_weight is None else piece.sample_weight
         if has_columns(piece.y):
-            return np.arange(piece.y.shape[1]), weights @ np.asarray(piece.y, float)
+            proba, columns = check_probabilities(piece.y, None)
+            return columns, weights @ proba
         return _grouped(piece.y, weights)
 
 
@@ -146,7 +154,7 @@ def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup
 
 def _counts(piece: Piece, by_class: np.ndarray | None, classes: np.ndarray) -> bool:
     """Whether any row has a weight other than zero: a piece need not have one."""
-    weights = 1.0 if piece.sample_weight is None else np.asarray(piece.sample_weight, float)
+    weights = 1.0 if piece.sample_weight is None else piece.sample_weight
     if by_class is not None and not has_columns(piece.y):
         weights = weights * ~np.isin(piece.y, np.unique(classes)[by_class == 0])
     return bool(np.any(weights != 0))

@@ -19,8 +19,8 @@ from skl_softmax.inputs import (
     as_arrays,
     as_given,
     as_matrix,
-    as_score_weights,
     check_prediction_rows,
+    check_weights,
     dense_array,
     refuse_beside_blocks,
 )
@@ -161,11 +161,12 @@ class LinearPredictor(ClassifierMixin):
         blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
         for rows, given_labels, given_weights in blocks:
             refuse_probabilities(given_labels)
-            labels, weights = as_arrays(given_labels), as_score_weights(given_weights)
-            if weights is not None and not weights.any():  # a block need not have rows that count
+            labels = as_arrays(given_labels)
+            weights = check_weights(given_weights, np.asarray(labels), may_be_zero=True)
+            if not weights.any():  # a block need not have rows that count
                 continue
             right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=weights)
-            total += len(labels) if weights is None else np.sum(weights)
+            total += weights.sum()
         if not total:
             raise ValueError("X has no rows with a positive weight.")
         return float(right / total)

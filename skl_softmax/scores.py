@@ -12,7 +12,7 @@ from sklearn.metrics import get_scorer
 from torch import Tensor
 
 from skl_softmax.data import linear, n_bytes, take_rows
-from skl_softmax.inputs import TrainingRows, as_score_weights, scorer_parts
+from skl_softmax.inputs import TrainingRows, check_weights, scorer_parts
 from skl_softmax.losses import loss_for, most_probable
 
 # Entries of held-out rows and of their logits that are made at a time.
@@ -101,10 +101,9 @@ def by_class(targets: Tensor) -> Tensor:
     return targets[None, None] if targets.ndim == 1 else targets.T[None]
 
 
-def score_weights(for_scorer: dict, n_rows: int) -> Tensor:
+def score_weights(for_scorer: dict, truth: Tensor) -> Tensor:
     """What each row counts in a score, (n,)."""
-    weights = as_score_weights(for_scorer.get("sample_weight", 1.0))
-    return torch.from_numpy(np.broadcast_to(weights, n_rows).copy())
+    return torch.from_numpy(check_weights(for_scorer.get("sample_weight"), truth))
 
 
 def standard_errors(scores: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
     ``for_folds`` leaves "balanced" weights of classes to `fold_weights`.
     """
     if has_columns(y):
-        y, classes = _check_probabilities(y, classes)
+        y, classes = check_probabilities(y, classes)
         proba, of_row = _weighted(*_settings(estimator, classes, weights @ y, for_folds, is_soft=True), y)
         return Targets(proba if len(classes) > 2 else proba[:, 1].copy(), classes, of_row, None)
     index, classes = _encode(estimator, y, classes)
@@ -47,7 +47,7 @@ def true_targets(y, classes: np.ndarray) -> Tensor:
     refuse_missing_labels(y)
     if not has_columns(y):
         return torch.from_numpy(_encode(None, column_or_1d(y), classes)[0])
-    proba = torch.from_numpy(_check_probabilities(y, classes)[0])  # (n, K)
+    proba = torch.from_numpy(check_probabilities(y, classes)[0])  # (n, K)
     return proba[:, 1] if len(classes) == 2 else proba
 
 
@@ -80,7 +80,7 @@ def _is_missing(label) -> bool:
 def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
     if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the checks take a tenth of the fit
-        _refuse_other_objects(y)
+        refuse_other_objects(y)
         check_classification_targets(y)
         encoder = LabelEncoder()
         targets = encoder.fit_transform(y)
@@ -113,12 +113,17 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
 def as_classes(classes) -> np.ndarray:
     """The classes as the user passed them, which have an order."""
     found = np.asarray(classes)
-    if found.ndim != 1 or not len(found) or (found.dtype.kind == "f" and np.isnan(found).any()):
-        raise ValueError(f"classes must be a one-dimensional array-like of labels, got {classes!r}.")
+    labels = found.tolist() if found.ndim == 1 else []
+    is_mixed = len({isinstance(label, str) for label in labels}) > 1
+    if not labels or is_mixed or any(map(_is_missing, labels)):
+        raise ValueError(
+            f"classes must be a one-dimensional array-like of labels, got {classes!r}: all numbers or all strings, "
+            "none missing."
+        )
     return found
 
 
-def _refuse_other_objects(y: np.ndarray) -> None:
+def refuse_other_objects(y: np.ndarray) -> None:
     """Refuse objects that are no strings, of which scikit-learn says that their type is unknown."""
     if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y):
         kinds = sorted({type(label).__name__ for label in y})
@@ -143,7 +148,7 @@ def _unique_integers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (found + least).astype(y.dtype), index
 
 
-def _check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
+def check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Rows of probabilities of the classes, with columns in the order of the sorted classes."""
     try:
         y = check_array(y, dtype=np.float64, input_name="y")

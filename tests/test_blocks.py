@@ -135,6 +135,14 @@ def test_a_source_that_ends_is_refused(source):
         ([(np.ones((3, 2)), [0, None, 1])], "Block 0: y holds no label in row 1"),
         ([(np.ones((3, 2)), [0, 1, 0]), (np.ones((2, 2)), np.eye(2))], "Block 1: y holds probabilities"),
         ([(np.ones((3, 2)), [0, 1, 0]), (csr_array(np.ones((2, 2))), [0, 1])], "Block 1: X is sparse where others"),
+        (
+            [(np.ones((3, 2)), np.array([0, "a", 1], object))],
+            "Block 0: Unknown label type: y holds objects of the types int, str",
+        ),
+        ([(np.ones((2, 2)), np.array([["a", "b"]] * 2))], "Block 0: A two-dimensional y holds probabilities"),
+        ([(np.ones((2, 2)), np.eye(2)), (np.ones((2, 2)), np.ones((2, 2)))], "Block 1: .* but row 0 is"),
+        ([(np.ones((2, 2)), [0, 1], ["a", "b"])], "Block 0: sample_weight must have a number"),
+        ([(np.ones((2, 2)), [0, 1], [1, -1])], "Block 0: Negative values or NaN in sample_weight: that of row 1"),
     ],
 )
 def test_bad_blocks(blocks, message):
@@ -143,6 +151,15 @@ def test_bad_blocks(blocks, message):
     with pytest.raises(ValueError, match=message):
         clf.fit(RowBlocks(blocks))
     assert vars(clf) == before
+
+
+def test_a_weight_may_be_that_of_all_rows_of_a_block(wine):
+    X, y, _ = wine
+    blocks = [(X[:90], y[:90], 2.0), (X[90:], y[90:], 0.5)]
+    found = TorchSoftmaxClassifier(tol=1e-12).fit(RowBlocks(blocks))
+    expected = TorchSoftmaxClassifier(tol=1e-12).fit(X, y, np.repeat([2.0, 0.5], [90, 88]))
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-5)
+    assert found.score(RowBlocks(blocks)) == pytest.approx(expected.score(X, y, np.repeat([2.0, 0.5], [90, 88])))
 
 
 def test_blocks_that_change_are_noticed(wine):

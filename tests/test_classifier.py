@@ -517,6 +517,21 @@ class TestStart:
         with pytest.raises(ValueError, match=rf"{name} has shape \(7,\), but these data call for"):
             TorchSoftmaxClassifier().fit(X, y, **{name: np.zeros(7)})
 
+    @pytest.mark.parametrize("name", ["coef_init", "intercept_init"])
+    @pytest.mark.parametrize("start", [[[1.0], [1.0, 2.0]], "here"])
+    def test_start_that_is_no_array_of_numbers(self, problem, name, start):
+        X, y, _ = problem
+        with pytest.raises(ValueError, match=f"{name} must be an array of numbers of shape"):
+            TorchSoftmaxClassifier().fit(X, y, **{name: start})
+
+    def test_start_in_compressed_rows(self, problem):
+        X, y, _ = problem
+        first = TorchSoftmaxClassifier(tol=1e-10).fit(X, y)
+        passes = first.n_passes_
+        again = TorchSoftmaxClassifier(tol=1e-10).fit(X, y, coef_init=first.sparsify().coef_)
+        assert again.converged_
+        assert again.n_passes_ <= passes
+
 
 class TestErrors:
     @pytest.mark.parametrize(
@@ -718,6 +733,15 @@ class TestInTheCompanyOfScikitLearn:
         ours = clone(self.ours).fit(X, y)
         assert ours.score(X, y, weights) == pytest.approx(expected, rel=1e-12)
         assert ours.score(RowBlocks([(X[i::2], y[i::2], weights[i::2]) for i in range(2)])) == pytest.approx(expected)
+
+    @pytest.mark.parametrize("wrong", [-1.0, np.nan])
+    def test_scores_refuse_weights_that_are_none(self, iris, wrong):
+        X, y = iris
+        weights = np.ones(150)
+        weights[7] = wrong
+        clf = TorchSoftmaxClassifier().fit(X, y)
+        with pytest.raises(ValueError, match="Negative values or NaN in sample_weight: that of row 7"):
+            clf.score(X, y, weights)
 
     def test_scores_want_labels(self, iris):
         X, y = iris

@@ -129,7 +129,7 @@ def test_no_classes_at_all_are_named():
 
 def test_weights_of_blocks_have_one_dimension():
     X, y = load_iris(return_X_y=True)
-    with pytest.raises(ValueError, match=r"Block 0: sample_weight must have a number for each row.*\(150, 1\)"):
+    with pytest.raises(ValueError, match=r"Block 0: Sample weights must be 1D array or scalar, got 2D"):
         TorchSoftmaxClassifier().fit(RowBlocks([(X, y, np.ones((150, 1)))]))
 
 
@@ -144,6 +144,8 @@ NAMES = np.array(["a", "b", "c"])[Y]
         (Y, {"classes": [[0, 1, 2]]}, "classes must be a one-dimensional array-like of labels"),
         (Y, {"classes": []}, "classes must be a one-dimensional array-like of labels"),
         (Y, {"classes": [0, 1, 2, np.nan]}, "classes must be a one-dimensional array-like of labels"),
+        (Y, {"classes": np.array([0, 1, 2, None])}, "classes must be .*all numbers or all strings, none missing"),
+        (Y, {"classes": np.array([0, "b", 2], object)}, "classes must be .*all numbers or all strings, none missing"),
         (np.c_[NAMES, NAMES], {}, "two-dimensional y holds probabilities of the classes, which these are not"),
         (Y.astype(object), {}, r"y holds objects of the types int, .* Pass y.astype\(int\)"),
         (np.array([1, "a"] * 75, dtype=object), {}, "y holds objects of the types int, str"),
