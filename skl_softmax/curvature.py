@@ -272,7 +272,7 @@ def diagonal(objective, theta: Tensor) -> Tensor:
     def variances(logits: Tensor, rows: slice) -> Tensor:
         proba = objective.proba(logits.view(*theta.shape[:2], -1))  # (M, K, rows)
         weights = objective.weights[:, None, rows].to(proba)  # (M, 1, rows)
-        return (1 - proba).mul_(proba).mul_(weights).flatten(0, 1)
+        return complement(proba).mul_(proba).mul_(weights).flatten(0, 1)
 
     curved = objective.data.norms_by_logits(theta.flatten(0, 1), variances).view_as(theta)  # (M, K, p)
     return curved.div_(objective.total[:, None, None]).add_(objective.column_l2)

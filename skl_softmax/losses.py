@@ -50,7 +50,7 @@ class SigmoidLoss:
 
     @staticmethod
     def curvature_product(proba: Tensor, direction: Tensor) -> Tensor:
-        """The second derivatives by the logits times a direction v in the logits: p (1 - p) v, p = σ(z)."""
+        """The second derivatives by the logits times a direction v in the logits: p (1 - p) v, p = σ(z) or σ(-z)."""
         return proba * (1 - proba) * direction  # (..., 1, rows)
 
     @staticmethod

@@ -355,12 +355,12 @@ class Objective:
         return largest
 
     def proba_of(self, block: Block, affine: Affine) -> Tensor:
-        """Probabilities of the outputs for a block."""
+        """Those of `proba` for a block."""
         logits = block.logits(affine).view(-1, self.n_models, self.n_outputs, block.parts[1])
         return self.proba(logits)  # (parts, M, K, part)
 
     def probabilities(self, theta: Tensor) -> Tensor:
-        """Those of the outputs for all rows, (M, K, n)."""
+        """Those of `proba` for all rows, (M, K, n)."""
         affine, n_logits = self.data.affine(theta.flatten(0, 1)), self.n_models * self.n_outputs
         blocks = [self.proba_of(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
         return torch.cat(blocks, dim=2).to(self.data.home)
@@ -445,8 +445,12 @@ class Objective:
         return (least == largest).to(self.data.home) & self.data.fit_intercept  # (M or 1,)
 
     def proba(self, logits: Tensor) -> Tensor:
-        """Probabilities of the outputs (..., K, rows)."""
-        return torch.sigmoid(logits) if self.n_outputs == 1 else torch.softmax(logits, dim=-2)
+        """Probabilities of the outputs (..., K, rows), by which the curvature goes.
+
+        For one output that of the less likely class, q, which is known to eps of itself. q (1 - q) is the curvature as
+        well, and not 0 where the other one is 1 to rounding.
+        """
+        return torch.sigmoid(-logits.abs()) if self.n_outputs == 1 else torch.softmax(logits, dim=-2)
 
     def logits(self, block: Block, theta: Tensor) -> Tensor:
         """Logits of a block at θ."""

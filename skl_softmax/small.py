@@ -8,7 +8,7 @@ the time of torch's, in the thread that asks for them. A value with its gradient
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ class Loss(NamedTuple):
 
     value: np.ndarray  # (M,), weighted sums
     residual: np.ndarray  # (M, K, n), their derivatives by the logits
-    make_proba: Callable[[], np.ndarray]  # probabilities of the outputs (M, K, n)
+    make_proba: Callable[[], np.ndarray]  # probabilities of the outputs (M, K, n), as of `Objective.proba`
 
 
 class SmallObjective(Objective):
@@ -181,7 +181,7 @@ def sigmoid_loss(logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None
         losses -= rests * logits
         residual -= rests
     residual *= weights
-    return Loss(threads.dots(losses, weights)[:, 0], residual, partial(expit, logits))
+    return Loss(threads.dots(losses, weights)[:, 0], residual, lambda: expit(-np.abs(logits)))
 
 
 def softmax_loss(logits: np.ndarray, places: np.ndarray, weights: np.ndarray) -> Loss:

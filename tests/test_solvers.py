@@ -369,6 +369,40 @@ def test_newton_makes_hessians_in_float32_and_tells_the_gap_as_well(monkeypatch)
     assert model.n_iter_ <= exact.n_iter_
 
 
+def kahan_table(cosine, size, seed):
+    """Columns each of which much of the others explains, but little of it those before: Kahan (1966)."""
+    rng, sine = np.random.default_rng(seed), np.sqrt(1 - cosine**2)
+    mixed = np.eye(110)
+    mixed[:size, :size] = sine ** np.arange(size)[:, None] * (np.eye(size) - cosine * np.triu(np.ones((size, size)), 1))
+    X = rng.standard_normal((3000, 110)) @ mixed
+    X /= X.std(axis=0)
+    logits = X @ np.linalg.eigh(np.cov(X.T))[1][:, 0]  # along what nearly cancels
+    return X, (rng.random(3000) < 1 / (1 + np.exp(-2 * logits / logits.std()))).astype(int)
+
+
+@pytest.mark.parametrize("table", [(0.5, 30, 1), (0.2, 90, 1)])
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+def test_no_fit_ends_where_a_hessian_in_float32_knows_nothing(table, solver):
+    X, y = kahan_table(*table)
+    exact = TorchSoftmaxClassifier(C=inf, tol=1e-12, solver="newton").fit(X, y)  # whose Hessians are in float64
+    for tol in (1e-4, 1e-7):
+        found = TorchSoftmaxClassifier(C=inf, tol=tol, solver=solver).fit(X, y)
+        assert found.converged_
+        assert found.loss_curve_[-1] <= (1 + 2 * tol) * exact.loss_curve_[-1]
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+@pytest.mark.parametrize("C", [1e17, 1e20])
+def test_rows_that_are_all_told_apart_have_curvature(solver, C):
+    # With p (1 - p) of p = 1 - eps the Hessian was that of the penalty: 1,000 iterations were not enough.
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 120))
+    y = (X @ rng.standard_normal(120) > 0).astype(int)
+    clf = TorchSoftmaxClassifier(C=C, solver=solver).fit(X, y)
+    assert clf.converged_
+    assert clf.n_iter_[0] < 150
+
+
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])
 def test_where_float32_will_not_do_for_a_hessian_it_is_not_tried_again(solver, monkeypatch):
     made, (X, y) = hessians_tried(monkeypatch), table(power=3, agreeing=True)
