@@ -106,9 +106,11 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         "adaptive", divided by 5 where else the fit would end (``tol``), until it is 1e-6 of the first, and constant in
         ``partial_fit``; "cosine" and "one-cycle", those of torch over ``max_iter`` epochs, not in ``partial_fit``.
     learning_rate_init : float or "auto", default="auto"
-        Where a schedule begins ("one-cycle": the largest rate).
+        Where a schedule begins ("one-cycle": the largest rate). No effect without one, that is, where
+        ``learning_rate`` is a number or "auto".
     momentum : float, default=0.0
-        Momentum of "sgd".
+        Momentum of "sgd". This and the other parameters of optimisers, ``learning_rate`` to ``average``, have no effect
+        on other solvers.
     batch_size : int, "auto" or None, default=None
         Rows in a batch of the optimisers; "auto" means 256, None all rows.
     shuffle : bool, default=True
@@ -281,7 +283,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         y : array-like of shape (n_samples,) or (n_samples, n_classes), default=None
             Labels: strings, numbers or bools; left out only for `RowBlocks`. Or, with a column for each class, the
             probabilities of the classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as
-            one row of each class, weighted with its probability.
+            one row of each class, weighted with its probability. Names of the columns go into ``classes``.
         sample_weight : array-like of shape (n_samples,) or float, default=None
             Weights of the rows, >= 0. A row of weight 0 has no influence.
         coef_init, intercept_init : array-like of the shapes of ``coef_`` and ``intercept_``, default=None

@@ -79,8 +79,8 @@ class ExportMixin:
         Parameters
         ----------
         linear : torch.nn.Linear or torch.nn.Sequential
-            One output for two classes, else one for each; or what `to_torch` gives, such a layer with a softmax or a
-            sigmoid behind it.
+            An output for each class, or one for two classes; or what `to_torch` gives, such a layer with a softmax or a
+            sigmoid behind it. Of two outputs the difference counts.
         classes : array-like of shape (n_classes,)
             Their labels, in the order of the outputs; for one output, that for which it is positive comes last.
 
@@ -100,14 +100,15 @@ class ExportMixin:
         linear, classes = _only_layer(linear), np.asarray(classes)
         if classes.ndim != 1 or len(classes) < 2 or len(np.unique(classes)) != len(classes):
             raise ValueError(f"classes must be two or more different labels, got {classes.tolist()}.")
-        n_outputs = 1 if len(classes) == 2 else len(classes)
-        if linear.out_features != n_outputs:
+        if linear.out_features != len(classes) and (linear.out_features, len(classes)) != (1, 2):
             raise ValueError(
-                f"classes names {len(classes)} labels, for which the layer would have {n_outputs} outputs (one for two "
-                f"classes, else one each), but it has {linear.out_features}."
+                f"classes names {len(classes)} labels, for which the layer would have as many outputs (or one for two "
+                f"classes), but it has {linear.out_features}."
             )
         weight = linear.weight.detach().cpu()
-        bias = weight.new_zeros(n_outputs) if linear.bias is None else linear.bias.detach().cpu()
+        bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().cpu()
+        if len(weight) == 2:
+            weight, bias = weight.diff(dim=0), bias.diff(dim=0)
         arrays = (tensor.to(widened(tensor.dtype)).numpy().copy() for tensor in (weight, bias))
         return cls._fitted(classes, *arrays, fit_intercept=linear.bias is not None)
 

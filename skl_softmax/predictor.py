@@ -159,7 +159,9 @@ class LinearPredictor(ClassifierMixin):
             raise TypeError("score needs y, the labels of the rows: only RowBlocks hold their own.")
         right = total = 0.0
         blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
-        for rows, given_labels, given_weights in blocks:
+        for number, (rows, given_labels, given_weights) in enumerate(blocks):
+            if given_labels is None:
+                raise ValueError(f"Block {number} holds no labels: score needs RowBlocks of (X, y).")
             refuse_probabilities(given_labels)
             labels = as_arrays(given_labels)
             weights = check_weights(given_weights, np.asarray(labels), may_be_zero=True)

@@ -103,7 +103,7 @@ def by_class(targets: Tensor) -> Tensor:
 
 def score_weights(for_scorer: dict, truth: Tensor) -> Tensor:
     """What each row counts in a score, (n,)."""
-    return torch.from_numpy(check_weights(for_scorer.get("sample_weight"), truth))
+    return torch.from_numpy(check_weights(for_scorer.get("sample_weight"), truth.numpy()))
 
 
 def standard_errors(scores: np.ndarray) -> np.ndarray:

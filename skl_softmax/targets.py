@@ -52,12 +52,14 @@ def true_targets(y, classes: np.ndarray) -> Tensor:
 
 
 def refuse_missing_labels(y) -> None:
-    """Refuse None, NA and NaN among objects, of which scikit-learn would speak in riddles."""
+    """Refuse None, NA and NaN, of whose rows scikit-learn does not speak, and of which among objects in riddles."""
     kind = getattr(getattr(y, "dtype", None), "kind", "O")
-    if y is None or kind in "biuf" or (isinstance(y, np.ndarray) and kind not in "OmM") or has_columns(y):
+    if y is None or (isinstance(y, np.ndarray) and kind not in "OmMf") or has_columns(y):
         return
     if kind in "mM":
         missing = np.flatnonzero(np.isnat(np.asarray(y)))
+    elif kind in "biuf":
+        missing = np.flatnonzero(y.isna() if hasattr(y, "isna") else np.isnan(y))
     else:
         labels = np.asarray(y, dtype=object)
         if not labels.ndim:  # no labels at all, of which scikit-learn speaks
@@ -89,7 +91,8 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
         found, targets = _unique_integers(y)
     else:
         found, targets = np.unique(y, return_inverse=True)
-    if classes is None:
+    is_given = classes is not None
+    if not is_given:
         if len(found) > len(y) // 2:  # which says that these look like numbers to be predicted
             check_classification_targets(y)
         classes = found
@@ -103,9 +106,10 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
             )
         targets = place[targets]
     if len(classes) < 2:
+        name, advice = ("classes", "all that may come") if is_given else ("y", "check how it was made or split")
         raise ValueError(
-            f"y holds one class only, {classes.tolist()[0]!r}, but {type(estimator).__name__} needs at least "
-            "two. Check how y was made or split."
+            f"{name} holds one class only, {classes.tolist()[0]!r}, but {type(estimator).__name__} needs at least two: "
+            f"{advice}."
         )
     return targets, classes
 
@@ -223,9 +227,10 @@ def _class_weight(class_weight, classes, counts) -> np.ndarray:
     try:
         by_class = compute_class_weight(class_weight, classes=classes, y=classes)
     except (OverflowError, TypeError, ValueError) as error:
+        unknown = [label for label in class_weight if label not in classes.tolist()]
         raise ValueError(
             f"class_weight must give a number for labels among the classes {classes.tolist()}, got {class_weight!r}: "
-            f"{error}"
+            f"{f'{unknown} are none of them.' if unknown else error}"
         ) from error
     if not ((by_class >= 0) & np.isfinite(by_class)).all():
         raise ValueError(f"class_weight must be finite and not negative, got {class_weight!r}.")

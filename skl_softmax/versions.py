@@ -8,7 +8,7 @@ import torch
 from skl_softmax._version import __version__
 
 # What is not in scikit-learn's list and may matter.
-PACKAGES = ("torch", "skops", "skl2onnx", "safetensors", "skorch")
+PACKAGES = ("torch", "skops", "skl2onnx", "safetensors", "dask", "distributed", "polars")
 
 
 def show_versions() -> None:

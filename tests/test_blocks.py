@@ -116,8 +116,8 @@ def test_blocks_are_read_ahead():
     assert set(threading.enumerate()) <= before
 
 
-@pytest.mark.parametrize("source", [iter([]), (block for block in []), 3])
-def test_a_source_that_ends_is_refused(source):
+@pytest.mark.parametrize("source", [iter([]), (block for block in []), 3, "rows.npy", {"X": []}])
+def test_what_is_no_source_is_refused(source):
     with pytest.raises(TypeError, match="gone through again and again"):
         RowBlocks(source)
 
@@ -160,6 +160,13 @@ def test_a_weight_may_be_that_of_all_rows_of_a_block(wine):
     expected = TorchSoftmaxClassifier(tol=1e-12).fit(X, y, np.repeat([2.0, 0.5], [90, 88]))
     np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-5)
     assert found.score(RowBlocks(blocks)) == pytest.approx(expected.score(X, y, np.repeat([2.0, 0.5], [90, 88])))
+
+
+def test_scores_of_blocks_need_labels(wine):
+    X, y, _ = wine
+    clf = TorchSoftmaxClassifier().fit(X, y)
+    with pytest.raises(ValueError, match="Block 1 holds no labels"):
+        clf.score(RowBlocks([(X, y), X]))
 
 
 def test_blocks_that_change_are_noticed(wine):

@@ -54,6 +54,15 @@ class TestConvergenceDisplay:
         assert display.ax_.get_yscale() == "linear"
         assert display.figure_ is display.ax_.figure
 
+    def test_of_a_pipeline_the_last_step_counts(self, iris):
+        pipeline = make_pipeline(StandardScaler(), TorchSoftmaxClassifier()).fit(*iris)
+        (line,) = ConvergenceDisplay.from_estimator([pipeline], kind="objective").lines_
+        np.testing.assert_array_equal(line.get_ydata(), pipeline[-1].loss_curve_)
+
+    def test_no_fits_are_nothing_to_draw(self):
+        with pytest.raises(ValueError, match="estimator holds no fits"):
+            ConvergenceDisplay.from_estimator([])
+
     def test_gap_is_the_distance_from_the_minimum(self, iris):
         exact = TorchSoftmaxClassifier(solver="newton", tol=1e-14).fit(*iris).loss_curve_[-1]
         clf = TorchSoftmaxClassifier(solver="lbfgs", tol=1e-6).fit(*iris)
@@ -172,6 +181,10 @@ class TestCoefficientDisplay:
 
 
 class TestRegularizationPathDisplay:
+    def test_of_a_pipeline_the_last_step_counts(self, iris):
+        pipeline = make_pipeline(StandardScaler(), TorchSoftmaxClassifierCV(Cs=3, cv=3)).fit(*iris)
+        np.testing.assert_array_equal(RegularizationPathDisplay.from_estimator(pipeline).Cs, pipeline[-1].Cs_)
+
     @pytest.mark.parametrize("l1_ratio", [None, 0.0, 0.5])
     def test_paths_are_the_estimators_in_the_order_of_C(self, search, l1_ratio):
         display = RegularizationPathDisplay.from_estimator(search, l1_ratio=l1_ratio)

@@ -96,11 +96,22 @@ def test_a_module_comes_back(fitted):
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
+@pytest.mark.parametrize("classes", [["a", "b"], ["b", "a"]])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_from_torch_takes_two_outputs_for_two_classes(classes, has_bias):
+    torch.manual_seed(0)
+    layer, rows = torch.nn.Sequential(torch.nn.Linear(4, 2, bias=has_bias), torch.nn.Softmax(dim=1)), torch.randn(10, 4)
+    model = TorchSoftmaxClassifier.from_torch(layer, classes)
+    assert model.coef_.shape == (1, 4)
+    expected = layer(rows).detach()[:, np.argsort(classes)]
+    torch.testing.assert_close(model.predict_proba(rows), expected)
+
+
 @pytest.mark.parametrize(
     ("outputs", "classes", "message"),
     [
-        (2, ["a", "b"], "names 2 labels, for which the layer would have 1 outputs .* but it has 2"),
-        (3, ["a", "b"], "names 2 labels, for which the layer would have 1 outputs .* but it has 3"),
+        (1, ["a", "b", "c"], "names 3 labels, for which the layer would have as many outputs .* but it has 1"),
+        (3, ["a", "b"], "names 2 labels, for which the layer would have as many outputs .* but it has 3"),
         (3, ["a", "a", "b"], "two or more different labels"),
     ],
 )

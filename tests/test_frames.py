@@ -129,13 +129,13 @@ class TestTargets:
     def test_missing_labels_are_refused(self, estimator, kind):
         labels = STRINGS[kind].copy()
         labels.iloc[[4, 7]] = pd.NA
-        with pytest.raises(ValueError, match=r"y holds no label in row 4 \(2 in all\)|Input y? ?contains NaN"):
+        with pytest.raises(ValueError, match=r"y holds no label in row 4 \(2 in all\)"):
             estimator.fit(PANDAS, labels)
 
     def test_missing_labels_of_polars_and_numbers(self, estimator):
         with pytest.raises(ValueError, match=r"y holds no label in row 0 \(1 in all\)"):
             estimator.fit(PANDAS, pl.Series([None, *LABELS[1:]]))
-        with pytest.raises(ValueError, match="Input y contains NaN"):
+        with pytest.raises(ValueError, match=r"y holds no label in row 0 \(1 in all\)"):
             estimator.fit(PANDAS, pd.Series([pd.NA, *IRIS.target[1:]], dtype="Int64"))
 
     @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])

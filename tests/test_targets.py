@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
@@ -144,6 +145,11 @@ NAMES = np.array(["a", "b", "c"])[Y]
         (Y, {"classes": [[0, 1, 2]]}, "classes must be a one-dimensional array-like of labels"),
         (Y, {"classes": []}, "classes must be a one-dimensional array-like of labels"),
         (Y, {"classes": [0, 1, 2, np.nan]}, "classes must be a one-dimensional array-like of labels"),
+        (np.r_[Y[:-1], np.nan], {}, r"y holds no label in row 149 \(1 in all\)"),
+        (pd.Series(Y, dtype="Int64").mask(Y == 1), {}, r"y holds no label in row 50 \(50 in all\)"),
+        (torch.tensor([*Y[:-1], np.nan]), {}, r"y holds no label in row 149 \(1 in all\)"),
+        (NAMES, {"classes": ["a"]}, "y holds the labels"),
+        (np.full(150, "a"), {"classes": ["a"]}, "classes holds one class only, 'a', .* all that may come"),
         (Y, {"classes": np.array([0, 1, 2, None])}, "classes must be .*all numbers or all strings, none missing"),
         (Y, {"classes": np.array([0, "b", 2], object)}, "classes must be .*all numbers or all strings, none missing"),
         (np.c_[NAMES, NAMES], {}, "two-dimensional y holds probabilities of the classes, which these are not"),
@@ -168,6 +174,12 @@ def test_class_weights_that_do_not_fit_are_named(class_weight):
         TorchSoftmaxClassifier(class_weight=class_weight).fit(X, Y)
 
 
+def test_labels_that_class_weights_name_and_nobody_has_are_named():
+    with pytest.raises(ValueError, match=r"\['d'\] are none of them"):
+        TorchSoftmaxClassifier(class_weight={"a": 2, "d": 3}).fit(X, NAMES)
+    TorchSoftmaxClassifier(class_weight={"a": 2, "b": 1, "c": 1, "d": 3}).fit(X, NAMES)  # as those of a larger table
+
+
 @pytest.mark.parametrize(
     "y", [np.arange(150), np.arange(150).astype(str), np.arange(150.0)], ids=["int", "str", "float"]
 )
@@ -180,5 +192,5 @@ def test_numbers_that_look_like_a_regression_are_wondered_at(y):
 def test_labels_are_checked_alike_beside_half_precision(dtype):
     with pytest.raises(ValueError, match="requires y to be passed, but the target y is None"):
         TorchSoftmaxClassifier().fit(X.astype(dtype), None)
-    with pytest.raises(ValueError, match="Input y contains NaN"):
+    with pytest.raises(ValueError, match=r"y holds no label in row 0 \(50 in all\)"):
         TorchSoftmaxClassifier().fit(X.astype(dtype), np.where(Y == 0, np.nan, Y))

@@ -1,7 +1,7 @@
 """Rows that come in blocks."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from os import PathLike, fspath
@@ -57,10 +57,11 @@ class RowBlocks:
     """
 
     def __init__(self, source: Iterable, read_ahead: int = 1):
-        if isinstance(source, Iterator) or not isinstance(source, Iterable):
+        is_one = isinstance(source, (str, PathLike, Mapping))
+        if is_one or isinstance(source, Iterator) or not isinstance(source, Iterable):
             raise TypeError(
-                "source must be something that can be gone through again and again, such as a list or an object whose "
-                f"__iter__ starts anew, not {type(source).__name__}."
+                "source must be something that can be gone through again and again, such as a list of blocks or an "
+                f"object whose __iter__ starts anew, not {type(source).__name__}."
             )
         if not isinstance(read_ahead, Integral) or read_ahead < 0:
             raise ValueError(f"read_ahead must be a number of blocks, 0 or more, got {read_ahead!r}.")

@@ -1,6 +1,8 @@
-"""Where displays draw: the only place that imports matplotlib, and only when a picture is asked for."""
+"""What displays draw of, and where: the only place that imports matplotlib, and only when a picture is asked for."""
 
 import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 # Size of a figure in inches that is made for one panel, and the largest for many.
 PANEL_SIZE, LARGEST = (6.4, 4.8), (12.0, 15.0)
@@ -15,6 +17,12 @@ def pyplot(caller: str):
             f"{caller} requires matplotlib. You can install matplotlib with `pip install matplotlib`"
         ) from error
     return plt
+
+
+def fitted_model(estimator):
+    """The fitted estimator, or of a pipeline the last step."""
+    check_is_fitted(estimator)
+    return estimator[-1] if isinstance(estimator, Pipeline) else estimator
 
 
 def as_label(name) -> str:

@@ -4,10 +4,8 @@ from contextlib import suppress
 from math import ceil
 
 import numpy as np
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
-from skl_softmax.displays.canvas import as_label, panels, pyplot
+from skl_softmax.displays.canvas import as_label, fitted_model, panels, pyplot
 
 POSITIVE, NEGATIVE, DIVERGING = "tab:red", "tab:blue", "RdBu_r"
 # Panels in a row, of bars and of images.
@@ -95,8 +93,7 @@ class CoefficientDisplay:
             Without matplotlib.
         """
         pyplot(f"{cls.__name__}.from_estimator")
-        check_is_fitted(estimator)
-        model = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+        model = fitted_model(estimator)
         if not (hasattr(model, "coef_") and hasattr(model, "classes_")):
             raise TypeError(f"{model!r} has no coef_ and classes_: pass a linear classifier, of a search the best one.")
         coefficients = np.atleast_2d(model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_)

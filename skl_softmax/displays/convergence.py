@@ -1,9 +1,8 @@
 """How fits went."""
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
-from skl_softmax.displays.canvas import as_label, pyplot, single
+from skl_softmax.displays.canvas import as_label, fitted_model, pyplot, single
 
 LABELS = {
     "objective": "Objective",
@@ -76,8 +75,8 @@ class ConvergenceDisplay:
 
         Parameters
         ----------
-        estimator : TorchSoftmaxClassifier or list of TorchSoftmaxClassifier
-            One or more fits.
+        estimator : TorchSoftmaxClassifier, Pipeline or list of them
+            One or more fits; of a pipeline, the last step.
         kind : {"gap", "objective", "validation_score"}, default="gap"
             What to draw; validation scores are there after fits with ``early_stopping=True``.
         x : {"iteration", "seconds"}, default="iteration"
@@ -100,14 +99,15 @@ class ConvergenceDisplay:
         TypeError
             If a fit keeps no ``loss_curve_`` or no ``optimality_gap_``.
         ValueError
-            As of `plot`.
+            For an empty list; as of `plot`.
         ImportError
             Without matplotlib.
         """
         pyplot(f"{cls.__name__}.from_estimator")
-        fits = list(estimator) if isinstance(estimator, (list, tuple)) else [estimator]
+        fits = [fitted_model(fit) for fit in (estimator if isinstance(estimator, (list, tuple)) else [estimator])]
+        if not fits:
+            raise ValueError("estimator holds no fits: pass one or more.")
         for fit in fits:
-            check_is_fitted(fit)
             if not (hasattr(fit, "loss_curve_") and hasattr(fit, "optimality_gap_")):
                 raise TypeError(f"{fit!r} keeps no loss_curve_ with its gap: pass fitted TorchSoftmaxClassifier.")
         name = [" ".join(repr(fit).split()) for fit in fits] if name is None else name

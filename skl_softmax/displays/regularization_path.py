@@ -1,9 +1,8 @@
 """What the penalty does."""
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
-from skl_softmax.displays.canvas import as_label, panels, pyplot
+from skl_softmax.displays.canvas import as_label, fitted_model, panels, pyplot
 
 # Classes up to which each has a colour and a place in the legend.
 MANY_CLASSES = 10
@@ -68,8 +67,8 @@ class RegularizationPathDisplay:
 
         Parameters
         ----------
-        estimator : TorchSoftmaxClassifierCV
-            Fitted.
+        estimator : TorchSoftmaxClassifierCV or Pipeline
+            Fitted; of a pipeline, the last step.
         l1_ratio : float, default=None
             One of the ``l1_ratios_`` that were tried; the one that was chosen if None.
         ax : matplotlib Axes, default=None
@@ -90,7 +89,7 @@ class RegularizationPathDisplay:
             Without matplotlib.
         """
         pyplot(f"{cls.__name__}.from_estimator")
-        check_is_fitted(estimator)
+        estimator = fitted_model(estimator)
         if not (hasattr(estimator, "coefs_paths_") and hasattr(estimator, "cv_results_")):
             raise TypeError(f"{estimator!r} keeps no coefs_paths_ with cv_results_: pass TorchSoftmaxClassifierCV.")
         if l1_ratio is None:  # a mean over folds, without refit
