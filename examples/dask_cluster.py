@@ -2,7 +2,7 @@
 Rows spread over a cluster
 ==========================
 
-Dask arrays, and Parquet files that are read where they are needed.
+Dask arrays, and Parquet files that are read where they are needed. Needs the extra "dask".
 """
 
 from tempfile import TemporaryDirectory

@@ -2,7 +2,7 @@
 Early stopping and a callback
 =============================
 
-Held-out rows end one fit, a rule of our own another.
+Held-out rows end one fit, a rule of our own another. Needs the extra "plot".
 """
 
 from matplotlib import pyplot as plt

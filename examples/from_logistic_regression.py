@@ -2,7 +2,7 @@
 Moving from LogisticRegression
 ==============================
 
-The same parameters, the same optimum, on data that make lbfgs give up.
+The same parameters, the same optimum, on data that make lbfgs give up. Needs the extra "plot".
 """
 
 import warnings

@@ -2,7 +2,7 @@
 Iris in a pipeline
 ==================
 
-Scale, fit, choose C, look at the probabilities and the coefficients.
+Scale, fit, choose C, look at the probabilities and the coefficients. Needs the extra "plot" and pandas.
 """
 
 from matplotlib import pyplot as plt

@@ -2,7 +2,7 @@
 A linear probe on embeddings
 ============================
 
-Half-precision embeddings as torch tensors, C chosen on one validation set.
+Half-precision embeddings as torch tensors, C chosen on one validation set. Needs the extra "plot".
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 Odds ratios
 ===========
 
-Standard errors, p-values and confidence intervals of a fit without a penalty.
+Standard errors, p-values and confidence intervals of a fit without a penalty. Needs the extra "plot" and pandas.
 """
 
 import numpy as np

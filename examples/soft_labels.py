@@ -2,7 +2,7 @@
 Soft labels
 ===========
 
-What several annotators said, as probabilities of the classes.
+What several annotators said, as probabilities of the classes. Needs the extra "plot".
 """
 
 import numpy as np

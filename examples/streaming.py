@@ -2,7 +2,7 @@
 A stream of batches
 ===================
 
-``partial_fit`` on raw features, with momentum and the mean of all updates.
+``partial_fit`` on raw features, with momentum and the mean of all updates. Needs the extra "plot".
 """
 
 import numpy as np

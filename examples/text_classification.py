@@ -2,7 +2,8 @@
 Text classification with sparse features
 ========================================
 
-Tf-idf weights of the words of short texts, which stay sparse, with an L1 penalty that keeps few words.
+Tf-idf weights of the words of short texts, which stay sparse, with an L1 penalty that keeps few words. Needs the
+extra "plot".
 """
 
 import numpy as np
