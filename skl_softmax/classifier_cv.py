@@ -21,19 +21,10 @@ from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.data import plain_torch
 from skl_softmax.export import ExportMixin
 from skl_softmax.folds import refuse_weightless, split_rows, warn_of_unknown_classes
-from skl_softmax.inputs import (
-    TrainingRows,
-    as_arrays,
-    as_numbers,
-    check_training_rows,
-    part_of,
-    routed_parameters,
-    routed_score_parameters,
-    with_classes,
-    with_signature,
-)
+from skl_softmax.inputs import TrainingRows, as_arrays, as_numbers, check_training_rows, with_signature
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
+from skl_softmax.routing import part_of, routed_parameters, routed_score_parameters, with_classes
 from skl_softmax.scores import (
     as_score,
     check_scores,

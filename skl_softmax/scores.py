@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.stats import sem
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
 from skl_softmax.data import linear, n_bytes, take_rows
-from skl_softmax.inputs import TrainingRows, check_weights, scorer_parts
+from skl_softmax.inputs import TrainingRows, check_weights
 from skl_softmax.losses import loss_for, most_probable
+from skl_softmax.routing import scorer_parts
 
 # Entries of held-out rows and of their logits that are made at a time.
 SCORE_ENTRIES = 2**22
@@ -107,11 +109,9 @@ def score_weights(for_scorer: dict, truth: Tensor) -> Tensor:
 
 
 def standard_errors(scores: np.ndarray) -> np.ndarray:
-    """Of the mean over folds, (J,), from the spread of the folds' scores (F, J)."""
-    if len(scores) == 1:
-        return np.zeros(scores.shape[1])
+    """Of the mean over folds, (J,), from those of the folds (F, J); 0 of one fold and of infinite scores."""
     with np.errstate(invalid="ignore"):
-        return np.nan_to_num(scores.std(axis=0, ddof=1) / np.sqrt(len(scores)))  # 0 of infinite scores
+        return np.nan_to_num(sem(scores, axis=0)) if len(scores) > 1 else np.zeros(scores.shape[1])
 
 
 def as_score(score) -> float:

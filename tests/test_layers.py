@@ -29,6 +29,7 @@ ALLOWED = {
         "inputs",
         "leave_one_out",
         "predictor",
+        "routing",
         "scores",
         "solver_parameters",
         "solvers",
@@ -40,7 +41,8 @@ ALLOWED = {
     },
     "folds": set(),
     "sweep": {"data", "inputs", "memory", "objective", "solvers", "training"},
-    "scores": {"data", "inputs", "losses"},
+    "scores": {"data", "inputs", "losses", "routing"},
+    "routing": {"inputs"},
     "leave_one_out": {"costs", "curvature", "data", "inputs", "objective", "scores", "sweep", "training"},
     "displays": {"displays"},
     "export": {"data", "inputs"},
@@ -159,11 +161,11 @@ def test_every_room_is_on_the_map():
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_private_helpers_of_scikit_learn_are_used_in_inputs_only(path):
+def test_private_helpers_of_scikit_learn_are_used_in_two_rooms_only(path):
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
     names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
     private = {name for name in names if name.startswith("sklearn") and "._" in name}
-    assert room(path) == "inputs" or private <= IN_EVERY_ESTIMATOR
+    assert room(path) in {"inputs", "routing"} or private <= IN_EVERY_ESTIMATOR
 
 
 def test_only_data_and_inputs_know_sparse_matrices():
