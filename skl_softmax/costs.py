@@ -107,7 +107,7 @@ def kronecker_seconds(objective) -> float:
 
 def correlations_pay(objective) -> bool:
     """Whether fits are to know how columns are correlated: those of sparse rows that have few."""
-    if objective.data.centres or objective.n_parameters <= DENSE_LIMIT:
+    if objective.data.is_dense or objective.n_parameters <= DENSE_LIMIT:
         return True
     return kronecker_seconds(objective) <= GRAM_PASSES * pass_seconds(objective)
 
@@ -115,7 +115,7 @@ def correlations_pay(objective) -> bool:
 def newton_pays(objective) -> bool:
     """Whether the Hessian of all rows costs a few passes at most, and one of a sample is not of far fewer rows."""
     n_rows, n_parameters = objective.n_rows, objective.n_parameters
-    if objective.n_models > 1 or not objective.data.centres or n_rows > NEWTON_ROWS * n_parameters:
+    if objective.n_models > 1 or not objective.data.is_dense or n_rows > NEWTON_ROWS * n_parameters:
         return False
     limit = NEWTON_PASSES if n_rows > ROWS_PER_PARAMETER * n_parameters else NEWTON_PASSES_OF_FEW
     return CALL_SECONDS + _hessian_seconds(n_rows, n_parameters) <= limit * pass_seconds(objective)

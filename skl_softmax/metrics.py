@@ -39,10 +39,10 @@ from skl_softmax.curvature import (
     Inverse,
     class_covariance,
     complement,
+    design_portions,
     diagonal,
     factorise,
     inverse_hessian,
-    samples,
 )
 from skl_softmax.products import times_transposed
 
@@ -148,7 +148,7 @@ def _kind(objective, theta: Tensor, dense_price: float, to_come: float) -> str:
 
 def _dense_limit(objective) -> int:
     """Parameters up to which a dense metric is made: of one output it is a Gram matrix, and needs no eigenvectors."""
-    return GRAM_LIMIT if objective.n_outputs == 1 and objective.data.centres else DENSE_LIMIT
+    return GRAM_LIMIT if objective.n_outputs == 1 and objective.data.is_dense else DENSE_LIMIT
 
 
 def _is_hard(objective, dense_price: float, passes: float) -> bool:
@@ -168,7 +168,7 @@ class ClassPlan(NamedTuple):
 def _class_plan(objective, theta: Tensor) -> ClassPlan | None:
     """That of a metric at θ, if it fits and dense rows choose among few of many classes, 1 / Σ_k p_k²."""
     n_columns = objective.data.n_columns
-    if not objective.data.centres or objective.n_outputs == 1 or 4 * objective.n_parameters * n_columns > CLASS_BYTES:
+    if not objective.data.is_dense or objective.n_outputs == 1 or 4 * objective.n_parameters * n_columns > CLASS_BYTES:
         return None
     n_rows, n_candidates = n_columns, min(objective.n_rows, _most_candidates(objective))
     if theta.any():  # else nothing is known yet
@@ -228,7 +228,7 @@ def kronecker_metric(objective, theta: Tensor) -> Inverse:
     n_models, n_outputs, n_columns = theta.shape
     classes = theta.new_zeros(n_models, n_outputs, n_outputs)
     grams = theta.new_zeros(n_models, n_columns, n_columns)
-    for design, proba, weights in samples(sample, theta, n_columns + 3 * n_models * n_outputs):
+    for design, proba, weights in design_portions(sample, theta, n_columns + 3 * n_models * n_outputs):
         weighted = proba * weights  # (M, K, rows)
         classes += class_covariance(weighted, proba)
         spread = (weighted * complement(proba)).sum(dim=1).to(objective.dtype)  # (M, rows), traces of class covariances
@@ -268,7 +268,7 @@ def class_metric(objective, theta: Tensor, n_rows: int, n_candidates: int) -> In
     n_columns = objective.data.n_columns
     candidates = objective.sample(n_candidates)
     designs, masses = [], []
-    for design, proba, weights in samples(candidates, theta, n_columns + 3 * objective.n_outputs):
+    for design, proba, weights in design_portions(candidates, theta, n_columns + 3 * objective.n_outputs):
         designs.append(design.float())
         masses.append((proba * complement(proba) * (weights / candidates.total[:, None, None]))[0].float())
     design, mass = torch.cat(designs), torch.cat(masses, dim=1)  # (n, p), (K, n)

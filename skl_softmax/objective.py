@@ -71,7 +71,7 @@ class Objective:
         Class indices (int64) or probabilities of the classes for several outputs; probabilities (n,) of the second
         class for one output. Probabilities in the data's dtype.
     weights : Tensor of shape (M or 1, n)
-        Positive row weights s_i.
+        Weights of the rows s_i, zero for those that folds hold out.
     l2 : Tensor of shape (M,)
         λ₂, float64; 0 means no such penalty.
     n_outputs : int
@@ -374,7 +374,7 @@ class Objective:
 
         By eight for each column what it promises is some per cent off. Sparse ones might show a column nowhere.
         """
-        rows = self.sample(costs.ROWS_PER_COLUMN * self.data.n_columns) if self.data.centres else self
+        rows = self.sample(costs.ROWS_PER_COLUMN * self.data.n_columns) if self.data.is_dense else self
         return metrics.diagonal_metric(rows, theta)
 
     def penalty_gradient(self, theta: Tensor) -> Tensor:

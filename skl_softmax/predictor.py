@@ -226,7 +226,7 @@ class LinearPredictor(ClassifierMixin):
 
     def _of_rows(self, function: Callable[[Tensor], Tensor], X) -> Tensor:
         weight = as_matrix(self.coef_)
-        is_shown = weight.layout == torch.strided  # by the logits, what is not finite in X
+        is_shown = weight.layout == torch.strided  # whether logits are not finite where X is not
         rows = check_prediction_rows(self, X, is_lazy=is_shown)
 
         def checked(logits: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Matrices for quadratic models of the smooth part of F, for the parameters that an L1 penalty lets move.
 
-Two kinds, by price: the Hessian of all rows for the parameters of a working set, which few rows of zeros and many
-columns make small; or the Hessian of a sample of rows for all parameters, which the formula of BFGS improves.
+Two kinds, by price: the Hessian of all rows for the parameters of a working set, where that is small;
+or the Hessian of a sample of rows for all parameters, which the formula of BFGS improves.
 """
 
 from dataclasses import dataclass

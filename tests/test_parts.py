@@ -51,7 +51,7 @@ def in_parts(estimator, X, y, weights, edges, share=1.0, device=None):
         return parts.merge_sums([parts.add_up(quantity, group, *vectors) for group in made])
 
     objective = parts.make_parts_objective(sum_of, sample, data, total, estimator.C)
-    same = in_coordinates(rows.X, True, data.mean, data.scale) if data.centres else standardised(rows.X, True)
+    same = in_coordinates(rows.X, True, data.mean, data.scale) if data.is_dense else standardised(rows.X, True)
     return objective, make_objective(rows, same, estimator)
 
 
@@ -76,7 +76,7 @@ def test_parts_on_devices(kind):
         torch.testing.assert_close(there.at(theta).gradient, here.at(theta).gradient)
         torch.testing.assert_close(there.hessian_product(theta)(direction), here.hessian_product(theta)(direction))
         torch.testing.assert_close(there.inverse_hessian(theta)(direction), here.inverse_hessian(theta)(direction))
-    assert (device.n_copied > 0) == here.data.centres  # sparse rows stay on the CPU
+    assert (device.n_copied > 0) == here.data.is_dense  # sparse rows stay on the CPU
 
 
 @pytest.mark.parametrize("kind", KINDS)

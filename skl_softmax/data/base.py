@@ -82,8 +82,8 @@ class Data:
     keeps: ClassVar[bool] = False
     # Outputs up to which more of them in a product take less time each.
     most_outputs: ClassVar[float] = inf
-    # Whether products with the columns' covariance come cheap: not where most entries are zero.
-    centres: ClassVar[bool] = True
+    # Whether all entries of X are stored, so that columns may be centred and their covariance comes cheap.
+    is_dense: ClassVar[bool] = True
     # Whether the columns are not those of X as the user gave it.
     rotates: ClassVar[bool] = False
 

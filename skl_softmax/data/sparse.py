@@ -87,7 +87,7 @@ class SparseData(Data):
     float64 have theirs made some at a time.
     """
 
-    centres: ClassVar[bool] = False
+    is_dense: ClassVar[bool] = False
     most_outputs: ClassVar[float] = MOST_VECTORS
 
     @classmethod
