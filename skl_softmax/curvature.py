@@ -245,7 +245,7 @@ def hessian_product(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     data, n_logits = objective.data, objective.n_models * objective.n_outputs
     keeps = 8 * n_logits * objective.n_rows <= KEEP_PROBA_BYTES
     at_theta = data.affine(theta.flatten(0, 1))
-    kept = [objective.proba_of(block, at_theta) for block, _, _ in objective.portions(n_logits)] if keeps else None
+    kept = [objective.block_proba(block, at_theta) for block, _, _ in objective.portions(n_logits)] if keeps else None
     total, l2 = objective.total[:, None, None].to(objective.dtype), objective.column_l2.to(objective.dtype)
 
     def product(direction: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ def hessian_product(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
 
         def of_block(portion, proba: Tensor | None):
             block, _, weights = portion
-            proba = objective.proba_of(block, at_theta) if proba is None else proba
+            proba = objective.block_proba(block, at_theta) if proba is None else proba
             along = block.logits(affine).view_as(proba)
             curved = objective.loss.curvature_product(proba, along).mul_(weights)
             return block.pullback(curved.flatten(1, 2), affine.bias is not None)
@@ -270,7 +270,7 @@ def diagonal(objective, theta: Tensor) -> Tensor:
     """The diagonal of the Hessian of all rows, (M, K, p)."""
 
     def variances(logits: Tensor, rows: slice) -> Tensor:
-        proba = objective.proba(logits.view(*theta.shape[:2], -1))  # (M, K, rows)
+        proba = objective.curvature_proba(logits.view(*theta.shape[:2], -1))  # (M, K, rows)
         weights = objective.weights[:, None, rows].to(proba)  # (M, 1, rows)
         return complement(proba).mul_(proba).mul_(weights).flatten(0, 1)
 
@@ -309,4 +309,4 @@ def design_portions(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[
     """
     for rows in row_slices(objective.data.n_rows, n_entries):
         design = objective.data.design(rows)  # (rows, p)
-        yield design, objective.proba(theta @ design.T), objective.weights[:, None, rows].to(design)
+        yield design, objective.curvature_proba(theta @ design.T), objective.weights[:, None, rows].to(design)

@@ -210,7 +210,7 @@ def _of_intercepts(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
     for r in rows:
         weighted = (r.residual * r.weights).permute(1, 2, 0, 3).flatten(2)  # (M, K, rows)
         gradients.append(objective.gathered(weighted.sum(dim=2, dtype=objective.data.wide)))
-        proba = objective.proba(r.logits)  # (parts, M, K, part)
+        proba = objective.curvature_proba(r.logits)  # (parts, M, K, part)
         shares = (proba * r.weights).permute(1, 2, 0, 3).flatten(2)  # (M, K, rows)
         proba = proba.permute(1, 2, 0, 3).flatten(2)
         curvatures.append(objective.gathered(class_covariance(shares, proba)))

@@ -64,7 +64,7 @@ def left_out_logits(objective: Objective, theta: Tensor) -> Tensor:
         design = objective.data.design(rows)  # (rows, p)
         leverage = (design @ inverse).view(-1, n_outputs, n_outputs, n_columns) @ design[:, None, :, None]
         leverage = leverage[..., 0] * (shares / objective.total)[:, None, None]  # (rows, K, K)
-        curved = objective.loss.curvature_product(objective.proba(logits), leverage.permute(2, 1, 0))
+        curved = objective.loss.curvature_product(objective.curvature_proba(logits), leverage.permute(2, 1, 0))
         system = eye - curved.permute(2, 1, 0)  # (rows, K, K)
         found.append(logits + (leverage @ torch.linalg.solve(system, residual.T[..., None]))[..., 0].T)
     return torch.cat(found, dim=1)

@@ -189,7 +189,7 @@ def _seen(sample, theta: Tensor) -> tuple[bool, float, float]:
     less than the effective dimension tr A_k (A_k + Λ)⁻¹. Of classes and models the means.
     """
     design = sample.data.design(slice(0, sample.n_rows))  # (n, p)
-    proba = sample.proba(theta @ design.T)  # (M, K, n)
+    proba = sample.curvature_proba(theta @ design.T)  # (M, K, n)
     is_uneven = proba.square().sum(dim=1).mean().item() * sample.n_outputs > min(UNEVEN, (1 + sample.n_outputs) / 2)
     mass = proba * complement(proba) * (sample.weights[:, None].to(design) / sample.total[:, None, None])  # (M, K, n)
     telling = mass.sum(dim=2).square() / mass.square().mean(dim=2) / sample.n_rows**2  # (M, K)

@@ -354,15 +354,15 @@ class Objective:
             largest = torch.maximum(largest, self.gathered(moved))
         return largest
 
-    def proba_of(self, block: Block, affine: Affine) -> Tensor:
-        """Those of `proba` for a block."""
+    def block_proba(self, block: Block, affine: Affine) -> Tensor:
+        """Those of `curvature_proba` for a block."""
         logits = block.logits(affine).view(-1, self.n_models, self.n_outputs, block.parts[1])
-        return self.proba(logits)  # (parts, M, K, part)
+        return self.curvature_proba(logits)  # (parts, M, K, part)
 
-    def probabilities(self, theta: Tensor) -> Tensor:
-        """Those of `proba` for all rows, (M, K, n)."""
+    def row_proba(self, theta: Tensor) -> Tensor:
+        """Those of `curvature_proba` for all rows, (M, K, n)."""
         affine, n_logits = self.data.affine(theta.flatten(0, 1)), self.n_models * self.n_outputs
-        blocks = [self.proba_of(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
+        blocks = [self.block_proba(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
         return torch.cat(blocks, dim=2).to(self.data.home)
 
     def inverse_hessian(self, theta: Tensor, dtype: torch.dtype = torch.float64) -> curvature.Inverse:
@@ -444,7 +444,7 @@ class Objective:
         least, largest = torch.where(counts, labels, none).amin(dim=1), torch.where(counts, labels, -1).amax(dim=1)
         return (least == largest).to(self.data.home) & self.data.fit_intercept  # (M or 1,)
 
-    def proba(self, logits: Tensor) -> Tensor:
+    def curvature_proba(self, logits: Tensor) -> Tensor:
         """Probabilities of the outputs (..., K, rows), by which the curvature goes.
 
         For one output that of the less likely class, q, which is known to eps of itself. q (1 - q) is the curvature as

@@ -100,7 +100,7 @@ def make_hessian_models(objective, theta: Tensor, working: Tensor, max_price: fl
         return None
     if 8 * objective.n_models * objective.n_outputs * objective.n_rows > curvature.KEEP_PROBA_BYTES:
         return None
-    proba = objective.probabilities(theta).double()  # (M, K, n)
+    proba = objective.row_proba(theta).double()  # (M, K, n)
     return HessianModels([_restricted(objective, p, m, working[m]) for m, p in enumerate(proba)], exact, exact=True)
 
 

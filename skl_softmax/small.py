@@ -36,7 +36,7 @@ class Loss(NamedTuple):
 
     value: np.ndarray  # (M,), weighted sums
     residual: np.ndarray  # (M, K, n), their derivatives by the logits
-    make_proba: Callable[[], np.ndarray]  # probabilities of the outputs (M, K, n), as of `Objective.proba`
+    make_proba: Callable[[], np.ndarray]  # probabilities of the outputs (M, K, n), as of `Objective.curvature_proba`
 
 
 class SmallObjective(Objective):

@@ -57,7 +57,7 @@ def test_the_curvature_of_rows_that_are_almost_certain(kind):
     objective = make_objective(3, C=(np.inf,), kind=kind)
     theta = torch.zeros_like(draw(objective))
     theta[0, :, -1] = torch.tensor([30.0, -8.0, 0.0])
-    proba = objective.probabilities(theta)[0]  # (K, n)
+    proba = objective.row_proba(theta)[0]  # (K, n)
     design = objective.data.design(slice(0, objective.n_rows))
     direction = objective.centred(draw(objective, seed=1))
     moved = design @ direction[0].T  # (n, K)
