@@ -50,6 +50,23 @@ def many_classes():
 
 
 @pytest.fixture
+def calls_of(monkeypatch):
+    """``calls_of(owner, name)`` is a list that grows by the arguments of each call of that function from then on."""
+
+    def watch(owner, name):
+        calls, function = [], getattr(owner, name)
+
+        def watched(*args, **known):
+            calls.append(args)
+            return function(*args, **known)
+
+        monkeypatch.setattr(owner, name, watched)
+        return calls
+
+    return watch
+
+
+@pytest.fixture
 def data_dir():
     """The folder of covtype_10k.csv.gz and letter.csv.gz, where there is one."""
     folder = Path(os.environ.get("SKL_SOFTMAX_DATA", Path(__file__).parents[2] / "shared" / "data"))

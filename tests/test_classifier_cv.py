@@ -585,10 +585,9 @@ def test_a_sweep_over_many_classes(many_classes):
     assert sweep.n_iter_.sum() <= 290  # 238 when this was written
 
 
-def test_a_dear_metric_serves_the_next_penalties(monkeypatch):
+def test_a_dear_metric_serves_the_next_penalties(calls_of):
     """Deterministic counts: digits took one for each of ten C."""
-    make, made = metrics.dense_metric, []
-    monkeypatch.setattr(metrics, "dense_metric", lambda *args: made.append(None) or make(*args))
+    made = calls_of(metrics, "dense_metric")
     sweep = TorchSoftmaxClassifierCV(refit=False).fit(*load_digits(return_X_y=True))
     assert len(made) <= 6  # 5 when this was written
     assert sweep.n_iter_.sum() <= 380  # 353 when this was written; fewer with one for each C, in 1.6 times the time
@@ -607,12 +606,10 @@ def test_a_poor_metric_is_replaced(monkeypatch, factor):
     assert relative_error(model.coefs_paths_, separate(X, y, folds, Cs, tol=1e-11)) < 1e-4
 
 
-def test_penalties_that_no_longer_matter_cost_no_pass(monkeypatch):
+def test_penalties_that_no_longer_matter_cost_no_pass(calls_of):
     """Of a table with many rows for each parameter the minima are the same from some C on."""
     X, y = make_classification(40_000, 5, n_informative=5, n_redundant=0, n_classes=3, random_state=0)
-    evaluate, passes = Run.evaluate, []
-    monkeypatch.setattr(Run, "evaluate", lambda *args: passes.append(None) or evaluate(*args))
-    counts = []
+    passes, counts = calls_of(Run, "evaluate"), []
     for end in (2, 6):
         passes.clear()
         model = TorchSoftmaxClassifierCV(Cs=np.logspace(-4, end, end + 5), refit=False).fit(X, y)

@@ -327,9 +327,8 @@ def test_newton_on_a_quadratic_takes_one_step_and_two_evaluations():
 
 
 @pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
-def test_the_last_step_of_newton_may_be_a_chord(load, monkeypatch):
-    made, make_inverse = [], TinyObjective.inverse_hessian
-    monkeypatch.setattr(TinyObjective, "inverse_hessian", lambda *args: made.append(0) or make_inverse(*args))
+def test_the_last_step_of_newton_may_be_a_chord(load, monkeypatch, calls_of):
+    made = calls_of(TinyObjective, "inverse_hessian")
     X, y = load(return_X_y=True)
     model = TorchSoftmaxClassifier().fit(X, y)
     n_hessians = len(made)
@@ -693,11 +692,10 @@ def test_gaps_of_columns_whose_correlations_no_metric_knows_are_checked(seed, to
     assert gap <= 3 * model.optimality_gap_
 
 
-def test_a_check_tells_what_its_step_leaves(monkeypatch):
+def test_a_check_tells_what_its_step_leaves(calls_of):
     """By a metric that told a thousandth of the gap another check had to follow."""
-    objective, checks = make(size=40, condition=100), []
-    module, check = import_module("skl_softmax.solvers.lbfgs"), newton_steps.newton_by_products
-    monkeypatch.setattr(module, "newton_by_products", lambda *a, **k: checks.append(0) or check(*a, **k))
+    objective = make(size=40, condition=100)
+    checks = calls_of(import_module("skl_softmax.solvers.lbfgs"), "newton_by_products")
     solve = lambda vector: 1e-3 * objective.inverse_diagonal(None)(vector)  # noqa: E731
     objective.metric = lambda *_: Metric(solve, follows=False)
     begin = 0.9 * objective.minimum
@@ -716,11 +714,10 @@ def test_gaps_of_long_runs_are_checked(condition):
     assert objective.at(result.theta).value.item() - 1 <= 3 * result.gap.item()
 
 
-def test_gaps_are_checked_by_products_where_the_new_hessian_is_of_a_sample(monkeypatch):
+def test_gaps_are_checked_by_products_where_the_new_hessian_is_of_a_sample(calls_of):
     """Once some models have left a stack, a sample may be what pays for the others."""
-    objective, checks = make(size=40, condition=100), []
-    module, check = import_module("skl_softmax.solvers.lbfgs"), newton_steps.newton_by_products
-    monkeypatch.setattr(module, "newton_by_products", lambda *a, **k: checks.append(0) or check(*a, **k))
+    objective = make(size=40, condition=100)
+    checks = calls_of(import_module("skl_softmax.solvers.lbfgs"), "newton_by_products")
     inverse, made = objective.inverse_hessian(None), []
 
     def metric(theta, growth=1, is_near=False, dtype=None, passes=0.0, to_come=inf):

@@ -373,11 +373,9 @@ def test_columns_whose_squares_vanish_are_constant_to_a_stream():
     np.testing.assert_allclose(model.loss_curve_, np.log(3))
 
 
-def test_passes_are_those_that_the_optimiser_asks_for(monkeypatch):
+def test_passes_are_those_that_the_optimiser_asks_for(calls_of):
     X, y = load_iris(return_X_y=True)
-    asked = []
-    at = SmallBatch.at
-    monkeypatch.setattr(SmallBatch, "at", lambda *args: asked.append(1) or at(*args))
+    asked = calls_of(SmallBatch, "at")
     settings = {"solver": torch.optim.LBFGS, "learning_rate": 0.1, "max_iter": 3, "batch_size": 75, "shuffle": False}
     clf = TorchSoftmaxClassifier(**settings).fit(X, y)
     assert clf.n_passes_ == len(asked) / 2 > 2 * clf.n_iter_[0]
