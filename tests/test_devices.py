@@ -165,7 +165,7 @@ def test_an_array_is_moved_where_device_says():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
-@pytest.mark.parametrize("device", ["cuda", "cuda:3", "nonsense"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "nonsense", "meta"])
 def test_a_device_that_is_not_there(device):
     X, y = load_wine(return_X_y=True)
     clf = TorchSoftmaxClassifier(device=device)

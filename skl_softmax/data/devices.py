@@ -18,7 +18,9 @@ def find_device(device: str | torch.device | None, given: torch.device) -> torch
     if device == "auto":
         return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else CPU
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device)
+        found.cpu()  # which "meta" refuses, that computes nothing
+        return found.device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = "none" if not torch.accelerator.is_available() else str(torch.accelerator.current_accelerator())
         raise ValueError(
