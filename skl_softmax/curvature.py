@@ -176,7 +176,7 @@ def _least_eigenvalue(factor: Tensor, matrix: Tensor) -> Tensor:
     From above: a tenth off after three steps where it is small, up to twice as large where it is one of many.
     """
     units = matrix.diagonal(dim1=1, dim2=2).sqrt()[..., None]  # (M, P, 1)
-    start = torch.randn(matrix.shape[1], generator=torch.Generator().manual_seed(0)).to(units)  # (P,)
+    start = torch.randn(matrix.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(units)  # (P,)
     vector = (start / start.norm()).expand(len(matrix), -1)[..., None]  # (M, P, 1)
     for _ in range(EIGENVALUE_STEPS):
         vector = units * torch.cholesky_solve(units * vector, factor)

@@ -55,7 +55,9 @@ class NumbersMoved(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        device = kwargs.get("device")
+        device, generator = kwargs.get("device"), kwargs.get("generator")
+        if generator is not None and device is not None and torch.device(device) != generator.device:
+            raise RuntimeError(f"Expected a {device} generator but found {generator.device}")  # as of real devices
         if function is torch.tensor and device is not None and torch.device(device) == DEVICE:
             return function(*args, **(kwargs | {"device": "cpu"})).to(DEVICE)
         return function(*args, **kwargs)
