@@ -173,6 +173,34 @@ def test_every_kind_of_model_leads_to_the_minimum(kind, n_classes, monkeypatch, 
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("seed", [27, 25])
+def test_gaps_are_told_where_a_class_has_no_rows(seed):
+    """Its intercept has no minimum; the others' were left short of theirs, and the gap was told as zero."""
+    rng = np.random.default_rng(seed)
+    x = 3 * rng.standard_normal((20, 1))
+    y = np.where(x[:, 0] + 2 * rng.logistic(size=20) > 0, 2, 0)
+    found, exact = (
+        TorchSoftmaxClassifier(C=0.01, l1_ratio=0.001, tol=tol).fit(x, y, classes=[0, 1, 2]) for tol in (1e-3, 1e-13)
+    )
+    assert exact.converged_
+    assert found.optimality_gap_ >= 0.999 * (found.loss_curve_[-1] - exact.loss_curve_[-1])
+
+
+@pytest.mark.parametrize("seed", range(20, 26))
+def test_no_gap_is_told_as_rounding_where_columns_nearly_cancel(seed):
+    """Terms of 1e7 made gradients beyond what the penalty allows look like rounding: "converged" at 2 % of F."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((80, 3))
+    X = np.c_[X, 3 * X[:, 0] + 1e-7 * rng.standard_normal(80)]
+    y = (X[:, :2] + rng.gumbel(size=(80, 2))).argmax(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rough, fine = (TorchSoftmaxClassifier(C=1e8, l1_ratio=1.0, tol=tol).fit(X, y) for tol in (1e-4, 1e-7))
+    lowest = min(rough.loss_curve_[-1], fine.loss_curve_[-1])
+    for model, tol in ((rough, 1e-4), (fine, 1e-7)):
+        assert not model.converged_ or model.loss_curve_[-1] <= (1 + 10 * tol) * lowest
+
+
 def test_working_sets_grow_to_a_large_support(monkeypatch):
     """More features than rows, and more than one working set's worth of them."""
     monkeypatch.setattr(import_module("skl_softmax.solvers.proximal"), "SMALLEST", 20)
