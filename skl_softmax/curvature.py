@@ -23,6 +23,8 @@ RIDGES = (0.0, *(50 * 10.0**i for i in range(8)))
 # 200,000 x 50 x 5 with C of 1, 100 and 10,000, and 10 times further below that by any amount. Pivots of Cholesky's
 # factors do not tell: of Kahan's matrices all were above 1e-5, eigenvalues 1e-16, and fits ended at half of F.
 NARROW_EIGENVALUE, EIGENVALUE_STEPS = 1e-5, 3
+# The least curvature by a class's parameters, as a part of that of another class by the same column.
+LEAST_CURVATURE = torch.finfo(torch.float64).eps
 # Probabilities of all rows that may be kept.
 KEEP_PROBA_BYTES = 256 * 2**20
 # Entries of the weighted copy of a block of the design. With half as many again Hessians of five tables take 0.92 to
@@ -140,7 +142,10 @@ def definite(objective, matrix: Tensor) -> Tensor:
     by_class = matrix.view(n_models, n_outputs, n_columns, n_outputs, n_columns)
     diagonal = by_class.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (M, K, p)
     if n_outputs > 1:
-        unseen = diagonal.amax(dim=1, keepdim=True) * objective.unseen  # (M, 1, p)
+        largest = diagonal.amax(dim=1, keepdim=True)  # (M, 1, p)
+        # What rounding leaves of a class without rows, whose intercept has no minimum, made it go to 1e15.
+        diagonal.clamp_(min=LEAST_CURVATURE * largest)
+        unseen = largest * objective.unseen  # (M, 1, p)
         by_class.diagonal(dim1=2, dim2=4).add_(unseen[:, :, None] / n_outputs)
     diagonal.add_(objective.column_l2.to(matrix.dtype))
     return matrix

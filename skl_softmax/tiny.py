@@ -13,7 +13,7 @@ from scipy.linalg.blas import dgemm
 from scipy.linalg.lapack import dpotrf, dpotrs
 from torch import Tensor
 
-from skl_softmax.curvature import Inverse, inverse
+from skl_softmax.curvature import LEAST_CURVATURE, Inverse, inverse
 from skl_softmax.data import Data
 from skl_softmax.quadratic import RIDGE, DenseModel, HessianModels
 from skl_softmax.small import SmallObjective, is_small
@@ -55,8 +55,9 @@ class TinyObjective(SmallObjective):
         diagonals = np.einsum("mkjlj->mklj", blocks)  # a view of them
         by_column = np.einsum("mkkj->mkj", diagonals)
         if n_outputs > 1:  # as `curvature.definite`
-            unseen = by_column.max(axis=1, keepdims=True) * self._unseen_part  # (M, 1, p)
-            diagonals += unseen[:, None]
+            largest = by_column.max(axis=1, keepdims=True)  # (M, 1, p)
+            np.maximum(by_column, LEAST_CURVATURE * largest, out=by_column)
+            diagonals += (largest * self._unseen_part)[:, None]
         by_column += self._penalty
         return blocks.reshape(self.n_models, self.n_parameters, self.n_parameters)
 

@@ -865,6 +865,18 @@ def test_a_penalty_beyond_what_floats_hold_is_named():
             model.fit(X, y)
 
 
+def test_intercepts_of_classes_that_no_row_of_a_fold_has_end():
+    # They have no minimum; what rounding left of their curvature took them to 1e15, and all other digits with them.
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal((60, 2))
+    y = (3 * X @ rng.standard_normal((2, 3)) + rng.gumbel(size=(60, 3))).argmax(axis=1)
+    y[:2] = 3, 4
+    folds = [(np.arange(2, 40), np.arange(40, 60)), (np.arange(20, 60), np.arange(2, 20))]
+    model = TorchSoftmaxClassifierCV(Cs=[0.01, 1, 1e4, 1e9], cv=folds, scoring="accuracy", tol=1e-10).fit(X, y)
+    assert np.abs(model.coefs_paths_[..., -1]).max() < 100
+    assert model.n_iter_.max() < 50
+
+
 def test_callbacks_are_taken_down_where_a_fit_fails():
     class Monitor(ScoringMonitor):
         is_up = False
