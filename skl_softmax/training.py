@@ -139,7 +139,7 @@ class Problem:
         """
         weight, bias = self.weight_and_bias(result.theta)
         narrow = weight.to(dtype), bias.to(dtype)
-        if dtype == weight.dtype or self.solver.optimizer is not None:
+        if dtype == weight.dtype or result.gap.isnan().item():  # as of the batches of a stream
             return *narrow, result
         excess = self._excess(result, *(part.to(weight.dtype) for part in narrow))
         room = self.options.last_gap(result.loss_curve[0][-1]) - result.gap.item()
@@ -149,11 +149,24 @@ class Problem:
 
     def _excess(self, result: SolveResult, weight: Tensor, bias: Tensor) -> float:
         """How much higher F is with a weight and a bias beside those of the result."""
-        change = start_at(self.objective, (weight, bias)) - result.theta
-        with making_on(self.objective.data.home):
+        objective, theta = self._precise(result)
+        change = start_at(objective, (weight, bias)) - theta
+        with making_on(objective.data.home):
             known = result.gradient is not None
-            gradient = torch.stack(result.gradient) if known else self.objective.at(result.theta).gradient
-            return self.objective.excess(result.theta, change, gradient).item()
+            gradient = torch.stack(result.gradient) if known else objective.at(theta).gradient
+            return objective.excess(theta, change, gradient).item()
+
+    def _precise(self, result: SolveResult) -> tuple[Objective, Tensor]:
+        """The objective and θ (1, K, p) of the result, of optimisers in the coordinates and the type of solvers."""
+        if self.solver.optimizer is None:
+            return self.objective, result.theta
+        data, targets = self.objective.data, self.objective.targets
+        precise = standardised(data.X, data.fit_intercept)
+        wide = {
+            "weights": self.objective.weights.to(precise.dtype),
+            "targets": targets.to(precise.dtype) if targets.is_floating_point() else targets,
+        }
+        return replace(self.objective, data=precise, **wide), precise.to_theta(*data.from_theta(result.theta))
 
     def _cut_off(self, result: SolveResult, iterate: Iterate) -> SolveResult:
         if self.solver.optimizer is not None:
@@ -169,13 +182,8 @@ class Problem:
         return None if self.stream is None or memory is None else self.stream.after(memory, self.seen)
 
     def _with_optimality(self, result: SolveResult) -> SolveResult:
-        data = self.objective.data
-        precise = standardised(data.X, data.fit_intercept)
-        theta = precise.to_theta(*data.from_theta(result.theta))
-        objective = replace(self.objective, data=precise, weights=self.objective.weights.to(precise.dtype))
-        if objective.targets.is_floating_point():
-            objective = replace(objective, targets=objective.targets.to(precise.dtype))
-        with making_on(precise.home):
+        objective, theta = self._precise(result)
+        with making_on(objective.data.home):
             value, gap = optimality(objective, theta)
         status = result.status[0]
         if gap <= self.options.tol * value.abs():

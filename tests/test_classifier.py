@@ -1115,6 +1115,18 @@ class TestPasses:
         assert clf.loss_curve_[-1] <= exact.loss_curve_[-1] * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e5])
+@pytest.mark.parametrize("solver", ["sgd", torch.optim.LBFGS])
+def test_what_rounding_to_float32_adds_to_an_optimisers_result_counts(solver, offset):
+    X, y = load_iris(return_X_y=True)
+    X = (X + offset).astype(np.float32)
+    settings = {"momentum": 0.9, "max_iter": 20_000, "tol": 1e-9} if solver == "sgd" else {}
+    clf = TorchSoftmaxClassifier(solver=solver, **settings).fit(X, y)
+    exact = TorchSoftmaxClassifier(tol=1e-13).fit(X.astype(np.float64), y).loss_curve_[-1]
+    assert clf.coef_.dtype == np.float64
+    assert objective(clf, X.astype(np.float64), y) - exact <= 2 * clf.optimality_gap_
+
+
 def test_extreme_logits_give_finite_probabilities():
     clf = TorchSoftmaxClassifier().fit(*load_iris(return_X_y=True))
     clf.coef_ = clf.coef_ * 1e5
