@@ -162,6 +162,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         samples by their share; in all calls of ``partial_fit``. nan after Ctrl-C.
     loss_curve_ : ndarray of shape (`n_iter_` + 1,)
         F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
+        After Ctrl-C optimisers lack the last.
         Each call of ``partial_fit`` adds a mean over its batches. Early stopping: of the rows that were not held out.
     seconds_curve_ : list of float
         Seconds from when the rows were checked to each point of ``loss_curve_``; only after ``fit``.
@@ -169,13 +170,15 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Minus the mean log loss of the held-out rows at each iterate, if ``early_stopping``.
     best_iteration_ : int
         Index of the score of the result: the last one that was above the best before it by more than ``tol`` of itself.
+        After Ctrl-C that of the best, while coefficients are those of the last.
     converged_ : bool
         Whether ``optimality_gap_`` is at most ``tol`` times F; False after ``partial_fit``.
     optimality_gap_ : float
         Estimate of :math:`F - F^*` at the end, from the Newton decrement :math:`\frac12 g^\top H^{-1} g` (H the Hessian
         or the solver's model of it) and from what the last steps gained; where these are not reliable, a bound by
         duality, by the curvature of the penalty, or F itself. Of "proximal", unless it was stopped, the duality gap,
-        which :math:`F - F^*` does not exceed but for rounding. At most F; nan after ``partial_fit``.
+        which :math:`F - F^*` does not exceed but for rounding. At most F; nan after ``partial_fit``, and of optimisers
+        after Ctrl-C.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 
@@ -340,7 +343,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             result = self._solve(problem, rows, watch, keep)
             self._store_stream(problem, result)
             follow(self, X)
-            tasks.finish()
+            tasks.finish(keep)
             warn_unless_converged(self, result)
         return self
 
@@ -480,7 +483,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     def _store_interrupted(self, rows: TrainingRows, watch: Watch) -> None:
         """Leave the last iterate; what a finished fit says besides is not known of it."""
         last = watch.last
-        gap = torch.tensor(last.gap or [np.nan])
+        gap = torch.tensor([min(last.gap[0], last.value.item()) if last.gap else np.nan], dtype=torch.float64)
         n_iter = last.iteration + uses_optimizer(self)  # which looks after epochs
         result = SolveResult(last.theta, gap, [n_iter], [Status.STOPPED], [watch.curve], np.nan)
         self._store(rows, *rows.rounded(*watch.coefficients()), result)

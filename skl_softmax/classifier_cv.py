@@ -235,7 +235,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         penalties = [(float(l1_ratio), float(C)) for l1_ratio in l1_ratios for C in Cs]  # in the order of the scores
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         tasks = FitTasks(self, "penalty", len(penalties), {"X": X, "y": y, "metadata": weights | params or None})
-        with unchanged_on_error(self), plain_torch():
+        with unchanged_on_error(self) as keep, plain_torch():
             self.Cs_, self.l1_ratios_ = Cs, l1_ratios
             rows = check_training_rows(self, X, y, sample_weight, for_folds=True)
             truth = rows.targets if rows.has_labels else true_targets(as_arrays(y), rows.classes)
@@ -252,7 +252,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             place = self._choose(scores, errors)
             refit = self._finish(rows, truth, sweep, place)
             follow(self, X)
-            tasks.finish()
+            tasks.finish(keep)
             self._warn_unless_converged(sweep, refit)
         return self
 

@@ -179,7 +179,7 @@ converged_, optimality_gap_, module_
             watch = Watch(looks + self._callbacks(rows, tasks, is_after=False))
             problem = make_placed_problem(self, placed, begin, watch)
             result = self._solve(problem, rows, watch, keep)
-            tasks.finish()
+            tasks.finish(keep)
             warn_unless_converged(self, result)
         return self
 

@@ -107,9 +107,8 @@ class ExportMixin:
             )
         weight = linear.weight.detach().cpu()
         bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().cpu()
-        if len(weight) == 2:
-            weight, bias = weight.diff(dim=0), bias.diff(dim=0)
-        arrays = (tensor.to(widened(tensor.dtype)).numpy().copy() for tensor in (weight, bias))
+        wide = [tensor.to(widened(tensor.dtype)) for tensor in (weight, bias)]
+        arrays = [(tensor.diff(dim=0) if len(weight) == 2 else tensor).numpy().copy() for tensor in wide]
         return cls._fitted(classes, *arrays, fit_intercept=linear.bias is not None)
 
     def to_sklearn(self):

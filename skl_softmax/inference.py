@@ -2,6 +2,7 @@
 
 import warnings
 from math import prod
+from numbers import Real
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ class InferenceMixin:
         """The place of the reference among the classes."""
         if covariance not in ("observed", "sandwich"):
             raise ValueError(f"covariance must be 'observed' or 'sandwich', got {covariance!r}.")
-        if not 0 < confidence < 1:
+        if not (isinstance(confidence, Real) and 0 < confidence < 1):
             raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}.")
         if has_l1(self.l1_ratio, self.C):
             raise ValueError(
@@ -126,7 +127,7 @@ class InferenceMixin:
             raise ValueError(f"{n_coefficients} coefficients are too many: the Hessian of {MOST_PARAMETERS} is formed.")
         if reference is None:
             return 0
-        found = np.flatnonzero(self.classes_ == reference)
+        found = np.flatnonzero(self.classes_ == reference) if np.ndim(reference) == 0 else []
         if not len(found):
             raise ValueError(f"reference={reference!r} is not among the classes {self.classes_.tolist()}.")
         return int(found[0])

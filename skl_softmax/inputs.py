@@ -22,7 +22,7 @@ from torch import Tensor
 
 from skl_softmax.data import RowBlocks, as_tensor, csr_tensor, find_device, on_device, scipy_matrix, take_rows, widened
 from skl_softmax.finite import check_finite, is_large
-from skl_softmax.targets import encode_targets, has_columns, refuse_missing_labels
+from skl_softmax.targets import as_classes, encode_targets, has_columns, refuse_missing_labels
 
 # What X may be, for scikit-learn's validation.
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
@@ -170,7 +170,7 @@ def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> Train
     if is_first and classes is None and not has_columns(y):
         raise ValueError("classes must be passed in the first call of partial_fit: all labels that may come.")
     if not is_first:
-        if classes is not None and not np.array_equal(np.unique(classes), estimator.classes_):
+        if classes is not None and not np.array_equal(np.unique(as_classes(classes)), estimator.classes_):
             raise ValueError(f"classes is {classes!r}, but partial_fit began with {estimator.classes_!r}.")
         classes = estimator.classes_ if classes is None else classes  # in the order of y's columns, where it has some
     return check_training_rows(estimator, X, y, sample_weight, classes, reset=is_first, is_lazy=True)

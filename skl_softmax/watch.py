@@ -110,10 +110,15 @@ class FitTasks:
         task, self._task = self._task, None
         return task is not None and self._end(task, attributes)
 
-    def finish(self) -> None:
-        """End the fit, which has made the estimator ready."""
-        if self.are_looked_on:
+    def finish(self, keep: Callable[[], None]) -> None:
+        """End the fit, which has made the estimator ready; Ctrl-C leaves it so, by ``keep``."""
+        if not self.are_looked_on:
+            return
+        try:
             self._end(self._fit, {})
+        except KeyboardInterrupt:
+            keep()
+            raise
 
     def _end(self, task, attributes) -> bool:
         return task.call_on_fit_task_end(estimator=self._estimator, reconstruction_attributes=attributes, **self._call)

@@ -294,7 +294,7 @@ def test_estimators_that_have_nothing_to_draw(display, estimator, message):
 
 def test_numbers_of_features_and_shapes_that_are_none(iris):
     clf = TorchSoftmaxClassifier().fit(*iris)
-    with pytest.raises(ValueError, match="n_features must be 1 or more, got -1"):
+    with pytest.raises(ValueError, match="n_features must be an integer, 1 or more, got -1"):
         CoefficientDisplay.from_estimator(clf, n_features=-1)
     with pytest.raises(ValueError, match=r"image_shape=\(-2, -2\) has no room"):
         CoefficientDisplay.from_estimator(clf, image_shape=(-2, -2))

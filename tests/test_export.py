@@ -107,6 +107,16 @@ def test_from_torch_takes_two_outputs_for_two_classes(classes, has_bias):
     torch.testing.assert_close(model.predict_proba(rows), expected)
 
 
+def test_two_outputs_in_half_precision_are_subtracted_in_float32():
+    layer = torch.nn.Linear(1, 2).half()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-6e4], [6e4]]))
+        layer.bias.copy_(torch.tensor([1.0, 256.0]))
+    model = TorchSoftmaxClassifier.from_torch(layer, [0, 1])
+    assert model.coef_[0, 0] == 2 * layer.weight[1, 0].item()
+    assert model.intercept_[0] == 255
+
+
 @pytest.mark.parametrize(
     ("outputs", "classes", "message"),
     [

@@ -228,6 +228,7 @@ class TestErrors:
         [
             ({"covariance": "HC0"}, "covariance must be 'observed' or 'sandwich', got 'HC0'"),
             ({"confidence": 95}, "confidence must be between 0 and 1, got 95"),
+            ({"confidence": "high"}, "confidence must be between 0 and 1, got 'high'"),
             ({"reference": "x"}, r"reference='x' is not among the classes \[0, 1, 2\]"),
             ({"sample_weight": -np.ones(400)}, "Negative values"),
         ],

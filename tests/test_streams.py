@@ -258,6 +258,8 @@ class TestPartialFit:
         clf = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, list("abcd"))
         with pytest.raises(ValueError, match="partial_fit began with"):
             clf.partial_fit(X, y, list("abc"))
+        with pytest.raises(ValueError, match=r"classes must be .*all numbers or all strings"):
+            clf.partial_fit(X, y, np.array(["a", 1, None], object))
         with pytest.raises(ValueError, match="X has 3 features, but TorchSoftmaxClassifier is expecting 12"):
             clf.partial_fit(X[:, :3], y)
 

@@ -134,6 +134,27 @@ class TestCallbacks:
         assert clf.predict(X).shape == (150,)
         assert not hasattr(clf, "_callback_fit_ctx")
 
+    def test_an_interrupt_at_the_end_leaves_the_fit(self, settings):
+        class Late(Recorder):
+            def on_fit_task_end(self, estimator, context, *, metadata=None, fitted_estimator=None):
+                if context.task_name == "fit":
+                    raise KeyboardInterrupt
+
+        X, y = load_iris(return_X_y=True)
+        whole = TorchSoftmaxClassifier(**settings).fit(X, y)
+        clf = TorchSoftmaxClassifier(**settings).set_callbacks(Late())
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(X, y)
+        np.testing.assert_array_equal(clf.coef_, whole.coef_)
+        assert clf.converged_ == whole.converged_
+
+    def test_a_gap_after_an_interrupt_is_at_most_the_objective(self, settings):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifier(l1_ratio=0.5).set_callbacks(Recorder(interrupt_after=1))
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(X, y)
+        assert clf.optimality_gap_ <= clf.loss_curve_[-1]
+
     def test_an_interrupt_before_the_first_iteration_changes_nothing(self, monkeypatch):
         X, y = load_iris(return_X_y=True)
         clf = TorchSoftmaxClassifier().fit(X, y)

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from math import ceil
+from numbers import Integral
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class CoefficientDisplay:
         if not (hasattr(model, "coef_") and hasattr(model, "classes_")):
             raise TypeError(f"{model!r} has no coef_ and classes_: pass a linear classifier, of a search the best one.")
         coefficients = np.atleast_2d(model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_)
-        names = _feature_names(estimator, model) if feature_names is None else np.asarray(feature_names)
+        names = _feature_names(estimator, model) if feature_names is None else np.atleast_1d(feature_names)
         if len(names) != coefficients.shape[1]:
             raise ValueError(f"feature_names has {len(names)} entries, but there are {coefficients.shape[1]} features.")
         display = cls(coefficients=coefficients, class_names=[str(c) for c in model.classes_], feature_names=names)
@@ -125,10 +126,11 @@ class CoefficientDisplay:
         ValueError
             If ``n_features`` is not positive, ``image_shape`` not that of the features, or ``ax`` cannot be divided.
         """
-        if n_features < 1:
-            raise ValueError(f"n_features must be 1 or more, got {n_features}.")
+        if not isinstance(n_features, Integral) or n_features < 1:
+            raise ValueError(f"n_features must be an integer, 1 or more, got {n_features!r}.")
         n_panels, n_pixels = self.coefficients.shape
-        if image_shape is not None and (min(image_shape) < 1 or np.prod(image_shape) != n_pixels):
+        is_image = image_shape is None or (np.shape(image_shape) == (2,) and min(image_shape) >= 1)
+        if not is_image or (image_shape is not None and np.prod(image_shape) != n_pixels):
             raise ValueError(f"image_shape={image_shape} has no room for {n_pixels} features.")
         n_columns = min(n_panels, BARS_IN_A_ROW if image_shape is None else IMAGES_IN_A_ROW)
         bars = BARS_HEIGHT + BAR_HEIGHT * min(n_features, self.coefficients.shape[1])

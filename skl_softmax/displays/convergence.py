@@ -149,7 +149,7 @@ class ConvergenceDisplay:
         if x not in ("iteration", "seconds"):
             raise ValueError(f"x must be 'iteration' or 'seconds', got {x!r}.")
         n_curves = len(self.objective)
-        styles = curve_kwargs if isinstance(curve_kwargs, list) else [curve_kwargs or {}] * n_curves
+        styles = curve_kwargs if isinstance(curve_kwargs, (list, tuple)) else [curve_kwargs or {}] * n_curves
         for what, given in (("name", self.name), ("curve_kwargs", styles)):
             if len(given) != n_curves:
                 raise ValueError(f"{what} has {len(given)} entries, but there are {n_curves} fits.")
