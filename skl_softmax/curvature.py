@@ -19,9 +19,9 @@ from skl_softmax.products import subtract_product, times_transposed
 # Curvature that is a difference of numbers near 1 is wrong by many eps of them.
 RIDGES = (0.0, *(50 * 10.0**i for i in range(8)))
 # The least eigenvalue of a Hessian in float32, with parameters in units in which each has a curvature of 1, and the
-# steps that find it. Rounding moved curvatures by 0.4 of themselves there at most, of digits, letter, covertype and
-# 200,000 x 50 x 5 with C of 1, 100 and 10,000, and 10 times further below that by any amount. Pivots of Cholesky's
-# factors do not tell: of Kahan's matrices all were above 1e-5, eigenvalues 1e-16, and fits ended at half of F.
+# steps that find it. Pivots of Cholesky's factors, none of which is smaller, told too little: where they were 1e-5
+# rounding had moved curvatures of digits, letter, covertype and 200,000 x 50 x 5 by 0.4 of themselves at most, but of
+# Kahan's matrices with eigenvalues of 1e-16 all are larger, and fits ended at 1.5 times the minimum.
 NARROW_EIGENVALUE, EIGENVALUE_STEPS = 1e-5, 3
 # The least curvature by a class's parameters, as a part of that of another class by the same column.
 LEAST_CURVATURE = torch.finfo(torch.float64).eps
