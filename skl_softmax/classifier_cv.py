@@ -301,9 +301,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """
         to_split = MethodMapping().add(caller="fit", callee="split")
         to_score = MethodMapping().add(caller="fit", callee="score").add(caller="score", callee="score")
-        splitter = (
-            self.cv if hasattr(self.cv, "split") else None
-        )  # others ask for nothing, and may be gone through once
+        # Others ask for nothing, and may be gone through once.
+        splitter = self.cv if hasattr(self.cv, "split") else None
         return (
             MetadataRouter(owner=self)
             .add_self_request(self)

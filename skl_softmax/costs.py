@@ -35,7 +35,7 @@ GRAM_PASSES = 30
 # magnitude, and these factors, which do not follow, took hundreds of iterations.
 ROWS_PER_CLASS = 10
 # Multiplications from which on a Hessian is tried in float32. Newton's method takes 0.65 to 0.85 of the time so from
-# 1,000 x 100 with three classes or 5,000 x 100 with two on; smaller Hessians are no part of a fit's time.
+# 1,000 x 100 with three classes or 5,000 x 100 with two on; with a half or a quarter no table took less.
 NARROW_WORK = 2**25
 
 # Columns above which it pays to factorise few rows, which wakes threads; how many times the rows they have to be; what

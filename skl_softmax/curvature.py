@@ -178,7 +178,7 @@ def narrow_inverse(matrix: Tensor) -> Inverse | None:
 def _least_eigenvalue(factor: Tensor, matrix: Tensor) -> Tensor:
     """About that of matrices (M, P, P) with a diagonal of 1 made of these, (M,), by inverse iteration.
 
-    From above: a tenth off after three steps where it is small, up to twice as large where it is one of many.
+    From above: up to half as much again after three steps where it is small, twice as much where it is one of many.
     """
     units = matrix.diagonal(dim1=1, dim2=2).sqrt()[..., None]  # (M, P, 1)
     start = torch.randn(matrix.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(units)  # (P,)

@@ -28,6 +28,7 @@ from skl_softmax.targets import (
     has_columns,
     refuse_missing_labels,
     refuse_other_objects,
+    refuse_single_class,
 )
 
 # What the sample of rows may take, of X.
@@ -123,8 +124,7 @@ def settle_classes(counts: Counts | None, classes, is_soft: bool) -> Counts:
     found, order = np.unique(labels if classes is None else as_classes(classes), return_index=True)
     if is_soft and len(found) != len(labels):
         raise ValueError(f"classes names {len(found)} different classes, but y has {len(labels)} columns.")
-    if len(found) < 2:
-        raise ValueError(f"y holds one class only, {found.tolist()[0]!r}, but at least two are needed.")
+    refuse_single_class(found, classes is not None)
     if is_soft:
         return found, weights[order]
     by_class, known = np.zeros(len(found)), np.isin(labels, found)

@@ -33,7 +33,7 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
         y, classes = check_probabilities(y, classes)
         proba, of_row = _weighted(*_settings(estimator, classes, weights @ y, for_folds, is_soft=True), y)
         return Targets(proba if len(classes) > 2 else proba[:, 1].copy(), classes, of_row, None)
-    index, classes = _encode(estimator, y, classes)
+    index, classes = _encode(y, classes)
     smoothing, label_proba, of_row = estimator.label_smoothing, np.eye(len(classes)), None
     if estimator.class_weight is not None or smoothing:
         counts = np.bincount(index, weights, minlength=len(classes))
@@ -46,7 +46,7 @@ def true_targets(y, classes: np.ndarray) -> Tensor:
     """What rows are, by sorted classes: their indices (n,), or probabilities (n, K), or (n,) of the second of two."""
     refuse_missing_labels(y)
     if not has_columns(y):
-        return torch.from_numpy(_encode(None, column_or_1d(y), classes)[0])
+        return torch.from_numpy(_encode(column_or_1d(y), classes)[0])
     proba = torch.from_numpy(check_probabilities(y, classes)[0])  # (n, K)
     return proba[:, 1] if len(classes) == 2 else proba
 
@@ -79,7 +79,7 @@ def _is_missing(label) -> bool:
     return label is None or type(label).__name__ in ("NAType", "NaTType") or (isinstance(label, float) and isnan(label))
 
 
-def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np.ndarray]:
+def _encode(y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
     if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the checks take a tenth of the fit
         refuse_other_objects(y)
@@ -105,13 +105,17 @@ def _encode(estimator: BaseEstimator | None, y, classes) -> tuple[np.ndarray, np
                 f"y holds the labels {unknown.tolist()}, which are not among the classes {classes.tolist()}."
             )
         targets = place[targets]
-    if len(classes) < 2:
-        name, advice = ("classes", "all that may come") if is_given else ("y", "check how it was made or split")
-        raise ValueError(
-            f"{name} holds one class only, {classes.tolist()[0]!r}, but {type(estimator).__name__} needs at least two: "
-            f"{advice}."
-        )
+    refuse_single_class(classes, is_given)
     return targets, classes
+
+
+def refuse_single_class(classes: np.ndarray, is_given: bool) -> None:
+    """Refuse less than two classes, which were ``is_given`` or are those of y."""
+    if len(classes) < 2:
+        name, advice = ("classes", "pass all that may come") if is_given else ("y", "check how it was made or split")
+        raise ValueError(
+            f"{name} holds one class only, {classes.tolist()[0]!r}, but at least two are needed: {advice}."
+        )
 
 
 def as_classes(classes) -> np.ndarray:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from math import log
 
 import numpy as np
@@ -149,24 +149,28 @@ class Problem:
 
     def _excess(self, result: SolveResult, weight: Tensor, bias: Tensor) -> float:
         """How much higher F is with a weight and a bias beside those of the result."""
-        objective, theta = self._precise(result)
+        objective, theta = self._precise, self._precise_theta(result)
         change = start_at(objective, (weight, bias)) - theta
         with making_on(objective.data.home):
             known = result.gradient is not None
             gradient = torch.stack(result.gradient) if known else objective.at(theta).gradient
             return objective.excess(theta, change, gradient).item()
 
-    def _precise(self, result: SolveResult) -> tuple[Objective, Tensor]:
-        """The objective and θ (1, K, p) of the result, of optimisers in the coordinates and the type of solvers."""
+    @cached_property
+    def _precise(self) -> Objective:
+        """The objective, of optimisers in the coordinates and the type of the other solvers."""
         if self.solver.optimizer is None:
-            return self.objective, result.theta
-        data, targets = self.objective.data, self.objective.targets
-        precise = standardised(data.X, data.fit_intercept)
-        wide = {
-            "weights": self.objective.weights.to(precise.dtype),
-            "targets": targets.to(precise.dtype) if targets.is_floating_point() else targets,
-        }
-        return replace(self.objective, data=precise, **wide), precise.to_theta(*data.from_theta(result.theta))
+            return self.objective
+        data = standardised(self.objective.data.X, self.objective.data.fit_intercept)
+        targets, weights = self.objective.targets, self.objective.weights.to(data.dtype)
+        targets = targets.to(data.dtype) if targets.is_floating_point() else targets
+        return replace(self.objective, data=data, targets=targets, weights=weights)
+
+    def _precise_theta(self, result: SolveResult) -> Tensor:
+        """θ (1, K, p) of the result in the coordinates of that."""
+        if self.solver.optimizer is None:
+            return result.theta
+        return self._precise.data.to_theta(*self.objective.data.from_theta(result.theta))
 
     def _cut_off(self, result: SolveResult, iterate: Iterate) -> SolveResult:
         if self.solver.optimizer is not None:
@@ -182,9 +186,9 @@ class Problem:
         return None if self.stream is None or memory is None else self.stream.after(memory, self.seen)
 
     def _with_optimality(self, result: SolveResult) -> SolveResult:
-        objective, theta = self._precise(result)
+        objective = self._precise
         with making_on(objective.data.home):
-            value, gap = optimality(objective, theta)
+            value, gap = optimality(objective, self._precise_theta(result))
         status = result.status[0]
         if gap <= self.options.tol * value.abs():
             status = Status.CONVERGED

@@ -129,8 +129,8 @@ class CoefficientDisplay:
         if not isinstance(n_features, Integral) or n_features < 1:
             raise ValueError(f"n_features must be an integer, 1 or more, got {n_features!r}.")
         n_panels, n_pixels = self.coefficients.shape
-        is_image = image_shape is None or (np.shape(image_shape) == (2,) and min(image_shape) >= 1)
-        if not is_image or (image_shape is not None and np.prod(image_shape) != n_pixels):
+        is_grid = np.shape(image_shape) == (2,) and min(image_shape) >= 1 and np.prod(image_shape) == n_pixels
+        if image_shape is not None and not is_grid:
             raise ValueError(f"image_shape={image_shape} has no room for {n_pixels} features.")
         n_columns = min(n_panels, BARS_IN_A_ROW if image_shape is None else IMAGES_IN_A_ROW)
         bars = BARS_HEIGHT + BAR_HEIGHT * min(n_features, self.coefficients.shape[1])
