@@ -167,7 +167,8 @@ class LinearPredictor(ClassifierMixin):
             weights = check_weights(given_weights, np.asarray(labels), may_be_zero=True)
             if not weights.any():  # a block need not have rows that count
                 continue
-            right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=weights)
+            counted = None if given_weights is None else weights  # with ones, NumPy wakes threads to add them up
+            right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=counted)
             total += weights.sum()
         if not total:
             raise ValueError("X has no rows with a positive weight.")

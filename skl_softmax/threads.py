@@ -10,10 +10,14 @@ from torch import Tensor
 
 # Elements up to which torch keeps sums, maxima and arithmetic to one thread. For exp that ends at 2,048.
 ONE_THREAD = 2**15
+# Elements up to which that is done part by part: of 300,000 in 0.3 ms, where two threads take 0.2, or 10 if asleep.
+SMALL_TABLE = 2**19
 # Multiplications up to which NumPy takes no longer for a product than torch with two threads awake.
 SMALL_PRODUCT = 2**23
 # Multiplications up to which OpenBLAS, NumPy's, makes a product in one thread; one with a vector up to 460,000.
 SERIAL_PRODUCT = 2**18
+# Rows of a part below which products of all models at once take longer than those of each: 10 times with 5 rows.
+LEAST_PART = 32
 # Likewise, elements of vectors for their inner product.
 SERIAL_DOT = 10_000
 
@@ -30,25 +34,31 @@ class SerialRows:
 
     def logits(self, parameters: np.ndarray) -> np.ndarray:
         """Those of parameters (M, K, p), (M, K, n)."""
-        weight = parameters.reshape(-1, parameters.shape[2])  # (q, p)
-        parts, rest = self._split(len(weight))
+        weight = self._in_groups(parameters)  # (G, q, p)
+        parts, rest = self._split(weight.shape[1])
         if not len(parts):
-            return parameters @ rest.T
-        logits, n_whole = np.empty((len(weight), len(self._rows))), len(self._rows) - len(rest)
-        np.matmul(weight, parts.transpose(0, 2, 1), out=_in_parts(logits[:, :n_whole], len(parts)))
-        np.matmul(weight, rest.T, out=logits[:, n_whole:])
+            return (weight @ rest.T).reshape(*parameters.shape[:2], -1)
+        logits, n_whole = np.empty((*weight.shape[:2], len(self._rows))), len(self._rows) - len(rest)
+        by_part = _in_parts(logits[:, :, :n_whole], len(parts))  # (G, parts, q, part)
+        np.matmul(weight[:, None], parts.transpose(0, 2, 1), out=by_part)
+        np.matmul(weight, rest.T, out=logits[:, :, n_whole:])
         return logits.reshape(*parameters.shape[:2], -1)
 
     def pullback(self, residual: np.ndarray) -> np.ndarray:
         """Σ_i r_i x_i of residuals (M, K, n), (M, K, p)."""
-        by_output = residual.reshape(-1, residual.shape[2])  # (q, n)
-        parts, rest = self._split(len(by_output))
-        if not len(parts):
-            return residual @ rest
+        by_group = self._in_groups(residual)  # (G, q, n)
+        parts, rest = self._split(by_group.shape[1])
         n_whole = len(self._rows) - len(rest)
-        total = np.matmul(_in_parts(by_output[:, :n_whole], len(parts)), parts).sum(axis=0)  # (q, p)
-        total += by_output[:, n_whole:] @ rest
+        total = by_group[:, :, n_whole:] @ rest  # (G, q, p)
+        if len(parts):
+            total += np.matmul(_in_parts(by_group[:, :, :n_whole], len(parts)), parts).sum(axis=1)
         return total.reshape(*residual.shape[:2], -1)
+
+    def _in_groups(self, by_output: np.ndarray) -> np.ndarray:
+        """What there is of outputs (M, K, ·) as of one model (1, M K, ·), unless that left parts of few rows."""
+        n_outputs = by_output.shape[0] * by_output.shape[1]
+        are_few = n_outputs * self._rows.shape[1] <= SERIAL_PRODUCT // LEAST_PART
+        return by_output.reshape(1, n_outputs, -1) if are_few else by_output
 
     def _split(self, n_outputs: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows in parts (parts, part, p), if they are more than one, and the rest of them (rest, p)."""
@@ -69,14 +79,22 @@ def dots(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _in_parts(by_row: np.ndarray, n_parts: int) -> np.ndarray:
-    """What there is of each row (q, n), by parts of them (parts, q, part)."""
-    return by_row.reshape(len(by_row), n_parts, -1).transpose(1, 0, 2)
+    """What there is of each row (G, q, n), by parts of them (G, parts, q, part)."""
+    return by_row.reshape(*by_row.shape[:2], n_parts, -1).transpose(0, 2, 1, 3)
 
 
 def is_small(tensor: Tensor) -> bool:
     """Whether torch uses one thread for most of what is made of a tensor, which NumPy can take for the rest."""
     fits = tensor.numel() <= ONE_THREAD and tensor.device.type == "cpu"
     return fits and tensor.dtype in (torch.float64, torch.float32)
+
+
+def parts_of(rows: Tensor) -> list[slice]:
+    """Parts of rows (n, d), of each of which torch makes sums and arithmetic in one thread; all of a large table."""
+    n_rows, n_columns = rows.shape
+    is_cheap = rows.numel() <= SMALL_TABLE and rows.device.type == "cpu"
+    size = max(1, ONE_THREAD // max(1, n_columns)) if is_cheap else max(1, n_rows)
+    return [slice(start, start + size) for start in range(0, n_rows, size)]
 
 
 def is_small_product(rows: Tensor, n_outputs: int) -> bool:
@@ -87,9 +105,13 @@ def is_small_product(rows: Tensor, n_outputs: int) -> bool:
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """X Wᵀ + b (n, K) of few rows (n, d), weights (K, d) and bias (K,) of one type, float32 or float64."""
+    x, by_column = rows.numpy(), weight.numpy().T  # (n, d), (d, K)
+    logits, size = np.empty((len(x), len(weight)), x.dtype), max(1, SERIAL_PRODUCT // max(1, weight.numel()))
     with np.errstate(all="ignore"):  # as in torch, whatever the caller has set
-        product = rows.numpy() @ weight.numpy().T
-    return torch.from_numpy(product).add_(bias)
+        for start in range(0, len(x), size):
+            part = slice(start, start + size)
+            np.matmul(x[part], by_column, out=logits[part])
+    return torch.from_numpy(logits).add_(bias)
 
 
 def exp_(values: Tensor) -> Tensor:

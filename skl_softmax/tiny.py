@@ -9,7 +9,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from scipy.linalg.blas import dgemm
 from scipy.linalg.lapack import dpotrf, dpotrs
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from skl_softmax.curvature import LEAST_CURVATURE, Inverse, inverse
 from skl_softmax.data import Data
 from skl_softmax.quadratic import RIDGE, DenseModel, HessianModels
 from skl_softmax.small import SmallObjective, is_small
+from skl_softmax.threads import SerialRows
 
 # Operations of a Hessian up to which it costs less than the calls around it, so that nothing beats Newton's method.
 TINY_HESSIAN = 1e7
@@ -70,17 +70,16 @@ class TinyObjective(SmallObjective):
             curvature = shares[:, :, None] * -proba[:, None]  # (M, K, K, n)
             curvature.reshape(n_models, -1, n_rows)[:, :: n_outputs + 1] = shares * self._complement(proba)
         weighted = curvature.reshape(n_models, -1, 1, n_rows) * self.data.small_columns  # (M, K², p, n)
-        # By SciPy's BLAS, as `dpotrf` is: threads of NumPy's would stand in the way of its, for 4 ms at a time.
-        products = dgemm(1.0, self.data.small_rows.T, weighted.reshape(-1, n_rows).T).T  # (M K² p, p)
+        products = self._rows.pullback(weighted.reshape(-1, *weighted.shape[2:]))  # (M K², p, p)
         return products.reshape(n_models, n_outputs, n_outputs, *2 * (self.data.n_columns,)).swapaxes(2, 3)
 
     def _blocks_by_pairs(self, proba: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """The same from the products of pairs of columns: one for each pair of classes, and no weighted rows."""
-        n_models, n_outputs, n_rows = proba.shape
+        n_models, n_outputs, _ = proba.shape
         one, other, on_diagonal, places = _pairs_and_places(n_outputs, self.data.n_columns)
         curvature = shares[:, one] * -proba[:, other]  # (M, pairs of classes, n)
         curvature[:, on_diagonal] = shares * self._complement(proba)
-        products = dgemm(1.0, self.data.small_pairs.T, curvature.reshape(-1, n_rows).T, trans_a=True).T
+        products = self._pairs.pullback(curvature)  # (M, pairs of classes, pairs of columns)
         return products.reshape(n_models, -1)[:, places]  # (M, K, p, K, p)
 
     @property
@@ -91,6 +90,10 @@ class TinyObjective(SmallObjective):
         """
         is_cached = 4 * self.n_rows * self.data.n_columns**2 <= PAIR_BYTES
         return self.is_family and self.n_outputs > 1 and is_cached
+
+    @cached_property
+    def _pairs(self) -> SerialRows:
+        return SerialRows(self.data.small_pairs)
 
     def _complement(self, proba: np.ndarray) -> np.ndarray:
         """As `curvature.complement`, of several classes."""

@@ -107,7 +107,7 @@ ALLOWED = {
     "forks": set(),
     "objective": {"anchor", "costs", "curvature", "data", "duality", "losses", "metrics", "quadratic"},
     "small": {"data", "objective", "threads"},
-    "tiny": {"curvature", "data", "quadratic", "small"},
+    "tiny": {"curvature", "data", "quadratic", "small", "threads"},
     "duality": {"curvature"},
     "quadratic": {"costs", "curvature"},
     "metrics": {"costs", "curvature", "products"},

@@ -1,5 +1,10 @@
 """Small products and powers, which NumPy makes in one thread, are those of torch; fits in two are those in one."""
 
+import os
+import subprocess
+import sys
+from ast import literal_eval
+
 import numpy as np
 import pytest
 import torch
@@ -84,7 +89,7 @@ def test_fits_in_two_threads_are_those_of_one(storage, n_classes, set_threads):
     np.testing.assert_allclose(two.predict_proba(X), one.predict_proba(X), rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("n_models", [1, 5])
+@pytest.mark.parametrize("n_models", [1, 5, 60])
 @pytest.mark.parametrize("n_outputs", [1, 3, 40])
 @pytest.mark.parametrize("shape", [(1, 1), (30, 4), (1000, 31), (1000, 401), (5000, 17), (12_345, 7), (2, 20_000)])
 def test_products_part_by_part_are_those_of_all_rows_at_once(shape, n_outputs, n_models, monkeypatch):
@@ -102,8 +107,72 @@ def test_products_part_by_part_are_those_of_all_rows_at_once(shape, n_outputs, n
     scale = np.abs(rows).sum()
     np.testing.assert_allclose(serial.logits(parameters), parameters @ rows.T, rtol=1e-12, atol=1e-13 * scale)
     np.testing.assert_allclose(serial.pullback(residual), residual @ rows, rtol=1e-12, atol=1e-13 * scale)
-    one_row = n_models * n_outputs * shape[1]
+    one_row = n_outputs * shape[1]
     assert all(size <= max(threads.SERIAL_PRODUCT, one_row) for size in work)
+
+
+WAKES = """
+import os, sys, time
+import numpy as np
+from sklearn.datasets import make_classification
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+
+def activity():
+    "How often each thread but this one has been woken, and how long it has run."
+    counts = {}
+    for thread in os.listdir("/proc/self/task"):
+        if int(thread) != os.getpid():
+            with open(f"/proc/self/task/{thread}/status") as status, open(f"/proc/self/task/{thread}/stat") as times:
+                counts[thread] = [line for line in status if "ctxt_switches" in line], times.read().split()[13:15]
+    return counts
+
+def wakes(call):
+    time.sleep(0.1)
+    before = activity()
+    call()
+    time.sleep(0.1)
+    return activity() != before
+
+n_rows, n_features, n_classes = map(int, sys.argv[1:4])
+X, y = make_classification(n_rows, n_features, n_informative=8, n_redundant=0, n_classes=n_classes, random_state=0)
+clf = TorchSoftmaxClassifier(tol=1e-2).fit(X[:100], y[:100])
+calls = {
+    "large product": lambda: np.ones((3000, 1000)) @ np.ones((1000, 1000)),
+    "fit": lambda: TorchSoftmaxClassifier().fit(X, y),
+    "weighted fit": lambda: TorchSoftmaxClassifier().fit(X, y, np.ones(n_rows)),
+    "float32 fit": lambda: TorchSoftmaxClassifier().fit(X.astype("f4"), y),
+    "sweep": lambda: TorchSoftmaxClassifierCV(Cs=4).fit(X, y),
+    "proba": lambda: clf.predict_proba(X),
+    "proba of two rows": lambda: clf.predict_proba(X[:2]),
+    "predict": lambda: clf.predict(X),
+    "logits": lambda: clf.decision_function(X),
+    "score": lambda: clf.score(X, y),
+}
+print([name for name in sys.argv[4:] if wakes(calls[name])])
+"""
+PREDICTIONS = ["proba", "proba of two rows", "predict", "logits", "score"]
+FITS = ["fit", "weighted fit", "float32 fit"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell of threads")
+@pytest.mark.parametrize(
+    ("n_rows", "n_features", "n_classes", "calls"),
+    [
+        (150, 8, 3, [*PREDICTIONS, *FITS, "sweep"]),
+        (1000, 20, 2, [*PREDICTIONS, *FITS, "sweep"]),
+        (1000, 50, 2, [*PREDICTIONS, *FITS, "sweep"]),
+        (5000, 20, 2, [*PREDICTIONS, *FITS, "sweep"]),
+        (10_000, 8, 2, [*PREDICTIONS, *FITS]),
+        (3000, 30, 3, PREDICTIONS),
+        (30_000, 50, 2, PREDICTIONS),
+    ],
+)
+def test_small_tables_wake_no_threads(n_rows, n_features, n_classes, calls):
+    # Threads of NumPy's, SciPy's and torch's libraries stand in each other's way, for 4 ms at a time.
+    settings = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", WAKES, str(n_rows), str(n_features), str(n_classes), *calls, "large product"]
+    told = subprocess.run(command, env=settings, capture_output=True, text=True, check=True).stdout
+    assert literal_eval(told) == ["large product"]
 
 
 @pytest.mark.parametrize("size", [3, 10_000, 10_001])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skl_softmax import threads
 from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, Weigh, widened
 from skl_softmax.data.devices import has_float64, home_of
 from skl_softmax.products import is_quick, times_transposed
@@ -226,7 +227,8 @@ class DenseData(Data):
     def _design(self, rows: slice) -> Tensor:
         x = self.X[rows].to(self.home)
         design = torch.empty(len(x), self.n_columns, dtype=torch.float64, device=self.home)  # (rows, p)
-        design[:, : x.shape[1]].copy_(x).sub_(self.mean).div_(self.scale)
+        for part in threads.parts_of(x):
+            design[part, : x.shape[1]].copy_(x[part]).sub_(self.mean).div_(self.scale)
         design[:, x.shape[1] :] = 1.0
         return design
 
@@ -242,9 +244,9 @@ class DenseData(Data):
 
     @cached_property
     def small_pairs(self) -> np.ndarray:
-        """The products of pairs of its columns, (pairs, n), in the order of `numpy.triu_indices`."""
+        """The products of pairs of its columns, (n, pairs), in the order of `numpy.triu_indices`."""
         one, other = np.triu_indices(self.n_columns)
-        return self.small_columns[one] * self.small_columns[other]
+        return self.small_rows[:, one] * self.small_rows[:, other]
 
     def norms_by_logits(self, theta: Tensor, weigh: Weigh) -> Tensor:
         theta, norms = theta.to(self.home).double(), theta.new_zeros(theta.shape, dtype=torch.float64, device=self.home)
