@@ -65,7 +65,15 @@ def test_correlations_of_dense_rows_are_known():
 
 @pytest.mark.parametrize(
     ("n_rows", "n_columns", "n_outputs", "pays"),
-    [(1000, 100, 3, True), (5000, 30, 3, True), (5000, 200, 1, False), (1000, 800, 1, False), (100_000, 10, 1, False)],
+    [
+        (1000, 100, 3, True),
+        (5000, 30, 3, True),
+        (20_000, 30, 3, False),
+        (20_000, 40, 1, True),
+        (5000, 200, 1, False),
+        (1000, 800, 1, False),
+        (100_000, 10, 1, False),
+    ],
 )
 def test_newton_is_for_tables_whose_hessian_costs_few_passes(n_rows, n_columns, n_outputs, pays):
     """Where it is that of a small part of the rows, L-BFGS is begun on these."""
