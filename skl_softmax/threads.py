@@ -31,28 +31,32 @@ class SerialRows:
 
     def __init__(self, rows: np.ndarray):
         self._rows, self._parts = rows, {}
+        self._most_at_once = SERIAL_PRODUCT // max(1, rows.size)  # outputs of which no parts are needed
 
     def logits(self, parameters: np.ndarray) -> np.ndarray:
         """Those of parameters (M, K, p), (M, K, n)."""
+        n_models, n_outputs, n_columns = parameters.shape
+        if n_models * n_outputs <= self._most_at_once:
+            return (parameters.reshape(-1, n_columns) @ self._rows.T).reshape(n_models, n_outputs, -1)
         weight = self._in_groups(parameters)  # (G, q, p)
         parts, rest = self._split(weight.shape[1])
-        if not len(parts):
-            return (weight @ rest.T).reshape(*parameters.shape[:2], -1)
         logits, n_whole = np.empty((*weight.shape[:2], len(self._rows))), len(self._rows) - len(rest)
         by_part = _in_parts(logits[:, :, :n_whole], len(parts))  # (G, parts, q, part)
         np.matmul(weight[:, None], parts.transpose(0, 2, 1), out=by_part)
         np.matmul(weight, rest.T, out=logits[:, :, n_whole:])
-        return logits.reshape(*parameters.shape[:2], -1)
+        return logits.reshape(n_models, n_outputs, -1)
 
     def pullback(self, residual: np.ndarray) -> np.ndarray:
         """Σ_i r_i x_i of residuals (M, K, n), (M, K, p)."""
+        n_models, n_outputs, n_rows = residual.shape
+        if n_models * n_outputs <= self._most_at_once:
+            return (residual.reshape(-1, n_rows) @ self._rows).reshape(n_models, n_outputs, -1)
         by_group = self._in_groups(residual)  # (G, q, n)
         parts, rest = self._split(by_group.shape[1])
-        n_whole = len(self._rows) - len(rest)
-        total = by_group[:, :, n_whole:] @ rest  # (G, q, p)
-        if len(parts):
-            total += np.matmul(_in_parts(by_group[:, :, :n_whole], len(parts)), parts).sum(axis=1)
-        return total.reshape(*residual.shape[:2], -1)
+        n_whole = n_rows - len(rest)
+        total = np.matmul(_in_parts(by_group[:, :, :n_whole], len(parts)), parts).sum(axis=1)  # (G, q, p)
+        total += by_group[:, :, n_whole:] @ rest
+        return total.reshape(n_models, n_outputs, -1)
 
     def _in_groups(self, by_output: np.ndarray) -> np.ndarray:
         """What there is of outputs (M, K, ·) as of one model (1, M K, ·), unless that left parts of few rows."""
@@ -61,11 +65,11 @@ class SerialRows:
         return by_output.reshape(1, n_outputs, -1) if are_few else by_output
 
     def _split(self, n_outputs: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows in parts (parts, part, p), if they are more than one, and the rest of them (rest, p)."""
+        """The rows in parts (parts, part, p) and the rest of them (rest, p)."""
         if n_outputs not in self._parts:
             n_rows, n_columns = self._rows.shape
-            size = max(1, SERIAL_PRODUCT // (n_outputs * n_columns))
-            n_parts = n_rows // size if n_rows > size else 0
+            size = min(n_rows, max(1, SERIAL_PRODUCT // (n_outputs * n_columns)))
+            n_parts = n_rows // size
             n_whole = n_parts * size
             self._parts[n_outputs] = self._rows[:n_whole].reshape(n_parts, size, n_columns), self._rows[n_whole:]
         return self._parts[n_outputs]
