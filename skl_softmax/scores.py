@@ -5,10 +5,10 @@ And what scores of folds tell, whoever has given them.
 
 import warnings
 from collections.abc import Callable
+from math import sqrt
 
 import numpy as np
 import torch
-from scipy.stats import sem
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
@@ -110,8 +110,10 @@ def score_weights(for_scorer: dict, truth: Tensor) -> Tensor:
 
 def standard_errors(scores: np.ndarray) -> np.ndarray:
     """Of the mean over folds, (J,), from those of the folds (F, J); 0 of one fold and of infinite scores."""
+    if len(scores) == 1:
+        return np.zeros(scores.shape[1])
     with np.errstate(invalid="ignore"):
-        return np.nan_to_num(sem(scores, axis=0)) if len(scores) > 1 else np.zeros(scores.shape[1])
+        return np.nan_to_num(scores.std(axis=0, ddof=1) / sqrt(len(scores)))
 
 
 def as_score(score) -> float:

@@ -45,12 +45,14 @@ class SmallObjective(Objective):
     call_seconds = 3e-4  # most of it the solver's
     # Whether gradients are made to sum to zero over the classes to eps of themselves, as metrics want it.
     centres_gradients = True
-    _of_rows = "_rows", "_shares", "_target_proba"
+    _of_rows = "_rows", "_shares", "_target_proba", "_places"
 
     def select(self, models: Tensor) -> "SmallObjective":
         some, index, known = super().select(models), models.numpy(), self.__dict__
         some.__dict__.update({name: known[name] for name in ("_rows", "_target_proba") if name in known})
         some.__dict__.update({name: known[name][index] for name in ("_shares", "_penalty") if name in known})
+        if known.get("_places") is not None:
+            some.__dict__["_places"] = known["_places"][: len(index)]  # those of the first are those of any as many
         return some
 
     def narrow(self) -> "SmallObjective":
