@@ -84,6 +84,18 @@ def test_predictions(tmp_path, capsys):
     assert "Geometric mean" in capsys.readouterr().out
 
 
+def test_losses_that_peers_are_held_against_are_clipped():
+    from benchmarks import sweep
+
+    X = np.array([-1.0, 1.0] * 20 + [500.0, 500.0])[:, None]
+    y = np.array([0, 1] * 20 + [0, 1])
+    folds = [(np.arange(40), [40, 41])]
+    reference = sweep.clipped(1e-12).set_params(Cs=[1e4], cv=folds).fit(X, y)
+    ours = sweep.ours(1e-12).set_params(Cs=[1e4], cv=folds).fit(X, y)
+    assert ours.scores_.item() < -1000
+    assert reference.scores_.item() == pytest.approx(0.5 * np.log(np.finfo(float).eps), rel=1e-6)
+
+
 def test_sweep_beside_the_loops(tmp_path, monkeypatch, capsys):
     from benchmarks import sweep
 
