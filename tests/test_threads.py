@@ -155,6 +155,7 @@ FITS = ["fit", "weighted fit", "float32 fit"]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell of threads")
+@pytest.mark.skipif(os.cpu_count() == 1, reason="no library has a second thread")
 @pytest.mark.parametrize(
     ("n_rows", "n_features", "n_classes", "calls"),
     [
