@@ -12,7 +12,7 @@ ROWS_PER_PARAMETER = 8
 # 100 with two, 0.7 to 1.1.
 NEWTON_PASSES, NEWTON_ROWS = 5.0, 128
 # Rows up to which that is so with two classes, however few the parameters are: from 10,000 x 40 to 30,000 x 50, scaled
-# and raw, with C from 0.01 to 1e4, Newton's method takes 0.4 to 1.1 of the time (0.75 in the mean), with 40,000 rows
+# and raw, with C from 0.01 to 1e4, Newton's method takes 0.4 to 1.1 of the time (0.72 in the mean), with 40,000 rows
 # 1.0 to 1.2, with 50,000 and more 0.8 to 2.5.
 NEWTON_ROWS_OF_TWO = 2**15
 # The same passes where a sample would be all rows: up to 6 fits take 0.6 to 1.0 of the time, at 9 to 11 0.6 to 1.3, at

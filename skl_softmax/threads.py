@@ -6,6 +6,7 @@ torch's threads fall asleep between calls. To wake them takes up to 7 ms on a ma
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 # Elements up to which torch keeps sums, maxima and arithmetic to one thread. For exp that ends at 2,048.
@@ -16,10 +17,10 @@ SMALL_TABLE = 2**19
 SMALL_PRODUCT = 2**23
 # Multiplications up to which OpenBLAS, NumPy's, makes a product in one thread; one with a vector up to 460,000.
 SERIAL_PRODUCT = 2**18
-# Rows of a part below which products of all models at once take longer than those of each: 10 times with 5 rows.
-LEAST_PART = 32
 # Likewise, elements of vectors for their inner product.
 SERIAL_DOT = 10_000
+# Rows of a part below which products of all models at once take longer than those of each: 10 times with 5 rows.
+LEAST_PART = 32
 
 
 class SerialRows:
@@ -98,7 +99,7 @@ def parts_of(rows: Tensor) -> list[slice]:
     n_rows, n_columns = rows.shape
     is_cheap = rows.numel() <= SMALL_TABLE and rows.device.type == "cpu"
     size = max(1, ONE_THREAD // max(1, n_columns)) if is_cheap else max(1, n_rows)
-    return [slice(start, start + size) for start in range(0, n_rows, size)]
+    return list(gen_batches(n_rows, size))
 
 
 def is_small_product(rows: Tensor, n_outputs: int) -> bool:
@@ -112,8 +113,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     x, by_column = rows.numpy(), weight.numpy().T  # (n, d), (d, K)
     logits, size = np.empty((len(x), len(weight)), x.dtype), max(1, SERIAL_PRODUCT // max(1, weight.numel()))
     with np.errstate(all="ignore"):  # as in torch, whatever the caller has set
-        for start in range(0, len(x), size):
-            part = slice(start, start + size)
+        for part in gen_batches(len(x), size):
             np.matmul(x[part], by_column, out=logits[part])
     return torch.from_numpy(logits).add_(bias)
 

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skl_softmax import threads
@@ -260,7 +261,7 @@ class DenseData(Data):
 
     def _row_slices(self, n_outputs: int = 0) -> list[slice]:
         stride = max(1, PORTION_BYTES // (8 * max(self.n_columns, n_outputs)))
-        return [slice(start, start + stride) for start in range(0, self.n_rows, stride)]
+        return list(gen_batches(self.n_rows, stride))
 
     def _rows(self, rows: slice, buffer: Tensor | None = None) -> Tensor:
         if self.keeps:
