@@ -39,7 +39,8 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
 def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
     run = Run(objective if options.is_near else objective.narrow(), start, options)
     options.say(f"{objective.n_rows:,} rows, products in {run.objective.dtype}")
-    matrix, precision = QuasiNewton(run.first_metric()), Precision(run, objective)
+    precision = Precision(run, objective)
+    matrix = QuasiNewton(run.first_metric())  # may put models apart, whose objective is another
     left = [inf] * objective.n_models  # of each gap by a check that knew correlations
     if options.is_near:
         run.go_by_changes()
