@@ -1097,13 +1097,24 @@ class TestPasses:
         clf = TorchSoftmaxClassifier(C=C).fit(*many_classes)
         assert clf.n_passes_ <= 95  # 79 and 71 when this was written
 
-    # 12, 85, 209 when this was written; with C=inf over eight draws of the table 97 to 232, and 61 to 291 with Hessians
-    # that differed by rounding.
-    @pytest.mark.parametrize(("C", "passes"), [(1.0, 20), (1e4, 130), (np.inf, 300)])
-    def test_rare_columns(self, C, passes):
+    # 12, 85 and 200 in the middle of five draws when this was written: with C=inf single draws take 42 to 304, as rounding
+    # of Hessians has it.
+    @pytest.mark.parametrize(("C", "passes", "draws"), [(1.0, 20, 1), (1e4, 130, 1), (np.inf, 260, 5)])
+    def test_rare_columns(self, C, passes, draws):
         # Without much of a penalty, samples that miss them ask for endless steps: 5,800 passes with C=1e4, and no end.
         # Without any, their minima are further from that of all rows than zero is: begun there, 332 to 490.
-        rng = np.random.default_rng(0)
+        taken = []
+        for seed in range(draws):
+            X, y = self.rare_columns(seed)
+            clf = TorchSoftmaxClassifier(C=C, solver="lbfgs").fit(X, y)
+            exact = TorchSoftmaxClassifier(C=C, solver="newton", tol=1e-10).fit(X, y)
+            assert clf.loss_curve_[-1] <= exact.loss_curve_[-1] * (1 + 1e-6)
+            taken.append(clf.n_passes_)
+        assert np.median(taken) <= passes
+
+    @staticmethod
+    def rare_columns(seed):
+        rng = np.random.default_rng(seed)
         rare = np.zeros((20_000, 20))
         for column in rare.T:
             column[rng.choice(len(rare), 20, replace=False)] = 1

@@ -19,10 +19,13 @@ from skl_softmax.objective import Objective
 from skl_softmax.tiny import TinyObjective
 
 
-def test_hessian_in_portions_and_strips(monkeypatch):
+@pytest.mark.parametrize("few", [0, 6])
+def test_hessian_in_portions_and_strips(few, monkeypatch):
     objective = make_objective(6)
     theta = draw(objective)
+    monkeypatch.setattr(curvature, "FEW_CLASSES", 6 - few)
     whole = hessian(objective, theta)
+    monkeypatch.setattr(curvature, "FEW_CLASSES", few)
     monkeypatch.setattr(curvature, "WEIGHTED_ENTRIES", 7 * theta.numel())
     monkeypatch.setattr(curvature, "SMALLEST_STRIP", 1)
     assert len(row_slices(objective.n_rows, theta.numel())) == 6
