@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skl_softmax import threads
@@ -261,7 +260,7 @@ class DenseData(Data):
 
     def _row_slices(self, n_outputs: int = 0) -> list[slice]:
         stride = max(1, PORTION_BYTES // (8 * max(self.n_columns, n_outputs)))
-        return list(gen_batches(self.n_rows, stride))
+        return threads.slices(self.n_rows, stride)
 
     def _rows(self, rows: slice, buffer: Tensor | None = None) -> Tensor:
         if self.keeps:
