@@ -67,7 +67,7 @@ def make_stack(rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_rat
 
 def _kind_of(data: Data, n_models: int, n_outputs: int) -> type[Objective]:
     """By which formulas F takes least time."""
-    if is_tiny(data, n_outputs):
+    if is_tiny(data, n_models, n_outputs):
         return TinyObjective
     return SmallObjective if is_small(data, n_models * n_outputs) else Objective
 

@@ -1097,8 +1097,8 @@ class TestPasses:
         clf = TorchSoftmaxClassifier(C=C).fit(*many_classes)
         assert clf.n_passes_ <= 95  # 79 and 71 when this was written
 
-    # 12, 85 and 200 in the middle of five draws when this was written: with C=inf single draws take 42 to 304, as rounding
-    # of Hessians has it.
+    # 12, 85 and 200 in the middle of five draws when this was written: with C=inf single draws take 42 to 304, as
+    # rounding of Hessians has it.
     @pytest.mark.parametrize(("C", "passes", "draws"), [(1.0, 20, 1), (1e4, 130, 1), (np.inf, 260, 5)])
     def test_rare_columns(self, C, passes, draws):
         # Without much of a penalty, samples that miss them ask for endless steps: 5,800 passes with C=1e4, and no end.

@@ -16,7 +16,7 @@ from skl_softmax.curvature import (
     row_slices,
 )
 from skl_softmax.objective import Objective
-from skl_softmax.tiny import TinyObjective
+from skl_softmax.tiny import InverseAtZero, TinyObjective
 
 
 @pytest.mark.parametrize("few", [0, 6])
@@ -89,6 +89,26 @@ def test_hessians_of_folds_of_a_small_table_are_those_of_any_other(n_outputs, l1
         alone = replace(small.select(torch.tensor([m])), is_family=False)
         one = alone.inverse_hessian(theta[m : m + 1])(vector[m : m + 1])
         torch.testing.assert_close(one, expected[m : m + 1])
+
+
+@pytest.mark.parametrize("is_family", [False, True])
+@pytest.mark.parametrize("n_outputs", [3, 5])
+def test_hessians_at_zero(n_outputs, is_family):
+    kinds = TinyObjective, Objective
+    small, other = (make_objective(n_outputs, C=(0.1, 1.0, 10.0), kind=kind) for kind in kinds)
+    small, some = replace(small, is_family=is_family), torch.tensor([2, 0])
+    vector, zeros = draw(small, seed=1), torch.zeros_like(draw(small))
+    inverse, expected = small.inverse_hessian(zeros), other.inverse_hessian(zeros)(vector)
+    assert isinstance(inverse, InverseAtZero)
+    torch.testing.assert_close(inverse(vector), expected)
+    torch.testing.assert_close(inverse.select(some)(vector[some]), expected[some])
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_a_singular_hessian_at_zero_has_a_ridge(n_outputs):
+    objective = make_objective(n_outputs, C=(np.inf,), kind=TinyObjective)
+    objective.data.small_rows[:, 0] = 0.0  # a column of which neither rows nor a penalty know anything
+    assert objective.inverse_hessian(torch.zeros_like(draw(objective))).has_ridge
 
 
 def test_gram():

@@ -214,9 +214,9 @@ def test_a_singular_hessian_of_a_small_table_still_gives_a_direction(n_outputs):
 
 def test_what_is_small():
     data = make_objective().data
-    assert is_tiny(data, 3)
+    assert is_tiny(data, 1, 3)
     assert is_small(data, 1000)
-    assert not is_tiny(data, 1000)
+    assert not is_tiny(data, 1, 1000)
     assert not is_small(data, 10**6)
     assert not is_small(make_objective(dtype=torch.float32, standardised=False).data, 3)
 
