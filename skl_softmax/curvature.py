@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skl_softmax.costs import NARROW_WORK
 from skl_softmax.products import subtract_product, times_transposed
+from skl_softmax.threads import slices
 
 # Parts of the diagonal, in units of eps, that are added in turn to a matrix without a Cholesky factor until it has one.
 # Curvature that is a difference of numbers near 1 is wrong by many eps of them.
@@ -37,8 +38,8 @@ FEW_COLUMNS, GRAM_ROWS = 256, 512
 # Strips in which the upper triangle of a Hessian is computed: four save a quarter of the time of the whole square.
 TRIANGLE_STRIPS, SMALLEST_STRIP = 4, 64
 # Classes up to which, and columns from which on, each class is a strip of its own, whose square is no product: Hessians
-# of 3 classes then take 0.55 to 0.8 of the time, of 7 and 10 0.7 to 0.9. Those of letter, 26 classes by 17 columns,
-# would take 1.2.
+# of 3 classes then take 0.53 to 0.96 of the time, of 4 to 8 0.7 to 1.0, of 10 and 26 with 50 to 300 columns 0.7 to
+# 1.0. Those of letter, 26 classes by 17 columns, would take 1.1 to 1.4.
 FEW_CLASSES, BROAD_CLASS = 8, 48
 
 
@@ -227,8 +228,7 @@ def mirror(matrix: Tensor, width: int | None = None) -> None:
 
 
 def _strips(size: int, width: int | None) -> list[slice]:
-    stride = width or max(SMALLEST_STRIP, -(-size // TRIANGLE_STRIPS))
-    return [slice(start, start + stride) for start in range(0, size, stride)]
+    return slices(size, width or max(SMALLEST_STRIP, -(-size // TRIANGLE_STRIPS)))
 
 
 def gram(objective) -> Tensor:
@@ -242,8 +242,7 @@ def gram(objective) -> Tensor:
 
 def row_slices(n_rows: int, n_entries: int) -> list[slice]:
     """Rows in order, in as many at a time as have `WEIGHTED_ENTRIES` entries."""
-    stride = max(1, WEIGHTED_ENTRIES // n_entries)
-    return [slice(start, start + stride) for start in range(0, n_rows, stride)]
+    return slices(n_rows, max(1, WEIGHTED_ENTRIES // n_entries))
 
 
 def class_covariance(weighted: Tensor, proba: Tensor) -> Tensor:

@@ -590,7 +590,7 @@ def test_a_dear_metric_serves_the_next_penalties(calls_of):
     made = calls_of(metrics, "dense_metric")
     sweep = TorchSoftmaxClassifierCV(refit=False).fit(*load_digits(return_X_y=True))
     assert len(made) <= 6  # 5 when this was written
-    assert sweep.n_iter_.sum() <= 360  # 333 when this was written; fewer with one for each C, in twice the time
+    assert sweep.n_iter_.sum() <= 360  # 333 when this was written
 
 
 def test_products_stay_as_they_are_where_a_metric_is_kept(capsys):

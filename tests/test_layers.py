@@ -111,7 +111,7 @@ ALLOWED = {
     "duality": {"curvature"},
     "quadratic": {"costs", "curvature"},
     "metrics": {"costs", "curvature", "products"},
-    "curvature": {"costs", "products"},
+    "curvature": {"costs", "products", "threads"},
     "costs": set(),
     "anchor": set(),
     "losses": {"threads"},

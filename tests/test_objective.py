@@ -217,6 +217,8 @@ def test_what_is_small():
     assert is_tiny(data, 1, 3)
     assert is_small(data, 1000)
     assert not is_tiny(data, 1, 1000)
+    assert is_tiny(data, 1, 120)
+    assert not is_tiny(data, 5, 120)  # of several models fewer are
     assert not is_small(data, 10**6)
     assert not is_small(make_objective(dtype=torch.float32, standardised=False).data, 3)
 

@@ -10,6 +10,7 @@ from skl_softmax.data.dense import PORTION_BYTES, DenseData
 from skl_softmax.data.devices import home_of
 from skl_softmax.data.span import SpanData
 from skl_softmax.data.sparse import SparseData
+from skl_softmax.threads import slices
 
 
 def standardised(X: Tensor, fit_intercept: bool) -> Data:
@@ -28,7 +29,7 @@ def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
     if X.layout != torch.strided:
         return raw(X, fit_intercept)
     home, stride = home_of(X.device), max(1, PORTION_BYTES // (8 * X.shape[1]))
-    shares, chunks = (weights / weights.sum()).to(home), [slice(i, i + stride) for i in range(0, len(X), stride)]
+    shares, chunks = (weights / weights.sum()).to(home), slices(len(X), stride)
     rows_of = lambda chunk: X[chunk].to(home).double()  # noqa: E731, (rows, d)
     mean = sum(shares[chunk] @ rows_of(chunk) for chunk in chunks) * fit_intercept
     unit = reduce(torch.maximum, (rows_of(chunk).abs().amax(dim=0) for chunk in chunks))  # squares may overflow
