@@ -161,7 +161,7 @@ class Objective:
     def n_models(self) -> int:
         return len(self.l2)
 
-    @property
+    @cached_property
     def n_parameters(self) -> int:
         """Number of parameters of one model, P = K p."""
         return self.n_outputs * self.data.n_columns

@@ -75,13 +75,13 @@ class SmallObjective(Objective):
         parameters = theta.numpy()
         logits = self._rows.logits(parameters)  # (M, K, n)
         value, residual, make_proba = self._loss_of(logits)  # (M,), (M, K, n)
-        self.__dict__["_last"] = theta, make_proba
+        self.__dict__["_last_two"] = [(theta, make_proba), *self.__dict__.get("_last_two", ())][:2]
         gradient = self._rows.pullback(residual)  # (M, K, p)
         if self.centres_gradients and self.n_outputs > 1:  # as `Objective.means`
             gradient -= np.add.reduce(gradient, axis=1, keepdims=True) / self.n_outputs
         penalised = self._penalty * parameters  # (M, K, p)
         gradient += penalised
-        by_model = len(value), self.n_parameters
+        by_model = len(value), -1
         value += 0.5 * threads.dots(penalised.reshape(by_model), parameters.reshape(by_model))
         if self.l1 is not None:
             value += (self.column_l1.numpy() * np.abs(parameters)).sum(axis=(1, 2))
@@ -121,11 +121,12 @@ class SmallObjective(Objective):
         return product
 
     def _proba_and_shares(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (M, K, n) and their parts in the mean; from the last evaluation if that was at θ."""
-        last = self.__dict__.get("_last")
-        if last is None or last[0] is not theta:
+        """Probabilities (M, K, n) and their parts in the mean; from an evaluation if one of the last two was at θ."""
+        last_two = self.__dict__.get("_last_two", ())  # the last one may be of a longer step, which was not taken
+        if not any(known is theta for known, _ in last_two):
             self.at(theta)
-        proba = self.__dict__["_last"][1]()
+            last_two = self.__dict__["_last_two"]
+        proba = next(make_proba for known, make_proba in last_two if known is theta)()
         return proba, proba * self._shares
 
     @cached_property
@@ -175,9 +176,9 @@ def sigmoid_loss(logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None
     power = np.exp(-np.abs(away))
     losses = np.log1p(power)
     losses += np.maximum(away, 0.0)
-    residual = np.where(away > 0, 1.0, power)
-    power += 1
-    residual /= power
+    beyond = power + 1
+    np.copyto(power, 1.0, where=away > 0)
+    residual = np.divide(power, beyond, out=power)
     residual *= signs
     if rests is not None:
         losses -= rests * logits

@@ -64,16 +64,17 @@ class TinyObjective(SmallObjective):
         return HessianModels([DenseModel(m, torch.arange(len(m))) for m in matrices], price=1.0, exact=True)
 
     def _hessian(self, proba: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        n_outputs = self.n_outputs
+        n_models, n_outputs, n_parameters = self.n_models, self.n_outputs, self.n_parameters
         blocks = self._loss_hessian(proba, shares)  # (M, K, p, K, p)
-        diagonals = np.einsum("mkjlj->mklj", blocks)  # a view of them
-        by_column = np.einsum("mkkj->mkj", diagonals)
+        diagonal = blocks.reshape(n_models, -1)[:, :: n_parameters + 1]  # (M, P), a view
+        by_column = diagonal.reshape(n_models, n_outputs, -1)  # (M, K, p), a view
         if n_outputs > 1:  # as `curvature.definite`
             largest = by_column.max(axis=1, keepdims=True)  # (M, 1, p)
             np.maximum(by_column, LEAST_CURVATURE * largest, out=by_column)
+            diagonals = np.einsum("mkjlj->mklj", blocks)  # a view
             diagonals += (largest * self._unseen_part)[:, None]
         by_column += self._penalty
-        return blocks.reshape(self.n_models, self.n_parameters, self.n_parameters)
+        return blocks.reshape(n_models, n_parameters, n_parameters)
 
     def _hessian_at_zero(self) -> tuple[np.ndarray, np.ndarray]:
         """What curves the parameters that all classes have in common (M, 1, p), and the others of each (M, p, p)."""

@@ -227,10 +227,15 @@ def make_deterministic(estimator, objective: Objective, theta: Tensor, observe=N
     if theta.any():  # zeros are better than a start with a higher F, where rounding may have left no curvature
         known["fallback"] = torch.zeros_like(theta), [log(max(2, theta.shape[1]))] * len(theta)
     options = SolverOptions(tol=estimator.tol, max_iter=estimator.max_iter, observe=observe, note=note, **known)
+    if note is not None:
+        note(f"{name}: {_sizes(objective)}")
+    return Problem(objective, theta, find_solver(name), options)
+
+
+def _sizes(objective: Objective) -> str:
     models = f"{objective.n_models} models of " if objective.n_models > 1 else ""
     span = " in the space that the rows span" if objective.data.rotates else ""
-    options.say(f"{name}: {objective.n_rows:,} rows, {models}{objective.n_parameters:,} parameters{span}")
-    return Problem(objective, theta, find_solver(name), options)
+    return f"{objective.n_rows:,} rows, {models}{objective.n_parameters:,} parameters{span}"
 
 
 def start_at(objective: Objective, begin: tuple[Tensor, Tensor] | None) -> Tensor:

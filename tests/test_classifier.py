@@ -28,6 +28,7 @@ from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifie
 from skl_softmax.classifier import SOLVERS
 from skl_softmax.data import SparseData
 from skl_softmax.objective import Objective
+from skl_softmax.tiny import TinyObjective
 
 DETERMINISTIC = ["newton", "lbfgs"]
 TIGHT = 1e-18  # tol at which coefficients, not only the objective, agree to 1e-8
@@ -969,6 +970,14 @@ def test_newton_steps_by_conjugate_gradients_in_float32(n_classes, monkeypatch):
 class TestPasses:
     """Counts that do not depend on the machine: a fit that needs more than before fails here, without a clock."""
 
+    @pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+    @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
+    def test_tiny_tables_are_not_evaluated_anew_for_a_hessian(self, load, C, calls_of):
+        # Not where the last evaluation was of a longer step that was not taken, either.
+        evaluations = calls_of(TinyObjective, "at")
+        clf = TorchSoftmaxClassifier(C=C).fit(*load(return_X_y=True))
+        assert len(evaluations) == int(clf.n_passes_)  # half of one is for a gap
+
     def test_what_curvature_is_at_most_is_found_once_a_fit(self, monkeypatch, calls_of):
         # Not anew for each metric of conjugate gradients in float32.
         as_if_it_were_large(monkeypatch)
@@ -995,12 +1004,14 @@ class TestPasses:
 
     def test_where_rough_metrics_lead_nowhere_the_hessian_is_made(self):
         # Heavy tails and 40 classes: by Kronecker factors 1,000 iterations were not enough.
-        rng = np.random.default_rng(2)
-        X = rng.standard_t(1.2, size=(500, 30))
-        y = (X @ rng.normal(size=(30, 40)) / X.std(axis=0).mean() + rng.gumbel(size=(500, 40))).argmax(axis=1)
-        clf = TorchSoftmaxClassifier(C=1e5).fit(X, y)
-        assert clf.converged_
-        assert clf.n_iter_[0] <= 250  # 170 when this was written
+        fits = []
+        for seed in range(5):  # rounding decides between 120 and 280
+            rng = np.random.default_rng(seed)
+            X = rng.standard_t(1.2, size=(500, 30))
+            y = (X @ rng.normal(size=(30, 40)) / X.std(axis=0).mean() + rng.gumbel(size=(500, 40))).argmax(axis=1)
+            fits.append(TorchSoftmaxClassifier(C=1e5).fit(X, y))
+        assert all(clf.converged_ for clf in fits)
+        assert np.median([clf.n_iter_[0] for clf in fits]) <= 200  # 153 when this was written
 
     def test_rounding_in_float32_is_not_taken_for_a_feature(self, tall_table, monkeypatch):
         # Its collinear columns of different scales let coefficients cancel that float32 cannot tell apart.

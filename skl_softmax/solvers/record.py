@@ -22,8 +22,8 @@ class Record:
 
     def __init__(self, theta: Tensor, leads_on: bool):
         self.n_models = len(theta)
-        self.curve: list[list[float]] = [[] for _ in theta]
-        self.gaps: list[list[float]] = [[] for _ in theta]
+        self.curve: list[list[float]] = [[] for _ in range(self.n_models)]
+        self.gaps: list[list[float]] = [[] for _ in range(self.n_models)]
         self.tangent = torch.empty_like(theta) if leads_on else None
         self._theta = torch.empty_like(theta)
         self._gradient: list[Tensor | None] = [None] * self.n_models
