@@ -5,7 +5,7 @@ Shapes as in `skl_softmax.objective`: θ is (M, K, p).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import repeat
 from operator import add
 
@@ -164,10 +164,42 @@ def inverse(matrix: Tensor) -> Inverse:
 
 
 def inverse_hessian(objective, theta: Tensor, dtype: torch.dtype) -> Inverse:
-    """The inverse of `hessian`, in ``dtype`` where that will do: in float32 it takes a half of the time of float64."""
-    is_tried = dtype == torch.float32 and objective.n_rows * objective.n_parameters**2 >= NARROW_WORK
-    narrow = narrow_inverse(hessian(objective, theta, dtype)) if is_tried else None
-    return replace(inverse(hessian(objective, theta)), wants_float64=is_tried) if narrow is None else narrow
+    """The inverse of `hessian`, in ``dtype`` where that will do: in float32 it takes a half of the time of float64.
+
+    Of several outputs at θ = 0 all probabilities are 1/K, and it is (I - 11ᵀ/K) ⊗ G/K + I ⊗ D, G the mean of x̃ x̃ᵀ and D
+    the penalty: G/K + D, of p columns and not of K p, for parameters that sum to zero over the classes.
+    """
+    is_at_zero = objective.n_outputs > 1 and objective.is_smooth and not theta.any()
+    make = partial(_hessian_of_class_at_zero, objective) if is_at_zero else partial(hessian, objective, theta)
+    size = objective.data.n_columns if is_at_zero else objective.n_parameters
+    is_tried = dtype == torch.float32 and objective.n_rows * size**2 >= NARROW_WORK
+    narrow = narrow_inverse(make(dtype)) if is_tried else None
+    found = replace(inverse(make(torch.float64)), wants_float64=is_tried) if narrow is None else narrow
+    return _of_all_classes_at_zero(objective, found) if is_at_zero else found
+
+
+def _hessian_of_class_at_zero(objective, dtype: torch.dtype) -> Tensor:
+    """G/K + D, (M, p, p)."""
+    curved = gram(objective, dtype) / objective.n_outputs  # (M or 1, p, p)
+    return curved + torch.diag_embed(objective.column_l2[:, 0].to(dtype))
+
+
+def _of_all_classes_at_zero(objective, found: Inverse) -> Inverse:
+    """The inverse for parameters of all classes, from that for those of one.
+
+    What they have in common only the penalty curves, and what `hessian` puts there.
+    """
+    factor, penalty = found.factors[0].double(), objective.column_l2  # (M, p, p), (M, 1, p)
+    curved = factor.square().sum(dim=2)[:, None] - penalty  # (M, 1, p), the diagonal of G/K
+    common = (1 - 1 / objective.n_outputs) * curved + penalty  # (M, 1, p)
+    return replace(found, product=_solve_at_zero, factors=(*found.factors, common))
+
+
+def _solve_at_zero(vector: Tensor, factor: Tensor, common: Tensor) -> Tensor:
+    """Solutions (M, K, p) by Cholesky factors (M, p, p) for each class, and what curves all alike (M, 1, p)."""
+    mean = vector.mean(dim=1, keepdim=True)  # (M, 1, p)
+    apart = torch.cholesky_solve((vector - mean).to(factor.dtype).mT, factor).mT  # (M, K, p)
+    return (apart + mean / common).to(vector)
 
 
 def narrow_inverse(matrix: Tensor) -> Inverse | None:
@@ -231,13 +263,15 @@ def _strips(size: int, width: int | None) -> list[slice]:
     return slices(size, width or max(SMALLEST_STRIP, -(-size // TRIANGLE_STRIPS)))
 
 
-def gram(objective) -> Tensor:
-    """Σ s_i x̃_i x̃_iᵀ / S of each model, (M, p, p)."""
-    total = 0.0
-    for rows in row_slices(objective.data.n_rows, 3 * objective.data.n_columns):  # larger ones leave holes in the heap
-        design = objective.data.design(rows)  # (rows, p)
-        total = total + (objective.weights[:, None, rows].to(design) * design.T) @ design
-    return total / objective.total[:, None, None]
+def gram(objective, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Σ s_i x̃_i x̃_iᵀ / S of each model, (M, p, p), by products in ``dtype``."""
+    n_columns = objective.data.n_columns
+    total = torch.zeros(len(objective.weights), n_columns, n_columns, dtype=dtype, device=objective.data.home)
+    for rows in row_slices(objective.data.n_rows, 3 * n_columns):  # larger ones leave holes in the heap
+        columns = objective.data.design(rows).to(dtype).T.contiguous()  # (p, rows)
+        weighted = objective.weights[:, None, rows].to(columns) * columns  # (M, p, rows)
+        total += times_transposed(weighted.flatten(0, 1), columns).view_as(total)
+    return total / objective.total[:, None, None].to(dtype)
 
 
 def row_slices(n_rows: int, n_entries: int) -> list[slice]:

@@ -5,9 +5,9 @@ A metric is an approximate inverse of the Hessian at some θ. What it costs and 
 - ``dense``: the Hessian of a sample of rows, factored. Newton's method if the sample is all rows. Of many parameters it
   is made only where as many passes as it costs have not been enough. Byrd, Chin, Neveitt & Nocedal (2011), "On the use
   of stochastic Hessian information in optimization methods for machine learning".
-- ``kronecker``: (class covariance of p) ⊗ (Gram matrix of x̃ weighted by 1 - Σ_k p_k²) + penalty, diagonalised. Exact at
-  θ = 0. In the manner of Martens & Grosse (2015), "Optimizing neural networks with Kronecker-factored approximate
-  curvature".
+- ``kronecker``: (class covariance of p) ⊗ (Gram matrix of x̃ weighted by 1 - Σ_k p_k²) + penalty, diagonalised. At θ = 0
+  it is the Hessian, and takes a Cholesky factor. In the manner of Martens & Grosse (2015), "Optimizing neural networks
+  with Kronecker-factored approximate curvature".
 - ``class by class``: the Hessian's blocks on the diagonal, one for each class, from rows drawn for each. Near the
   minimum it takes a half to a quarter of the iterations of the Kronecker metric, elsewhere no fewer.
 - ``diagonal``: the diagonal of the Hessian. The only one that sparse X with many columns allows.
@@ -33,6 +33,7 @@ from skl_softmax.costs import (
     factors_fit,
     kronecker_seconds,
     pass_seconds,
+    rows_at_zero,
 )
 from skl_softmax.curvature import (
     Inverse,
@@ -222,8 +223,11 @@ def dense_metric(objective, theta: Tensor, growth: int = 1, dtype: torch.dtype =
 def kronecker_metric(objective, theta: Tensor) -> Inverse:
     """The inverse of M ⊗ G + I ⊗ D for a sample of rows: M class covariance, G weighted Gram matrix, D penalty.
 
-    With the eigenvalues e of M and the generalised ones μ of (G, D), the matrix is diagonal with entries e μ + 1.
+    With the eigenvalues e of M and the generalised ones μ of (G, D), the matrix is diagonal with entries e μ + 1. At
+    θ = 0, where it is the Hessian, it is made as that, which takes no eigenvalues, and of more rows.
     """
+    if not theta.any():
+        return inverse_hessian(objective.sample(rows_at_zero(objective)), theta, torch.float32)
     sample = objective.sample(ROWS_PER_COLUMN * objective.data.n_columns)
     n_models, n_outputs, n_columns = theta.shape
     classes = theta.new_zeros(n_models, n_outputs, n_outputs)

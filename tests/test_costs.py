@@ -57,6 +57,13 @@ def test_correlations_of_sparse_rows_are_known_where_that_costs_little(shape, pa
     assert costs.factors_fit(objective) == fit
 
 
+@pytest.mark.parametrize(
+    ("shape", "n_rows"), [((5_000, 100, 10), 5_000), ((1_797, 64, 10), 1_797), ((20_000, 512, 100), 8 * 513)]
+)
+def test_a_metric_at_zero_takes_all_rows_where_that_costs_two_passes(shape, n_rows):
+    assert costs.rows_at_zero(tall_objective(*shape)) == n_rows
+
+
 def test_correlations_of_dense_rows_are_known():
     objective = tall_objective(100, 5_000, 20)
     assert costs.correlations_pay(objective)

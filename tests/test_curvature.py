@@ -12,11 +12,14 @@ from skl_softmax.curvature import (
     factorise,
     gram,
     hessian,
+    inverse,
     loss_hessian,
     row_slices,
 )
+from skl_softmax.data import standardised
 from skl_softmax.objective import Objective
-from skl_softmax.tiny import InverseAtZero, TinyObjective
+from skl_softmax.small import SmallObjective
+from skl_softmax.tiny import TinyObjective
 
 
 @pytest.mark.parametrize("few", [0, 6])
@@ -91,24 +94,40 @@ def test_hessians_of_folds_of_a_small_table_are_those_of_any_other(n_outputs, l1
         torch.testing.assert_close(one, expected[m : m + 1])
 
 
+@pytest.mark.parametrize("kind", [TinyObjective, SmallObjective, Objective])
 @pytest.mark.parametrize("is_family", [False, True])
 @pytest.mark.parametrize("n_outputs", [3, 5])
-def test_hessians_at_zero(n_outputs, is_family):
-    kinds = TinyObjective, Objective
-    small, other = (make_objective(n_outputs, C=(0.1, 1.0, 10.0), kind=kind) for kind in kinds)
-    small, some = replace(small, is_family=is_family), torch.tensor([2, 0])
-    vector, zeros = draw(small, seed=1), torch.zeros_like(draw(small))
-    inverse, expected = small.inverse_hessian(zeros), other.inverse_hessian(zeros)(vector)
-    assert isinstance(inverse, InverseAtZero)
-    torch.testing.assert_close(inverse(vector), expected)
-    torch.testing.assert_close(inverse.select(some)(vector[some]), expected[some])
+def test_hessians_at_zero(n_outputs, is_family, kind):
+    objective, some = make_objective(n_outputs, C=(0.1, 1.0, 10.0), kind=kind), torch.tensor([2, 0])
+    objective = replace(objective, is_family=is_family)
+    vector, zeros = draw(objective, seed=1), torch.zeros_like(draw(objective))
+    found, expected = objective.inverse_hessian(zeros), inverse(hessian(objective, zeros))(vector)
+    factors = found.factors if kind is TinyObjective else found.factors[0]
+    assert factors[0].shape == 2 * (objective.data.n_columns,)  # one for all classes
+    torch.testing.assert_close(found(vector), expected)
+    torch.testing.assert_close(found.select(some)(vector[some]), expected[some])
 
 
+def test_hessians_at_zero_in_float32(monkeypatch):
+    monkeypatch.setattr(curvature, "NARROW_WORK", 0)
+    objective = make_objective(3)
+    vector, zeros = draw(objective, seed=1), torch.zeros_like(draw(objective))
+    found, expected = objective.inverse_hessian(zeros, torch.float32), inverse(hessian(objective, zeros))(vector)
+    assert found.factors[0].dtype == torch.float32
+    torch.testing.assert_close(found(vector), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [TinyObjective, Objective])
 @pytest.mark.parametrize("n_outputs", [1, 3])
-def test_a_singular_hessian_at_zero_has_a_ridge(n_outputs):
-    objective = make_objective(n_outputs, C=(np.inf,), kind=TinyObjective)
-    objective.data.small_rows[:, 0] = 0.0  # a column of which neither rows nor a penalty know anything
-    assert objective.inverse_hessian(torch.zeros_like(draw(objective))).has_ridge
+def test_a_singular_hessian_at_zero_has_a_ridge(n_outputs, kind):
+    objective = make_objective(n_outputs, C=(np.inf,), kind=kind)
+    X = objective.data.X.clone()
+    X[:, 0] = 0.0  # a column of which neither rows nor a penalty know anything
+    objective = replace(objective, data=standardised(X, fit_intercept=True))
+    vector = draw(objective, seed=1)
+    found = objective.inverse_hessian(torch.zeros_like(vector))
+    assert found.has_ridge
+    assert found(vector).isfinite().all()
 
 
 def test_gram():
