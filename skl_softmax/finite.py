@@ -36,8 +36,9 @@ def check_finite(X: Tensor) -> None:
 
 def _first_wrong(values: Tensor) -> tuple[int, int] | None:
     """The place of the first that is NaN or infinity, looked for among some rows at a time."""
-    size = max(1, SEARCHED_BYTES // max(1, values[:1].nbytes))
-    for number, rows in enumerate(values.split(size)):
+    is_small = values.nbytes <= SEARCHED_BYTES
+    size = len(values) if is_small else max(1, SEARCHED_BYTES // values[:1].nbytes)
+    for number, rows in enumerate([values] if is_small else values.split(size)):
         if np.isfinite(_sum(rows)):
             continue
         wrong = rows.isfinite().logical_not_()

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import log
+from math import inf, log
 
 import numpy as np
 import torch
@@ -98,9 +98,9 @@ def penalty_terms(total: Tensor, C: float, l1_ratio: float) -> tuple[Tensor, Ten
     C = float(C)  # one of NumPy's would be inverted in its own type
     # Whatever C is without overflow, (M,)
     strength = (total * C).reciprocal() if C < 1 else total.reciprocal() * (1 / C)
-    if strength.isinf().any():
+    if inf in strength.tolist():
         raise ValueError(f"C={C} is so small that the penalty, 1 / (C S), is more than float64 holds. Set a larger C.")
-    return (1 - l1_ratio) * strength, l1_ratio * strength if has_l1(l1_ratio, C) else None
+    return ((1 - l1_ratio) * strength, l1_ratio * strength) if has_l1(l1_ratio, C) else (strength, None)
 
 
 @dataclass(frozen=True)

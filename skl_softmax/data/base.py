@@ -124,7 +124,7 @@ class Data:
         weight = theta[..., : self.X.shape[1]] / self.scale  # (..., K, d)
         if not self.fit_intercept:
             return weight, weight.new_zeros(weight.shape[:-1])
-        return weight, theta[..., -1] - (weight * self.mean).sum(dim=-1)  # (..., K, d), (..., K)
+        return weight, theta[..., -1] - weight @ self.mean  # (..., K, d), (..., K)
 
     def affine(self, theta: Tensor) -> Affine:
         """The parameters (q, p) as blocks want them."""
