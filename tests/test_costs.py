@@ -75,6 +75,11 @@ def test_correlations_of_dense_rows_are_known():
     [
         (1000, 100, 3, True),
         (5000, 30, 3, True),
+        (2000, 120, 3, True),
+        (800, 150, 3, False),  # fewer than two rows for each parameter
+        (2000, 120, 8, False),
+        (4000, 60, 3, True),  # 22 rows for each parameter
+        (4000, 60, 6, False),
         (20_000, 30, 3, False),
         (20_000, 40, 1, True),
         (5000, 200, 1, False),
