@@ -133,7 +133,7 @@ class Objective:
             return torch.zeros_like(self.unpenalised)
         return torch.ones_like(self.unpenalised) if self.is_smooth else self.unpenalised
 
-    @property
+    @cached_property
     def n_rows(self) -> int:
         return self.data.n_rows
 
@@ -157,7 +157,7 @@ class Objective:
         """
         return not costs.correlations_pay(self) or costs.newton_pays(self)
 
-    @property
+    @cached_property
     def n_models(self) -> int:
         return len(self.l2)
 

@@ -106,7 +106,7 @@ class TinyObjective(SmallObjective):
         products = self._rows.pullback(weighted.reshape(-1, *weighted.shape[2:]))  # (M q, p, p)
         return products.reshape(*curvature.shape[:2], *products.shape[1:])
 
-    @property
+    @cached_property
     def _keeps_pairs(self) -> bool:
         """Whether products of pairs of columns pay: for folds of several classes, whose Hessians are many.
 

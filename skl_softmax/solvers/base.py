@@ -272,7 +272,7 @@ def numbers(a: Tensor, b: Tensor) -> list[float]:
     Small ones in NumPy, whose calls there take about half the time of torch's.
     """
     if a.is_cpu and a.dtype == torch.float64 and a.numel() <= FEW:
-        shape = len(a), -1
+        shape = a.shape[0], -1  # len would be a function in Python
         return np.vecdot(a.numpy().reshape(shape), b.numpy().reshape(shape)).tolist()
     return inner(a, b).tolist()
 

@@ -277,7 +277,8 @@ class Run:
 
     def which_within_tol(self, gap: list[float]) -> list[bool]:
         """Which of the models with these gaps are."""
-        return list(map(self.is_within_tol, self.point.value.tolist(), gap))
+        last_gap = self.options.last_gap
+        return [one <= last_gap(value) for value, one in zip(self.point.value.tolist(), gap, strict=True)]
 
     def are_within_tol(self, gap: list[float]) -> bool:
         """Whether all of the models with these gaps are."""
