@@ -21,12 +21,12 @@ NEWTON_PASSES_OF_FEW = 11.0
 # How many times these passes for several outputs, from four rows for each parameter on: their Hessian at θ = 0, the
 # first of three or four, costs little. Fits of 15 tables that this adds, from 1,500 x 100 to 10,000 x 20 with three to
 # eight classes, take 0.8 of the time with C from 0.01 to 1e4 (0.46 to 1.04), of raw letter and covertype 0.85; with
-# fewer rows eight tables take 1.0 (0.74 to 1.42), from 28 passes on 1.3.
+# fewer rows seven tables take 0.96 (0.65 to 1.42) and three others 1.1, from 28 passes on 1.3.
 NEWTON_OF_SEVERAL = 2.0
 # Rows for each column in a sample that the Kronecker factors are taken from.
 ROWS_PER_COLUMN = 8
-# Passes that the Gram matrix of all rows may cost for the metric at θ = 0. Fits of 15 tables with C of 0.01, 1 and 100
-# take 0.92 of the time that they take with eigenvectors of a sample's (0.5 to 1.3); with 4 passes embeddings take 1.1.
+# Passes that the Gram matrix of all rows may cost for the metric at θ = 0. Fits of 16 tables with C of 0.01, 1 and 100
+# take 0.9 of the time that they take with eigenvectors of a sample's (0.5 to 1.3); with 4 passes embeddings take 1.1.
 PASSES_AT_ZERO = 2.0
 # Above these sizes a matrix of that order is not formed: the Hessian has P² entries, the Gram matrix p².
 DENSE_LIMIT = 1200

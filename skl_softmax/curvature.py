@@ -164,18 +164,25 @@ def inverse(matrix: Tensor) -> Inverse:
 
 
 def inverse_hessian(objective, theta: Tensor, dtype: torch.dtype) -> Inverse:
-    """The inverse of `hessian`, in ``dtype`` where that will do: in float32 it takes a half of the time of float64.
+    """The inverse of `hessian`, in ``dtype`` where that will do: in float32 it takes a half of the time of float64."""
+    if objective.n_outputs > 1 and objective.is_smooth and not theta.any():
+        return _inverse_at_zero(objective, dtype)
+    return _inverse_of(partial(hessian, objective, theta), objective.n_rows * objective.n_parameters**2, dtype)
 
-    Of several outputs at θ = 0 all probabilities are 1/K, and it is (I - 11ᵀ/K) ⊗ G/K + I ⊗ D, G the mean of x̃ x̃ᵀ and D
-    the penalty: G/K + D, of p columns and not of K p, for parameters that sum to zero over the classes.
+
+def _inverse_at_zero(objective, dtype: torch.dtype) -> Inverse:
+    """The same for several outputs at θ = 0, as `skl_softmax.tiny.InverseAtZero`, on any device.
+
+    All probabilities are 1/K there, and it is (I - 11ᵀ/K) ⊗ G/K + I ⊗ D, G the mean of x̃ x̃ᵀ and D the penalty: G/K + D,
+    of p columns and not of K p, for parameters that sum to zero over the classes. What these have in common only the
+    penalty curves, and what `hessian` puts there.
     """
-    is_at_zero = objective.n_outputs > 1 and objective.is_smooth and not theta.any()
-    make = partial(_hessian_of_class_at_zero, objective) if is_at_zero else partial(hessian, objective, theta)
-    size = objective.data.n_columns if is_at_zero else objective.n_parameters
-    is_tried = dtype == torch.float32 and objective.n_rows * size**2 >= NARROW_WORK
-    narrow = narrow_inverse(make(dtype)) if is_tried else None
-    found = replace(inverse(make(torch.float64)), wants_float64=is_tried) if narrow is None else narrow
-    return _of_all_classes_at_zero(objective, found) if is_at_zero else found
+    make = partial(_hessian_of_class_at_zero, objective)
+    found = _inverse_of(make, objective.n_rows * objective.data.n_columns**2, dtype)
+    factor, penalty = found.factors[0].double(), objective.column_l2  # (M, p, p), (M, 1, p)
+    curved = factor.square().sum(dim=2)[:, None] - penalty  # (M, 1, p), the diagonal of G/K
+    common = (1 - 1 / objective.n_outputs) * curved + penalty  # (M, 1, p)
+    return replace(found, product=_solve_at_zero, factors=(*found.factors, common))
 
 
 def _hessian_of_class_at_zero(objective, dtype: torch.dtype) -> Tensor:
@@ -184,15 +191,11 @@ def _hessian_of_class_at_zero(objective, dtype: torch.dtype) -> Tensor:
     return curved + torch.diag_embed(objective.column_l2[:, 0].to(dtype))
 
 
-def _of_all_classes_at_zero(objective, found: Inverse) -> Inverse:
-    """The inverse for parameters of all classes, from that for those of one.
-
-    What they have in common only the penalty curves, and what `hessian` puts there.
-    """
-    factor, penalty = found.factors[0].double(), objective.column_l2  # (M, p, p), (M, 1, p)
-    curved = factor.square().sum(dim=2)[:, None] - penalty  # (M, 1, p), the diagonal of G/K
-    common = (1 - 1 / objective.n_outputs) * curved + penalty  # (M, 1, p)
-    return replace(found, product=_solve_at_zero, factors=(*found.factors, common))
+def _inverse_of(make: Callable[[torch.dtype], Tensor], work: int, dtype: torch.dtype) -> Inverse:
+    """The inverse of matrices that are made in a type, of so many multiplications; in ``dtype`` where that will do."""
+    is_tried = dtype == torch.float32 and work >= NARROW_WORK
+    narrow = narrow_inverse(make(dtype)) if is_tried else None
+    return replace(inverse(make(torch.float64)), wants_float64=is_tried) if narrow is None else narrow
 
 
 def _solve_at_zero(vector: Tensor, factor: Tensor, common: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.data import widened
+from skl_softmax.threads import slices
 
 # Dense X of more bytes is not read for NaN and infinity alone: F and logits show them.
 LARGE_BYTES = 2**24
@@ -36,15 +37,14 @@ def check_finite(X: Tensor) -> None:
 
 def _first_wrong(values: Tensor) -> tuple[int, int] | None:
     """The place of the first that is NaN or infinity, looked for among some rows at a time."""
-    is_small = values.nbytes <= SEARCHED_BYTES
-    size = len(values) if is_small else max(1, SEARCHED_BYTES // values[:1].nbytes)
-    for number, rows in enumerate([values] if is_small else values.split(size)):
+    for part in slices(len(values), max(1, SEARCHED_BYTES // max(1, values[:1].nbytes))):
+        rows = values[part]
         if np.isfinite(_sum(rows)):
             continue
         wrong = rows.isfinite().logical_not_()
         if wrong.any():
             row = int(wrong.any(dim=1).long().argmax())
-            return number * size + row, int(wrong[row].long().argmax())
+            return part.start + row, int(wrong[row].long().argmax())
     return None
 
 

@@ -123,10 +123,11 @@ class SmallObjective(Objective):
     def _proba_and_shares(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (M, K, n) and their parts in the mean; from an evaluation if one of the last two was at θ."""
         last_two = self.__dict__.get("_last_two", ())  # the last one may be of a longer step, which was not taken
-        if not any(known is theta for known, _ in last_two):
+        make_proba = next((make for known, make in last_two if known is theta), None)
+        if make_proba is None:
             self.at(theta)
-            last_two = self.__dict__["_last_two"]
-        proba = next(make_proba for known, make_proba in last_two if known is theta)()
+            _, make_proba = self.__dict__["_last_two"][0]
+        proba = make_proba()
         return proba, proba * self._shares
 
     @cached_property

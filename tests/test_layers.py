@@ -102,7 +102,7 @@ ALLOWED = {
     "inputs": {"data", "finite", "targets"},
     "state": {"data", "memory"},
     "targets": set(),
-    "finite": {"data"},
+    "finite": {"data", "threads"},
     "memory": set(),
     "forks": set(),
     "objective": {"anchor", "costs", "curvature", "data", "duality", "losses", "metrics", "quadratic"},
