@@ -11,6 +11,7 @@ from benchmarks import reliability
 from benchmarks.reliability import honesty, leaks, memory
 from benchmarks.tables import draw
 from skl_softmax import TorchSoftmaxClassifier
+from tests.reference import converged, objective
 
 
 def test_gaps_and_claims_are_honest():
@@ -42,6 +43,20 @@ def test_gaps_of_larger_tables_are_honest(seed):
 def test_gaps_by_products_are_honest():
     fits = honesty.judged_table(draw(51), tolerances=(1e-2, 1e-10), solvers=("newton",))
     assert not [fit for fit in fits if honesty.too_small(fit) or honesty.claims_too_much(fit)]
+
+
+# Such a row holds a direction until it is told apart, and fits ended before, at up to 3,000 times tol.
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+@pytest.mark.parametrize("far", [1e3, 1e5])
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_far_out_end_no_fit_too_early(solver, far, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(5000, 8))
+    y = np.digitize(X[:, 0] + rng.logistic(size=5000), [-1, 0, 1] if seed % 2 else [-1, 1])
+    X[-1 - seed :, 3] = far
+    exact = objective(converged(X, y), X, y)
+    for tol in (1e-5, 1e-7):
+        assert objective(TorchSoftmaxClassifier(solver=solver, tol=tol).fit(X, y), X, y) <= (1 + 3 * tol) * exact
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

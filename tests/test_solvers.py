@@ -1,5 +1,6 @@
 """Every solver on functions whose minimum is known; their parts against slow, obvious versions."""
 
+import warnings
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from math import inf
@@ -9,6 +10,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
 
 from skl_softmax import TorchSoftmaxClassifier, curvature
 from skl_softmax.curvature import Inverse
@@ -383,7 +385,11 @@ def kahan_table(cosine, size, seed):
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])
 def test_no_fit_ends_where_a_hessian_in_float32_knows_nothing(table, solver):
     X, y = kahan_table(*table)
-    exact = TorchSoftmaxClassifier(C=inf, tol=1e-12, solver="newton").fit(X, y)  # whose Hessians are in float64
+    with warnings.catch_warnings():  # its Hessians are in float64, and rounding may be what is left of the gap
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        exact = TorchSoftmaxClassifier(C=inf, tol=1e-12, solver="newton").fit(X, y)
+    assert exact.n_iter_[0] < 100
+    assert exact.optimality_gap_ < 1e-9
     for tol in (1e-4, 1e-7):
         found = TorchSoftmaxClassifier(C=inf, tol=tol, solver=solver).fit(X, y)
         assert found.converged_
@@ -423,7 +429,7 @@ def test_lbfgs_in_the_exact_metric_takes_one_step():
     objective = make()
     objective.metric = lambda theta, *_: Metric(objective.inverse_hessian(theta))
     result = lbfgs(objective, start(objective), OPTIONS)
-    assert (result.n_iter[0], result.n_passes) == (1, 2)
+    assert (result.n_iter[0], result.n_passes) == (1, 2.5)  # the last half tells how far a step moves logits
 
 
 @pytest.mark.parametrize("name", DESCENT)

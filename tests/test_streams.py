@@ -57,8 +57,10 @@ class TestChanges:
         X = X.astype(np.float32)
         alike = self.gone_over([X.astype(np.float64)], y, average=average, **options)
         mixed = self.gone_over([X, X.astype(np.float64), X], y, average=average, **options)
-        # Steps of RMSprop are as long where gradients are next to nothing, and rounding says which way.
-        assert relative_error(mixed.coef_, alike.coef_) < (1e-2 if "solver" in options else 1e-4)
+        if "solver" in options:  # where gradients are next to nothing steps are as long, and rounding says which way
+            assert np.abs(mixed.coef_ - alike.coef_).max() < 3 * options["learning_rate"]
+        else:
+            assert relative_error(mixed.coef_, alike.coef_) < 1e-4
 
     @pytest.mark.parametrize("average", [False, True])
     @pytest.mark.parametrize("options", RATES[1:])

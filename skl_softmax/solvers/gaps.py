@@ -15,23 +15,28 @@ from skl_softmax.solvers.run import Run
 MISSED = 2.0
 # Passes after which a Hessian of a sample is no longer taken to tell gaps. One that was older told a twentieth.
 OLD = 10
+# How far a step may move two logits of a row apart for curvature to tell what is left. With 1, and in short runs of
+# L-BFGS without a look, 73 of 648 fits of tables in which some values are 1e3 to 1e6 times as large as others ended at
+# 5 to 3,000 times their tolerance: such rows hold a direction while they saturate, by a step of 1 or, with an older
+# Hessian, 0.4 each. So 7 do. Over 320 other tables that takes 1.00 to 1.01 of the passes, at tol=1e-3 up to 1.12.
+LEAVES = 0.25
 
 
 def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
     """Gaps told by curvature where a model may end, or by duality where the direction leaves what that describes.
 
     Along a direction that moves no two logits of a row apart by more than S, curvature becomes e^S times as small
-    in a step at most, so that for S < 1 no more than twice the decrement is to be gained, and for S ≥ 1 any amount
-    may be (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1), but F, which losses and
-    penalties add up to, and none is negative.
+    in a step at most, so that for small S about the decrement is to be gained along it, and else any amount may be
+    (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1), but F, which losses and penalties
+    add up to, and none is negative.
     """
     ends = run.is_long and run.iteration >= run.options.max_iter
     may_end = [ends or near for near in map(run.is_within_tol, run.point.value.tolist(), gap)]
     if not any(may_end):
         return gap
     run.n_passes += 0.5  # without a gradient
-    changes = run.objective.largest_change(direction).tolist()
-    leaves = [may and change >= 1 for may, change in zip(may_end, changes, strict=True)]
+    changes = run.objective.narrow().largest_change(direction).tolist()
+    leaves = [may and change >= LEAVES for may, change in zip(may_end, changes, strict=True)]
     if not any(leaves):
         return gap
     bounds = torch.minimum(run.objective.first_order_gap(run.theta, run.point), run.point.value).tolist()

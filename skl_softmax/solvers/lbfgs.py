@@ -27,7 +27,7 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
     - From zero, the way goes over samples of rows (`samples`), and in float32 where that is quicker: to the end where
       what that loses is next to nothing of the gap that ends a run (`Precision`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
-      a geometric series. The larger one counts, in a long run only where curvature describes the step
+      a geometric series. The larger one counts, of all rows only where curvature describes the step
       (`trusted_gap`). At the very end Newton's step tells it, where the metric is the Hessian of all rows at another
       point or knows no correlations, the diagonal of the Hessian promises more, or passes were many (`is_doubtful`).
 
@@ -60,7 +60,8 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             direction, slope = check.direction, check.slope
             gap = _told(run, check.gap)
         gap = [a if k else g for k, a, g in zip(known, left, gap, strict=True)]
-        stay = run.settle(trusted_gap(run, gap, direction) if run.is_long else gap)
+        is_sample = options.tol == 0 and not run.is_long  # of whose minimum nothing is claimed
+        stay = run.settle(gap if is_sample else trusted_gap(run, gap, direction))
         if not run.active:
             break
         if stay is not None:

@@ -376,7 +376,9 @@ class Run:
             return Status.SEPARABLE
         gaps = self._record.gaps[model]
         stands = gap >= gaps[-1] if gaps else False
-        if (stands and gap <= GAP_ROUNDING * abs(value)) or (stuck and gap <= STUCK_ROUNDING * abs(value)):
+        if stands and gap <= GAP_ROUNDING * abs(value):
+            return Status.PRECISION_FLOOR
+        if gap <= STUCK_ROUNDING * abs(value) and (stuck or self._record.stands_still(model)):
             return Status.PRECISION_FLOOR
         if stuck:
             return Status.LINE_SEARCH_FAILED
