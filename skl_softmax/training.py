@@ -36,6 +36,9 @@ from skl_softmax.tiny import TinyObjective, is_tiny
 
 # What coefficients rounded to the type of X may add to a gap, as part of it, where there is no room up to ``tol``.
 MOST_ROUNDING = 0.1
+# The rounding of predicted logits, by the largest that their terms add up to, that is let pass. It is a third of that
+# with columns near 1e3 to 1e6, so that probabilities have three digits.
+LOGIT_ROUNDING = 5e-3
 # Rows in a batch of batch_size="auto".
 AUTO_BATCH = 256
 # What learning_rate="auto" is for Adam, on normalised columns: with torch's 1e-3 a thousand epochs of one batch each
@@ -134,8 +137,8 @@ class Problem:
     def coefficients(self, result: SolveResult, dtype: torch.dtype) -> tuple[Tensor, Tensor, SolveResult]:
         """Weight (K, d) and bias (K,) of the result, and what it is with them, whose gap counts what rounding adds.
 
-        In ``dtype`` where that leaves F as near to its minimum as ``tol`` asks for, else in float64: of columns with
-        large offsets next to no digit of the logits would be left.
+        In ``dtype`` where that leaves F as near to its minimum as ``tol`` asks for, and predictions in it some digits
+        of the logits, else in float64: of columns with large offsets next to none would be left.
         """
         weight, bias = self.weight_and_bias(result.theta)
         narrow = weight.to(dtype), bias.to(dtype)
@@ -143,7 +146,8 @@ class Problem:
             return *narrow, result
         excess = self._excess(result, *(part.to(weight.dtype) for part in narrow))
         room = self.options.last_gap(result.loss_curve[0][-1]) - result.gap.item()
-        if excess <= (room if room >= 0 else MOST_ROUNDING * result.gap.item()):
+        may_round = excess <= (room if room >= 0 else MOST_ROUNDING * result.gap.item())
+        if may_round and resolves(self._precise.data, weight, bias, dtype):
             return *narrow, replace(result, gap=result.gap + max(excess, 0.0))
         return weight, bias, result
 
@@ -195,6 +199,19 @@ class Problem:
         elif value < objective.separable_below:
             status = Status.SEPARABLE
         return replace(result, gap=gap, status=[status], loss_curve=[[*result.loss_curve[0], value.item()]])
+
+
+def resolves(data: Data, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> bool:
+    """Whether predictions in a type, of terms that may cancel, leave enough of the logits of any model (..., K)."""
+    terms = data.largest_terms(weight, bias).nan_to_num(0.0)  # (..., K), without models that were not solved
+    return torch.finfo(dtype).eps * terms.max().item() <= LOGIT_ROUNDING
+
+
+def rounded(data: Data, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights (..., K, d) and biases (..., K), in ``dtype`` where predictions in that leave enough of the logits."""
+    if dtype == weight.dtype or not resolves(data, weight, bias, dtype):
+        return weight, bias
+    return weight.to(dtype), bias.to(dtype)
 
 
 def make_problem(estimator, rows: TrainingRows, begin, generator, observe, stream) -> Problem:

@@ -1,6 +1,7 @@
 """The estimator as its users meet it."""
 
 import pickle
+from functools import partial
 from importlib import import_module
 
 import joblib
@@ -161,6 +162,20 @@ class TestRawData:
         assert -np.log(proba).mean() == pytest.approx(
             -np.log(exact.predict_proba(X)[np.arange(1000), y]).mean(), rel=2e-4
         )
+
+    @pytest.mark.parametrize("offset", [1e3, 1e5, 1e6])
+    @pytest.mark.parametrize("shape", [(500, 3), (40, 300)])
+    @pytest.mark.parametrize("seed", [0, 3, 9, 12])
+    @pytest.mark.parametrize("make", [TorchSoftmaxClassifier, partial(TorchSoftmaxClassifierCV, Cs=[1.0], refit=False)])
+    def test_predictions_of_float32_rows_have_three_digits(self, offset, shape, seed, make):
+        rng = np.random.default_rng(seed)
+        X = (rng.normal(size=shape) + offset).astype(np.float32)
+        y = X[:, 0] - offset + rng.logistic(size=len(X)) > 0
+        model = make().fit(X, y)
+        exact = make().fit(X.astype(np.float64), y).predict_proba(X.astype(np.float64))
+        assert np.abs(model.predict_proba(X) - exact).max() < 1e-3
+        assert model.coef_.dtype == (np.float32 if offset == 1e3 else np.float64)
+        assert getattr(model, "coefs_paths_", model.coef_).dtype == model.coef_.dtype
 
     @pytest.mark.parametrize("solver", ["auto", *DETERMINISTIC])
     @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -126,6 +126,16 @@ class Data:
             return weight, weight.new_zeros(weight.shape[:-1])
         return weight, theta[..., -1] - weight @ self.mean  # (..., K, d), (..., K)
 
+    @property
+    def offset(self) -> Tensor:
+        """Where the columns of X as the user gave it lie, (d,)."""
+        return self.mean
+
+    def largest_terms(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """About Σ_j |w_j x_ij| + |b|, at its largest of all rows, (..., K): what logits are rounded in units of."""
+        spread = self.to_theta(weight, bias)[..., : self.X.shape[1]].abs().sum(dim=-1)  # (..., K)
+        return weight.double().abs() @ self.offset.abs() + bias.double().abs() + spread
+
     def affine(self, theta: Tensor) -> Affine:
         """The parameters (q, p) as blocks want them."""
         if self.keeps:

@@ -55,6 +55,10 @@ class SpanData(DenseData):
         known = {field.name: getattr(inner, field.name) for field in fields(inner)}
         return cls(**known, centre=data.mean, order=order, reflectors=reflectors, factors=factors)
 
+    @property
+    def offset(self) -> Tensor:
+        return self.centre
+
     def to_theta(self, weight: Tensor, bias: Tensor) -> Tensor:
         weight, bias = weight.double().to(self.home), bias.double().to(self.home)
         turned = _turn(self.reflectors, self.factors, weight[..., self.order], transpose=True)  # (..., K, d)
