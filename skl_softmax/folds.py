@@ -53,15 +53,25 @@ def warn_of_unknown_classes(classes: np.ndarray, index: np.ndarray, trained, tes
     for fold, (of_train, test) in enumerate(zip(trained, tests, strict=True)):
         known, asked = (np.bincount(i, w, len(classes)) for i, w in ((index, of_train), (index[test], weights[test])))
         if (unknown := (known <= 0) & (asked > 0)).any():
-            warnings.warn(
-                f"Fold {fold} of cv holds out rows of the class {classes[unknown].tolist()[0]!r}, of which it "
-                "trains on none: their log loss has no bound, and how large it comes out depends on tol. Pass a "
-                "stratified splitter, or leave out classes of so few rows, or to which class_weight or sample_weight "
-                "gives none.",
-                UserWarning,
-                stacklevel=5,
-            )
+            _warn_of(f"Fold {fold} of cv", classes[unknown].tolist()[0])
             return
+
+
+def warn_of_single_rows(classes: np.ndarray, index: np.ndarray, trained: np.ndarray, weights: np.ndarray) -> None:
+    """The same where each row is held out by itself: of classes without a row that counts, or with a single one."""
+    counts = np.bincount(index, trained > 0, len(classes))
+    if (unknown := (counts[index] <= (trained > 0)) & (weights > 0)).any():
+        _warn_of("cv='alo'", classes[index[unknown]].tolist()[0])
+
+
+def _warn_of(who: str, label) -> None:
+    warnings.warn(
+        f"{who} holds out rows of the class {label!r}, of which it trains on none: their log loss has no bound, and "
+        "how large it comes out depends on tol. Pass a stratified splitter, or leave out classes of so few rows, or to "
+        "which class_weight or sample_weight gives none.",
+        UserWarning,
+        stacklevel=6,
+    )
 
 
 def refuse_weightless(verb: str, weights) -> None:
