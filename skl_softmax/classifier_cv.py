@@ -20,12 +20,13 @@ from torch import Tensor
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.data import plain_torch
 from skl_softmax.export import ExportMixin
-from skl_softmax.folds import refuse_weightless, split_rows, warn_of_unknown_classes
-from skl_softmax.inputs import TrainingRows, as_arrays, as_numbers, check_training_rows, with_signature
+from skl_softmax.folds import refuse_weightless, split_rows, warn_of_single_rows, warn_of_unknown_classes
+from skl_softmax.inputs import TrainingRows, as_arrays, as_numbers, as_rows, check_training_rows, with_signature
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.routing import part_of, routed_parameters, routed_score_parameters, with_classes
 from skl_softmax.scores import (
+    accuracy,
     as_score,
     check_scores,
     find_measure,
@@ -41,8 +42,8 @@ from skl_softmax.solver_parameters import check_penalty, kind_of_penalty
 from skl_softmax.solvers import DETERMINISTIC, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
-from skl_softmax.targets import fold_weights, true_targets
-from skl_softmax.training import choose_coordinates
+from skl_softmax.targets import fold_weights, has_columns, true_targets
+from skl_softmax.training import choose_coordinates, rounded
 from skl_softmax.watch import FitTasks
 
 
@@ -281,12 +282,16 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             Before a fit.
         ValueError
             If X has other features than those of the fit, or NaN or infinity, of which row and column are named, or
-            ``y`` labels that the fit has not known. If no row has a positive weight.
+            ``y`` labels that the fit has not known, but for the accuracy, of which they are misses. If no row has a
+            positive weight.
         """
         check_is_fitted(self)
         parameters, measure = routed_score_parameters(self, sample_weight, params), find_measure(self.scoring)
         if measure is None or parameters.keys() - {"sample_weight"}:
-            return with_classes(self._scorer(), self.classes_)(self, X, y, **parameters)
+            model = self._model(self.classes_, (self.l1_ratio_, self.C_), self.coef_, self.intercept_)
+            return with_classes(self._scorer(), self.classes_)(model, as_rows(X), as_arrays(y), **parameters)
+        if measure is accuracy and not has_columns(as_arrays(y)):
+            return super().score(X, y, **parameters)
         logits, targets = self._of_logits(lambda logits: logits, X), true_targets(as_arrays(y), self.classes_)
         check_consistent_length(logits, targets)
         return mean_of_logits(logits, targets, score_weights(parameters, targets), measure)
@@ -336,14 +341,14 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray]:
         """All C and all l1_ratio."""
-        Cs = np.logspace(-4, 4, self.Cs) if isinstance(self.Cs, Integral) else as_numbers(self.Cs)
-        l1_ratios = as_numbers(self.l1_ratios)
+        Cs = np.logspace(-4, 4, self.Cs) if isinstance(self.Cs, Integral) else as_numbers(self.Cs).copy()
+        l1_ratios = as_numbers(self.l1_ratios).copy()
         if Cs.ndim != 1 or not len(Cs) or not (Cs > 0).all():
             raise ValueError(f"Cs must be positive numbers, or how many there are to be, got {self.Cs!r}.")
         if l1_ratios.ndim != 1 or not len(l1_ratios) or not ((l1_ratios >= 0) & (l1_ratios <= 1)).all():
             raise ValueError(f"l1_ratios must be numbers from 0 to 1, got {self.l1_ratios!r}.")
         for penalty in product(l1_ratios, Cs):
-            check_penalty(self.solver, *penalty)
+            check_penalty(self.solver, *penalty, names=("l1_ratios", "Cs"))
         return Cs, l1_ratios
 
     def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -363,8 +368,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         sweep = solve_sweep(self, rows, data, trained, penalties, tasks)
         tests = [test for _, test in folds]
         measure, weights = find_measure(self.scoring), score_weights(for_scorer, truth)
+        refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
         if measure is not None and not (for_scorer.keys() - {"sample_weight"}):
-            refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
             if measure is negative_log_loss and rows.has_labels and self._leaves_free(rows.n_outputs):
                 warn_of_unknown_classes(rows.classes, truth.numpy(), trained.numpy(), tests, weights.numpy())
             scores = held_out_scores(rows.X, (sweep.weight, sweep.bias), truth, weights, tests, measure)
@@ -376,7 +381,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         for fold, test in enumerate(tests):
             x, labels, parameters = part_of(X, y, for_scorer, test)
             for j in np.flatnonzero(sweep.solved):
-                model = self._model(rows, penalties[j], sweep.weight[fold, j], sweep.bias[fold, j])
+                found = sweep.weight[fold, j].numpy(), sweep.bias[fold, j].numpy()
+                model = self._model(rows.classes, penalties[j], *found)
                 scores[fold, j] = as_score(scorer(model, x, labels, **parameters))
         return sweep, scores
 
@@ -394,31 +400,33 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 "is missing."
             )
         weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
+        shares = score_weights(for_scorer, truth)
+        if measure is negative_log_loss and rows.has_labels and self._leaves_free(rows.n_outputs):
+            warn_of_single_rows(rows.classes, truth.numpy(), weights[0].numpy(), shares.numpy())
         sweep = solve_sweep(self, rows, data, weights, penalties, tasks)
         by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, measure)  # (J, n)
-        shares = score_weights(for_scorer, truth)
         shares = shares / shares.sum()
         means = by_row @ shares  # (J,)
         errors = ((by_row - means[:, None]).square() @ shares / (shares > 0).sum()).sqrt()
         return sweep, means[None].numpy(), errors.numpy()
 
-    def _model(self, rows: TrainingRows, penalty: tuple[float, float], weight, bias) -> TorchSoftmaxClassifier:
+    def _model(self, classes, penalty: tuple[float, float], coef, intercept) -> TorchSoftmaxClassifier:
         """A fitted estimator with these coefficients, and the parameters with which a fit of its own gives them."""
         shared = set(TorchSoftmaxClassifier._get_param_names()) & set(self._get_param_names())
         of_fit = {name: getattr(self, name) for name in shared}
         model = TorchSoftmaxClassifier(l1_ratio=penalty[0], C=penalty[1], **of_fit)
         vars(model).update({k: v for k, v in vars(self).items() if k in ("n_features_in_", "feature_names_in_")})
-        model.classes_, model.coef_, model.intercept_ = rows.classes, weight.numpy(), bias.numpy()
+        model.classes_, model.coef_, model.intercept_ = classes, coef, intercept
         return model
 
     def _store(self, rows: TrainingRows, sweep: Sweep, scores: np.ndarray) -> None:
         shape = len(scores), len(self.l1_ratios_), len(self.Cs_)
-        paths = sweep.weight
+        paths, biases = rounded(sweep.data, sweep.weight, sweep.bias, rows.dtype)
         if self.fit_intercept:
-            paths = torch.cat([paths, sweep.bias[..., None]], dim=-1)
+            paths = torch.cat([paths, biases[..., None]], dim=-1)
         self.classes_ = rows.classes
         self.scores_, self.n_iter_ = scores.reshape(shape), sweep.n_iter.reshape(shape)
-        self.coefs_paths_ = paths.to(rows.dtype).unflatten(1, shape[1:]).numpy()
+        self.coefs_paths_ = paths.unflatten(1, shape[1:]).numpy()
         with np.errstate(invalid="ignore"):
             means, spread = scores.mean(axis=0), scores.std(axis=0)  # (J,)
         pairs = [(l1_ratio, C) for l1_ratio in self.l1_ratios_ for C in self.Cs_]
@@ -426,7 +434,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             "param_C": np.array([C for _, C in pairs]),
             "param_l1_ratio": np.array([l1_ratio for l1_ratio, _ in pairs]),
             "params": [{"C": C, "l1_ratio": l1_ratio} for l1_ratio, C in pairs],
-            **{f"split{i}_test_score": of_fold for i, of_fold in enumerate(scores)},
+            **{f"split{i}_test_score": of_fold.copy() for i, of_fold in enumerate(scores)},
             "mean_test_score": means,
             "std_test_score": spread,
             "rank_test_score": rankdata(-worst_if_nan(means), method="min").astype(np.int32),
@@ -458,8 +466,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
         best = [np.unravel_index(worst_if_nan(of_fold).argmax(), of_fold.shape) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
-        self.coef_ = torch.stack([weight[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
-        self.intercept_ = torch.stack([bias[place] for place in pick]).mean(dim=0).to(rows.dtype).numpy()
+        mean = (torch.stack([part[place] for place in pick]).mean(dim=0) for part in (weight, bias))
+        self.coef_, self.intercept_ = (part.numpy() for part in rounded(sweep.data, *mean, rows.dtype))
         self.l1_ratio_ = float(np.mean([self.l1_ratios_[i] for i, _ in best]))
         self.C_ = float(np.mean([self.Cs_[j] for _, j in best]))
         self.best_score_ = float(np.mean([self.scores_[place] for place in pick]))

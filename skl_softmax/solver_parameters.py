@@ -25,15 +25,17 @@ def check_solver(estimator) -> None:
     check_penalty(name, estimator.l1_ratio, estimator.C)
 
 
-def check_penalty(solver, l1_ratio: float, C: float) -> None:
-    """Refuse a penalty that the solver does not know."""
+def check_penalty(solver, l1_ratio: float, C: float, names: tuple[str, str] = ("l1_ratio", "C")) -> None:
+    """Refuse a penalty that the solver does not know; ``names`` are those of the parameters that hold it."""
     if has_l1(l1_ratio, C) and solver != "auto" and not find_solver(solver).takes_l1:
         raise ValueError(
-            f"solver={solver!r} takes no L1 penalty, but l1_ratio={l1_ratio:g}. Set solver='auto' or "
-            "solver='proximal', or l1_ratio=0."
+            f"solver={solver!r} takes no L1 penalty, but {names[0]}={l1_ratio:g}. Set solver='auto' or "
+            f"solver='proximal', or no {names[0]} but 0."
         )
     if solver == "proximal" and np.isinf(C):
-        raise ValueError("solver='proximal' needs a penalty, but C=inf. Set solver='auto', or a finite C.")
+        raise ValueError(
+            f"solver='proximal' needs a penalty, but {names[1]}=inf. Set solver='auto', or no {names[1]} but finite."
+        )
 
 
 def has_l1(l1_ratio: float, C: float) -> bool:

@@ -324,6 +324,32 @@ def test_approximate_leave_one_out_is_within_a_hundredth(load):
     assert 0.8 < by_accuracy.best_score_ <= 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_approximate_leave_one_out_does_not_see_collinear_columns(seed):
+    # Without a penalty the Hessian is singular along them.
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(120, 3))
+    y = (0.5 * X @ rng.normal(size=(3, 3)) + rng.gumbel(size=(120, 3))).argmax(axis=1)
+    alone, beside = (
+        TorchSoftmaxClassifierCV(Cs=[np.inf], cv="alo", tol=1e-10).fit(x, y).best_score_
+        for x in (X, np.hstack([X, X @ rng.normal(size=(3, 2))]))
+    )
+    assert beside == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["single row", "no weight"])
+def test_approximate_leave_one_out_warns_of_classes_of_a_single_row(kind):
+    X, y = load_iris(return_X_y=True)
+    labels = np.array(["a", "b", "c"])[y]
+    parameters = {}
+    if kind == "single row":
+        labels[0] = "d"
+    else:
+        parameters = {"class_weight": {"c": 0.0}}
+    with pytest.warns(UserWarning, match=f"cv='alo' holds out rows of the class '{'d' if not parameters else 'c'}'"):
+        TorchSoftmaxClassifierCV(Cs=[0.1], cv="alo", **parameters).fit(X, labels)
+
+
 def test_approximate_leave_one_out_says_where_it_ends():
     X, y = load_iris(return_X_y=True)
     for parameters in ({"l1_ratios": (0.5,)}, {"scoring": "f1_macro"}):
@@ -511,6 +537,17 @@ def test_rows_in_blocks_are_refused():
         TorchSoftmaxClassifierCV().fit(RowBlocks([(X, y)]), y)
 
 
+def test_parameters_and_scores_are_not_those_that_are_kept():
+    Cs, l1_ratios = np.array([0.1, 1.0]), np.array([0.0])
+    clf = TorchSoftmaxClassifierCV(Cs=Cs, l1_ratios=l1_ratios, cv=2).fit(*load_iris(return_X_y=True))
+    for kept, other in (
+        (clf.Cs_, Cs),
+        (clf.l1_ratios_, l1_ratios),
+        (clf.scores_, clf.cv_results_["split0_test_score"]),
+    ):
+        assert not np.shares_memory(kept, other)
+
+
 def test_a_failing_fit_leaves_the_old_one():
     X, y = load_iris(return_X_y=True)
     model = TorchSoftmaxClassifierCV(Cs=CS, cv=3).fit(X, y)
@@ -527,8 +564,8 @@ def test_a_failing_fit_leaves_the_old_one():
     [
         ({"Cs": (1.0, -1.0)}, "Cs must be positive numbers"),
         ({"l1_ratios": (2.0,)}, "l1_ratios must be numbers from 0 to 1"),
-        ({"l1_ratios": (0.5,), "solver": "newton"}, "takes no L1 penalty"),
-        ({"Cs": (1.0, np.inf), "solver": "proximal"}, "needs a penalty, but C=inf"),
+        ({"l1_ratios": (0.5,), "solver": "newton"}, "takes no L1 penalty, but l1_ratios=0.5"),
+        ({"Cs": (1.0, np.inf), "solver": "proximal"}, "needs a penalty, but Cs=inf"),
     ],
 )
 def test_bad_parameters(parameters, message):
@@ -695,6 +732,17 @@ class TestScore:
         proba = 0.9 * np.eye(3)[y] + 0.1 / 3
         clf = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0]).fit(X, proba)
         assert clf.score(X, proba) == pytest.approx((proba * clf.predict_log_proba(X)).sum(axis=1).mean())
+
+    def test_unknown_labels_are_misses(self):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifierCV(Cs=[1.0], scoring="accuracy").fit(X[:100], y[:100])
+        assert clf.score(X, y) == (clf.predict(X) == y).mean()
+        assert clf.score(torch.from_numpy(X), torch.from_numpy(y)) == clf.score(X, y)
+
+    def test_a_scorer_may_ask_for_the_score(self):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifierCV(Cs=[1.0], scoring=lambda model, X, y: model.score(X, y)).fit(X, y)
+        assert clf.score(X, y) == (clf.predict(X) == y).mean()
 
     def test_what_cannot_be_scored(self):
         X, y = load_iris(return_X_y=True)
