@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
 
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.displays import CoefficientDisplay, ConvergenceDisplay, RegularizationPathDisplay
@@ -170,8 +171,21 @@ class TestCoefficientDisplay:
             np.testing.assert_array_equal(image.get_array(), of_class.reshape(8, 8))
             assert image.get_clim() == (-abs(clf.coef_).max(), abs(clf.coef_).max())
 
+    def test_images_without_a_coefficient_are_blank(self, iris):
+        clf = TorchSoftmaxClassifier(l1_ratio=1, C=1e-5).fit(*iris)
+        display = CoefficientDisplay.from_estimator(clf, image_shape=np.array([2, 2]))
+        for panel in display.axes_:
+            low, high = panel.images[0].get_clim()
+            assert low == -high < 0
+
+    def test_coefficients_of_pairs_of_classes_are_refused(self, iris):
+        with pytest.raises(TypeError, match="are not those of its classes_"):
+            CoefficientDisplay.from_estimator(SVC(kernel="linear").fit(*iris))
+
     def test_errors(self, iris):
         clf = TorchSoftmaxClassifier().fit(*iris)
+        with pytest.raises(ValueError, match=r"image_shape=\(2.0, 2.0\) has no room"):
+            CoefficientDisplay.from_estimator(clf, image_shape=(2.0, 2.0))
         with pytest.raises(ValueError, match=r"image_shape=\(3, 3\) has no room for 4 features"):
             CoefficientDisplay.from_estimator(clf, image_shape=(3, 3))
         with pytest.raises(ValueError, match="feature_names has 2 entries, but there are 4"):
@@ -203,6 +217,22 @@ class TestRegularizationPathDisplay:
     def test_the_mean_of_chosen_ratios_need_not_have_been_tried(self, iris):
         search = TorchSoftmaxClassifierCV(Cs=3, l1_ratios=(0.0, 0.5, 1.0), cv=3, refit=False).fit(*iris)
         assert RegularizationPathDisplay.from_estimator(search).scores.shape == (3, 3)
+
+    def test_no_penalty_is_drawn_beyond_the_others(self, iris):
+        search = TorchSoftmaxClassifierCV(Cs=[0.1, np.inf, 3.0], cv=3).fit(*iris)
+        display = RegularizationPathDisplay.from_estimator(search)
+        scores, coefficients = display.axes_
+        np.testing.assert_array_equal(scores.lines[0].get_xdata(), [0.1, 3.0, 100.0])
+        assert all(line.get_xdata()[-1] == 100 for line in coefficients.lines[:-1])
+        display.figure_.canvas.draw()
+        names = {tick.get_loc(): tick.label1.get_text() for tick in coefficients.xaxis.get_major_ticks()}
+        assert names[100.0] == "∞"
+        assert "10" in names[1.0]
+
+    def test_a_single_C_has_marks(self, iris):
+        display = RegularizationPathDisplay.from_estimator(TorchSoftmaxClassifierCV(Cs=[np.inf], cv=3).fit(*iris))
+        assert {line.get_marker() for line in display.axes_[1].lines[:-1]} == {"."}
+        assert {line.get_xdata()[0] for line in display.axes_[1].lines} == {1.0}
 
     def test_one_fold_has_no_spread(self):
         X, y = load_breast_cancer(return_X_y=True)

@@ -98,6 +98,8 @@ class CoefficientDisplay:
         if not (hasattr(model, "coef_") and hasattr(model, "classes_")):
             raise TypeError(f"{model!r} has no coef_ and classes_: pass a linear classifier, of a search the best one.")
         coefficients = np.atleast_2d(model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_)
+        if len(coefficients) != (len(model.classes_) if len(model.classes_) > 2 else 1) or hasattr(model, "dual_coef_"):
+            raise TypeError(f"The rows of coef_ of {model!r} are not those of its classes_, one each, or one of two.")
         names = _feature_names(estimator, model) if feature_names is None else np.atleast_1d(feature_names)
         if len(names) != coefficients.shape[1]:
             raise ValueError(f"feature_names has {len(names)} entries, but there are {coefficients.shape[1]} features.")
@@ -129,9 +131,7 @@ class CoefficientDisplay:
         if not isinstance(n_features, Integral) or n_features < 1:
             raise ValueError(f"n_features must be an integer, 1 or more, got {n_features!r}.")
         n_panels, n_pixels = self.coefficients.shape
-        is_grid = np.shape(image_shape) == (2,) and min(image_shape) >= 1 and np.prod(image_shape) == n_pixels
-        if image_shape is not None and not is_grid:
-            raise ValueError(f"image_shape={image_shape} has no room for {n_pixels} features.")
+        image_shape = None if image_shape is None else as_image_shape(image_shape, n_pixels)
         n_columns = min(n_panels, BARS_IN_A_ROW if image_shape is None else IMAGES_IN_A_ROW)
         bars = BARS_HEIGHT + BAR_HEIGHT * min(n_features, self.coefficients.shape[1])
         size = IMAGE_SIZE if image_shape else (BARS_WIDTH if n_panels > 1 else SINGLE_WIDTH, bars)
@@ -165,11 +165,19 @@ class CoefficientDisplay:
             panel.set_xlim(limits[:, 0].min(), limits[:, 1].max())
 
     def _draw_images(self, image_shape: tuple[int, int]) -> None:
-        largest = np.abs(self.coefficients).max()
+        largest = np.abs(self.coefficients).max() or 1.0
         for panel, of_class in zip(self.axes_, self.coefficients, strict=True):
             image = panel.imshow(of_class.reshape(image_shape), cmap=DIVERGING, vmin=-largest, vmax=largest)
             panel.set(xticks=[], yticks=[])
         self.figure_.colorbar(image, ax=list(self.axes_), label="Coefficient", shrink=0.8)
+
+
+def as_image_shape(image_shape, n_pixels: int) -> tuple[int, int]:
+    """Height and width of images of as many pixels as there are features."""
+    numbers = np.asarray(image_shape)
+    if numbers.shape != (2,) or numbers.dtype.kind not in "iu" or numbers.min() < 1 or numbers.prod() != n_pixels:
+        raise ValueError(f"image_shape={image_shape!r} has no room for {n_pixels} features: pass (height, width).")
+    return int(numbers[0]), int(numbers[1])
 
 
 def _feature_names(estimator, model) -> np.ndarray:

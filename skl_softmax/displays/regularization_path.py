@@ -133,29 +133,48 @@ class RegularizationPathDisplay:
         self._draw_scores(self.axes_[0])
         self._draw_coefficients(self.axes_[1])
         for panel in self.axes_:
-            panel.axvline(self.C, color="black", linestyle="--", linewidth=1, label=f"C = {self.C:.3g}")
+            panel.axvline(
+                float(self._place(self.C)), color="black", linestyle="--", linewidth=1, label=f"C = {self.C:.3g}"
+            )
             panel.grid(alpha=0.3)
         self.axes_[0].legend()
         self.axes_[1].set(xscale="log", xlabel="C")
+        if np.isinf(self.Cs).any():
+            _name_infinity(self.axes_[1].xaxis, self._place(np.inf))
         return self
+
+    def _place(self, C):
+        """Where a C is drawn: infinity beyond the others, at a power of ten."""
+        finite = self.Cs[np.isfinite(self.Cs)]
+        beyond = 10 ** (np.floor(np.log10(finite.max())) + 2) if len(finite) else 1.0
+        return np.where(np.isinf(C), beyond, C)
 
     def _draw_scores(self, panel) -> None:
         mean, spread = self.scores.mean(axis=0), self.scores.std(axis=0)  # (n_cs,)
-        panel.plot(self.Cs, mean, marker="o", markersize=4, label="mean")
+        places = self._place(self.Cs)
+        panel.plot(places, mean, marker="o", markersize=4, label="mean")
         if len(self.scores) > 1:
-            panel.fill_between(self.Cs, mean - spread, mean + spread, alpha=0.2, label="± std of folds")
+            panel.fill_between(places, mean - spread, mean + spread, alpha=0.2, label="± std of folds")
         panel.set_ylabel(self.score_name)
 
     def _draw_coefficients(self, panel) -> None:
         n_classes = self.coefficients.shape[1]
         names = self.class_names if n_classes > 1 else self.class_names[1:]
+        places, marker = self._place(self.Cs), "." if len(self.Cs) == 1 else ""
         for k, name in enumerate(names):
             color = f"C{k % MANY_CLASSES}"
-            lines = panel.plot(self.Cs, self.coefficients[:, k], color=color, linewidth=1, alpha=0.7)
+            lines = panel.plot(places, self.coefficients[:, k], marker, color=color, linewidth=1, alpha=0.7)
             lines[0].set_label(as_label(name))
         if n_classes <= MANY_CLASSES:
             panel.legend(loc="upper left", ncols=1 if n_classes < 6 else 2)  # where C is small, so are coefficients
         panel.set_ylabel("Coefficients")
+
+
+def _name_infinity(axis, place: float) -> None:
+    """Let the tick at a place of a logarithmic axis say infinity, and those beyond it nothing."""
+    known = axis.get_major_formatter()
+    known.set_axis(axis)
+    axis.set_major_formatter(lambda x, i: "∞" if np.isclose(x, place) else known(x, i) if x < place else "")
 
 
 def _score_name(scoring) -> str:
