@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from skl_softmax import start
+from skl_softmax._version import DOCUMENTATION
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.data import plain_torch
@@ -39,9 +40,9 @@ class DaskTorchSoftmaxClassifier(TorchSoftmaxClassifier):
     C, l1_ratio, fit_intercept, class_weight, label_smoothing, tol, max_iter, warm_start
         As in the local class. ``l1_ratio`` has to be 0: there is no L1 penalty here.
     solver : {"auto", "newton", "lbfgs"}, default="auto"
-        As in the local class: "auto" is "newton" for sparse X of many columns, else "lbfgs", which has nothing but
-        small sums to wait for. "newton" adds up the Hessian of all rows up to 2,000 parameters, products with it from
-        there on.
+        As in the local class: "auto" is "newton" for sparse X of many columns and where the Hessian costs a few passes
+        over the rows, else "lbfgs", which has nothing but small sums to wait for. "newton" adds up the Hessian of all
+        rows up to 2,000 parameters, products with it from there on.
     device : str, torch.device or None, default=None
         Where the workers keep their rows and compute, as in the local class: "cuda" for workers with a GPU each.
     verbose : int, default=0
@@ -86,6 +87,7 @@ converged_, optimality_gap_, module_
     array([0, 0, 0])
     """
 
+    _doc_link_template = f"{DOCUMENTATION}/api/skl_softmax.dask.{{estimator_name}}.html"
     _parameter_constraints: ClassVar[dict] = {
         **TorchSoftmaxClassifier._parameter_constraints,
         "client": [Client, None],
@@ -347,6 +349,8 @@ converged_, optimality_gap_, module_
     def _lazily(self, method: str, X):
         if not is_collection(X):
             return getattr(super(), method)(X)
+        if X.ndim != 2:
+            raise ValueError(f"X must have rows and columns, but has {X.ndim} dimension(s).")
         local = self.to_local()
         like = _empty_result(local, method, _dtype_of(X))
         model = delayed(local, pure=False)
@@ -388,9 +392,12 @@ def _without_rows(X):
 
 
 def _dtype_of(X) -> np.dtype:
-    """Of an array, or what the columns of a data frame become together: their own type only if all share it."""
-    kinds = {X.dtype} if isinstance(X, array.Array) else set(X.dtypes)
-    return kinds.pop() if kinds in ({np.dtype(np.float32)}, {np.dtype(np.float64)}) else np.dtype(np.float64)
+    """Of an array, or what the columns of a data frame become together, float64 where that is not plain."""
+    if isinstance(X, array.Array):
+        return X.dtype
+    is_plain = all(isinstance(kind, np.dtype) and kind.kind in "biuf" for kind in X.dtypes)
+    found = np.result_type(*X.dtypes) if is_plain else np.dtype(np.float64)
+    return np.dtype(np.float64) if found == np.float16 else found
 
 
 def _empty_result(model: TorchSoftmaxClassifier, method: str, dtype: np.dtype) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import nn
 
 from skl_softmax.data import widened
 from skl_softmax.inputs import dense_array
+from skl_softmax.targets import as_classes
 
 # Parameters that mean the same in `LogisticRegression`.
 SHARED = ("C", "l1_ratio", "fit_intercept", "class_weight", "warm_start", "random_state")
@@ -97,8 +98,8 @@ class ExportMixin:
         ValueError
             If ``classes`` names a label twice, or another number of them than the layer has outputs for.
         """
-        linear, classes = _only_layer(linear), np.asarray(classes)
-        if classes.ndim != 1 or len(classes) < 2 or len(np.unique(classes)) != len(classes):
+        linear, classes = _only_layer(linear), as_classes(classes)
+        if len(classes) < 2 or len(np.unique(classes)) != len(classes):
             raise ValueError(f"classes must be two or more different labels, got {classes.tolist()}.")
         if linear.out_features != len(classes) and (linear.out_features, len(classes)) != (1, 2):
             raise ValueError(

@@ -181,6 +181,8 @@ class Tally:
         return cls(len(rows.weights), n_bytes(rows.X), total_weight, lightest, telling, *column_ranges(rows.X))
 
     def __add__(self, other: "Tally") -> "Tally":
+        if len(self.lowest) != len(other.lowest):  # none of sparse rows
+            raise ValueError("X is sparse in some partitions and dense in others: make all of them of one kind.")
         telling = torch.cat([self.telling, other.telling])
         return Tally(
             self.n_rows + other.n_rows,

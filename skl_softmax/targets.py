@@ -57,7 +57,7 @@ def refuse_missing_labels(y) -> None:
     if y is None or (isinstance(y, np.ndarray) and kind not in "OmMf") or has_columns(y):
         return
     if kind in "mM":
-        missing = np.flatnonzero(np.isnat(np.asarray(y)))
+        missing = np.flatnonzero(y.isna() if hasattr(y, "isna") else np.isnat(np.asarray(y)))
     elif kind in "biuf":
         missing = np.flatnonzero(y.isna() if hasattr(y, "isna") else np.isnan(y))
     else:
@@ -122,6 +122,7 @@ def as_classes(classes) -> np.ndarray:
     """The classes as the user passed them, which have an order."""
     found = np.asarray(classes)
     labels = found.tolist() if found.ndim == 1 else []
+    labels = labels and (classes if isinstance(classes, list | tuple) else labels)  # an array makes strings of numbers
     is_mixed = len({isinstance(label, str) for label in labels}) > 1
     if not labels or is_mixed or any(map(_is_missing, labels)):
         raise ValueError(

@@ -227,7 +227,10 @@ def test_data_frames(client, rows):
         found.predict(table[features[::-1]]).compute()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, "Float64"])
+MIXED = dict(zip("abcde", [np.float32, np.int16, np.float32, bool, np.float16], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, "Float64", MIXED], ids=str)
 def test_frames_hold_what_they_promise(client, rows, dtype):
     local = (10 * frame(rows)[list("abcde")]).astype(int).astype(dtype)
     table = dd.from_pandas(local, npartitions=3)
@@ -259,6 +262,20 @@ def test_parquet_files(client, rows, tmp_path):
     assert found.score(table[features], table["label"]) == pytest.approx(expected.score(local[features], local.label))
 
 
+def test_sparse_partitions_beside_dense_ones_are_refused(client, rows):
+    X, y, _ = rows
+    blocks, labels = (da.from_array(part, chunks=(len(X) // 2, -1)[: part.ndim]) for part in (X, y))
+    mixed = da.concatenate([blocks.map_blocks(csr_matrix), blocks])
+    with pytest.raises(ValueError, match="X is sparse in some partitions and dense in others"):
+        DaskTorchSoftmaxClassifier().fit(mixed, da.concatenate([labels, labels]))
+
+
+def test_the_link_of_the_html_is_that_of_the_page():
+    assert (
+        DaskTorchSoftmaxClassifier()._get_doc_link().endswith("/api/skl_softmax.dask.DaskTorchSoftmaxClassifier.html")
+    )
+
+
 def test_labels_that_are_scored_are_like_those_of_the_fit(client):
     X, y = load_iris(return_X_y=True)
     blocks, labels = (da.from_array(part, chunks=75) for part in (X, y))
@@ -285,10 +302,11 @@ def test_predictions_are_lazy_and_equal(client, rows, n_classes):
         assert_equal = np.testing.assert_array_equal if method == "predict" else np.testing.assert_allclose
         assert_equal(lazy.compute(), eager)
         assert_equal(getattr(found, method)(X), eager)  # rows in memory: at once
-        assert (
-            getattr(found, method)(blocks.astype(np.float32)).dtype
-            == getattr(local, method)(X.astype(np.float32)).dtype
-        )
+        for dtype in (np.float32, np.float16):
+            lazy, eager = (getattr(m, method)(x.astype(dtype)) for m, x in ((found, blocks), (local, X)))
+            assert lazy.dtype == lazy.compute().dtype == eager.dtype
+    with pytest.raises(ValueError, match="X must have rows and columns, but has 1 dimension"):
+        found.predict(blocks[:, 0])
     assert found.score(blocks, labels) == pytest.approx(local.score(X, y))
     weights = da.from_array(np.ones(len(y), bool), chunks=labels.chunks)
     assert found.score(blocks, labels, weights) == pytest.approx(local.score(X, y))

@@ -130,6 +130,12 @@ def test_from_torch_wants_an_output_for_each_class(outputs, classes, message):
         TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, outputs), classes)
 
 
+@pytest.mark.parametrize("classes", [[0, "a", 2], [0, 1, np.nan], np.array([0, "a", None], object)], ids=str)
+def test_from_torch_wants_labels_that_fit_takes(classes):
+    with pytest.raises(ValueError, match="all numbers or all strings, none missing"):
+        TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, 3), classes)
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -301,7 +307,7 @@ def test_modules_with_other_probabilities_are_refused(outputs, end):
 
 @pytest.mark.parametrize("classes", [["a"], None, [["a", "b"]]])
 def test_classes_that_are_none(classes):
-    with pytest.raises(ValueError, match="two or more different labels"):
+    with pytest.raises(ValueError, match=r"two or more different labels|a one-dimensional array-like of labels"):
         TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, 1), classes)
 
 

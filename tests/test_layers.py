@@ -45,7 +45,7 @@ ALLOWED = {
     "routing": {"inputs"},
     "leave_one_out": {"costs", "curvature", "data", "inputs", "objective", "scores", "sweep", "training"},
     "displays": {"displays"},
-    "export": {"data", "inputs"},
+    "export": {"data", "inputs", "targets"},
     "onnx": {"classifier", "classifier_cv"},
     "inference": {"curvature", "data", "inputs", "solver_parameters", "training"},
     "classifier": {
@@ -64,6 +64,7 @@ ALLOWED = {
         "watch",
     },
     "dask": {
+        "_version",
         "classifier",
         "cluster",
         "data",
