@@ -85,8 +85,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
           have ``partial_fit``.
         - any class of `torch.optim.Optimizer`, likewise, but for Muon and SparseAdam. Other options than ``lr`` are
           given in a subclass whose ``__init__(self, params, lr=...)`` passes them on.
-        - "auto": "proximal" if ``l1_ratio`` > 0; "newton" for small tables and for sparse X of many columns; else
-          "lbfgs".
+        - "auto": "proximal" if ``l1_ratio`` > 0 and ``C`` is finite; "newton" for small tables and for sparse X of many
+          columns; else "lbfgs".
 
         The first three do not depend on the scale of the features, so raw data converge. Nor do the optimisers on dense
         X if their rate is "auto": they then work on normalised columns and put the result in the units of X. Sparse X
@@ -159,7 +159,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Iterations or epochs.
     n_passes_ : float
         Passes over X that the solver took: values with gradients, Hessian-vector products, logits alone by half, and
-        samples by their share; in all calls of ``partial_fit``. nan after Ctrl-C.
+        samples by their share, Hessians not; in all calls of ``partial_fit``. nan after Ctrl-C.
     loss_curve_ : ndarray of shape (`n_iter_` + 1,)
         F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
         After Ctrl-C optimisers lack the last.

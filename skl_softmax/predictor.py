@@ -133,7 +133,7 @@ class LinearPredictor(ClassifierMixin):
         ----------
         X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
             Rows.
-        y : array-like or tensor of shape (n_samples,)
+        y : array-like or tensor of shape (n_samples,), default=None
             Their labels. `RowBlocks` hold theirs, and their weights.
         sample_weight : array-like or tensor of shape (n_samples,), default=None
             Weights of the rows.
