@@ -1,4 +1,4 @@
-"""NaN and infinity in X."""
+"""NaN, infinity and numbers that lead to these in X."""
 
 from math import isnan
 
@@ -11,6 +11,8 @@ from skl_softmax.threads import slices
 
 # Dense X of more bytes is not read for NaN and infinity alone: F and logits show them.
 LARGE_BYTES = 2**24
+# The size of numbers whose products with others may be none in float32, to which rows may be converted.
+HUGE = 1e30
 # Bytes that are searched for them at a time.
 SEARCHED_BYTES = 2**24
 
@@ -33,6 +35,20 @@ def check_finite(X: Tensor) -> None:
     if wrong is not None:
         place, ends = wrong[0], X.crow_indices()[1:]
         _refuse(X.values()[place].item(), int((ends <= place).sum()), int(X.col_indices()[place]))
+
+
+def refuse_huge(X: Tensor) -> None:
+    """Refuse numbers that are so large that differences or products with them overflow."""
+    values = X if X.layout == torch.strided else X.values()[:, None]
+    if values.numel() and (largest := values.abs().max().item()) >= HUGE:
+        where = ""
+        if X.layout == torch.strided:
+            row, column = divmod(int(values.abs().argmax()), values.shape[1])
+            where = f" in row {row}, column {column}, both counted from 0"
+        raise ValueError(
+            f"X holds a number of size {largest:g}{where}, with which sums and products overflow. If it stands for a "
+            "missing value, fill that in or leave the row out; else divide the column by its size."
+        )
 
 
 def _first_wrong(values: Tensor) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 from torch import Tensor
 
 from skl_softmax.data import RowBlocks, as_tensor, csr_tensor, find_device, on_device, scipy_matrix, take_rows, widened
-from skl_softmax.finite import check_finite, is_large
+from skl_softmax.finite import check_finite, is_large, refuse_huge
 from skl_softmax.targets import as_classes, encode_targets, has_columns, refuse_missing_labels
 
 # What X may be, for scikit-learn's validation.
@@ -206,9 +206,10 @@ def _is_as_fitted(estimator: BaseEstimator, X) -> bool:
 
 
 def refuse_bad_rows(rows: TrainingRows) -> None:
-    """Refuse NaN and infinity where that has not been done."""
+    """Refuse what in X makes F no number: NaN and infinity, where that has not been done, and what overflows."""
     if not rows.is_checked:
         check_finite(rows.X)
+    refuse_huge(rows.X)
 
 
 def note_features(estimator: BaseEstimator, X) -> None:

@@ -12,7 +12,7 @@ from skl_softmax.inputs import TrainingRows
 from skl_softmax.memory import keep_what_is_freed
 from skl_softmax.objective import Evaluation, Objective
 from skl_softmax.solvers import SolveResult, Status, inner
-from skl_softmax.training import make_deterministic, make_stack, penalty_terms, start_at
+from skl_softmax.training import make_deterministic, make_stack, naming_bad_rows, penalty_terms, start_at
 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
@@ -69,7 +69,8 @@ def solve_sweep(
     status = np.full(shape[:2], Status.STOPPED)
     for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
         tasks.begin()
-        results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
+        with naming_bad_rows(rows):
+            results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
         found = zip(*(stack.coefficients for stack in stacks), strict=True)
         weight[:, j], bias[:, j] = (torch.cat(part).cpu() for part in found)
         n_iter[:, j] = [n for result in results for n in result.n_iter]

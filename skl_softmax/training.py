@@ -1,7 +1,8 @@
 """From checked rows to coefficients: coordinates, objective, solver."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import inf, log
@@ -269,13 +270,20 @@ def _zeros(objective: Objective) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=objective.data.home)
 
 
-def solved(solve: Callable[[], SolveResult], rows: TrainingRows) -> SolveResult:
-    """What ``solve`` gives, or an error that names the row where NaN or infinity in X is why F is no number."""
+@contextmanager
+def naming_bad_rows(rows: TrainingRows) -> Iterator[None]:
+    """Name the row where numbers in X are why F is none."""
     try:
-        result = solve()
+        yield
     except (ArithmeticError, torch.linalg.LinAlgError):
         refuse_bad_rows(rows)
         raise
+
+
+def solved(solve: Callable[[], SolveResult], rows: TrainingRows) -> SolveResult:
+    """What ``solve`` gives, or an error that names the row where numbers in X are why F is none."""
+    with naming_bad_rows(rows):
+        result = solve()
     if not np.isfinite(result.loss_curve[0][-1]):
         refuse_bad_rows(rows)
     return result

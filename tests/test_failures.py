@@ -153,3 +153,22 @@ def test_faults_within_a_batch(raised, monkeypatch):
     with pytest.raises(type(raised)):
         learner.partial_fit(X, y)
     assert same(learner, before)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [TorchSoftmaxClassifier, lambda: TorchSoftmaxClassifier(solver="sgd"), lambda: TorchSoftmaxClassifierCV(cv=2)],
+)
+def test_numbers_that_overflow_are_named(make):
+    huge = np.array([[1.0, 1e308], [2.0, -1e308], [3.0, 0.0], [4.0, 1.0]])
+    with pytest.raises(ValueError, match=r"number of size 1e\+308 in row 0, column 1, .* missing value"):
+        make().fit(huge, [0, 1, 0, 1])
+
+
+def test_a_number_that_overflows_in_float32_is_named():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60_000, 40))
+    labels = rows[:, 0] > 0
+    rows[5, 3] = 1e200
+    with pytest.raises(ValueError, match=r"number of size 1e\+200 in row 5, column 3"):
+        TorchSoftmaxClassifier().fit(rows, labels)
