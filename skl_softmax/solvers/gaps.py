@@ -1,6 +1,6 @@
 """Whether the gaps that a metric tells are to be believed, and bounds of them that need no belief."""
 
-from math import inf
+from math import inf, sqrt
 
 import torch
 from torch import Tensor
@@ -15,11 +15,11 @@ from skl_softmax.solvers.run import Run
 MISSED = 2.0
 # Passes after which a Hessian of a sample is no longer taken to tell gaps. One that was older told a twentieth.
 OLD = 10
-# How far a step may move two logits of a row apart for curvature to tell what is left. With 1, and in short runs of
-# L-BFGS without a look, 73 of 648 fits of tables in which some values are 1e3 to 1e6 times as large as others ended at
-# 5 to 3,000 times their tolerance: such rows hold a direction while they saturate, by a step of 1 or, with an older
-# Hessian, 0.4 each. So 7 do. Over 320 other tables that takes 1.00 to 1.01 of the passes, at tol=1e-3 up to 1.12.
-LEAVES = 0.25
+# How far a step may move two logits of a row apart for curvature to tell what is left, and no less than this multiple
+# of √(2 gap), which is about how far rows move. With 1, and in short runs of L-BFGS without a look, 73 of 648 fits of
+# tables in which some values are 1e3 to 1e6 times as large as others ended at 5 to 3,000 times their tolerance: such
+# rows hold a direction while they saturate, by a step of 1 or, with an older Hessian, 0.4 each. Now none does.
+LEAVES, OF_ROWS = 0.25, 50.0
 
 
 def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
@@ -35,8 +35,9 @@ def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
     if not any(may_end):
         return gap
     run.n_passes += 0.5  # without a gradient
-    changes = run.objective.narrow().largest_change(direction).tolist()
-    leaves = [may and change >= LEAVES for may, change in zip(may_end, changes, strict=True)]
+    changes = run.objective.largest_change(direction).tolist()
+    rows = zip(may_end, changes, gap, strict=True)
+    leaves = [may and change >= min(1.0, max(LEAVES, OF_ROWS * sqrt(2 * told))) for may, change, told in rows]
     if not any(leaves):
         return gap
     bounds = torch.minimum(run.objective.first_order_gap(run.theta, run.point), run.point.value).tolist()
