@@ -131,7 +131,7 @@ class CoefficientDisplay:
         if not isinstance(n_features, Integral) or n_features < 1:
             raise ValueError(f"n_features must be an integer, 1 or more, got {n_features!r}.")
         n_panels, n_pixels = self.coefficients.shape
-        image_shape = None if image_shape is None else as_image_shape(image_shape, n_pixels)
+        image_shape = None if image_shape is None else _image_shape(image_shape, n_pixels)
         n_columns = min(n_panels, BARS_IN_A_ROW if image_shape is None else IMAGES_IN_A_ROW)
         bars = BARS_HEIGHT + BAR_HEIGHT * min(n_features, self.coefficients.shape[1])
         size = IMAGE_SIZE if image_shape else (BARS_WIDTH if n_panels > 1 else SINGLE_WIDTH, bars)
@@ -172,7 +172,7 @@ class CoefficientDisplay:
         self.figure_.colorbar(image, ax=list(self.axes_), label="Coefficient", shrink=0.8)
 
 
-def as_image_shape(image_shape, n_pixels: int) -> tuple[int, int]:
+def _image_shape(image_shape, n_pixels: int) -> tuple[int, int]:
     """Height and width of images of as many pixels as there are features."""
     numbers = np.asarray(image_shape)
     if numbers.shape != (2,) or numbers.dtype.kind not in "iu" or numbers.min() < 1 or numbers.prod() != n_pixels:

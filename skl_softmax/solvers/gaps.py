@@ -36,12 +36,16 @@ def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
         return gap
     run.n_passes += 0.5  # without a gradient
     changes = run.objective.largest_change(direction).tolist()
-    rows = zip(may_end, changes, gap, strict=True)
-    leaves = [may and change >= min(1.0, max(LEAVES, OF_ROWS * sqrt(2 * told))) for may, change, told in rows]
+    leaves = [may and c >= _farthest(g) for may, c, g in zip(may_end, changes, gap, strict=True)]
     if not any(leaves):
         return gap
     bounds = torch.minimum(run.objective.first_order_gap(run.theta, run.point), run.point.value).tolist()
     return [max(g, bound) if left else g for g, bound, left in zip(gap, bounds, leaves, strict=True)]
+
+
+def _farthest(gap: float) -> float:
+    """How far curvature is to be believed where this gap is told, which may be rounding of either sign."""
+    return min(1.0, max(LEAVES, OF_ROWS * sqrt(2 * max(gap, 0.0))))
 
 
 def is_doubtful(run: Run, metric: Metric, gap: list[float]) -> bool:
