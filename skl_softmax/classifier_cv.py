@@ -43,7 +43,7 @@ from skl_softmax.solvers import DETERMINISTIC, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
 from skl_softmax.targets import fold_weights, has_columns, true_targets
-from skl_softmax.training import choose_coordinates, rounded
+from skl_softmax.training import choose_coordinates, narrowed
 from skl_softmax.watch import FitTasks
 
 
@@ -287,12 +287,13 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """
         check_is_fitted(self)
         parameters, measure = routed_score_parameters(self, sample_weight, params), find_measure(self.scoring)
+        truth = as_arrays(y)
         if measure is None or parameters.keys() - {"sample_weight"}:
             model = self._model(self.classes_, (self.l1_ratio_, self.C_), self.coef_, self.intercept_)
-            return with_classes(self._scorer(), self.classes_)(model, as_rows(X), as_arrays(y), **parameters)
-        if measure is accuracy and not has_columns(as_arrays(y)):
+            return with_classes(self._scorer(), self.classes_)(model, as_rows(X), truth, **parameters)
+        if measure is accuracy and not has_columns(truth):
             return super().score(X, y, **parameters)
-        logits, targets = self._of_logits(lambda logits: logits, X), true_targets(as_arrays(y), self.classes_)
+        logits, targets = self._of_logits(lambda logits: logits, X), true_targets(truth, self.classes_)
         check_consistent_length(logits, targets)
         return mean_of_logits(logits, targets, score_weights(parameters, targets), measure)
 
@@ -421,7 +422,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
     def _store(self, rows: TrainingRows, sweep: Sweep, scores: np.ndarray) -> None:
         shape = len(scores), len(self.l1_ratios_), len(self.Cs_)
-        paths, biases = rounded(sweep.data, sweep.weight, sweep.bias, rows.dtype)
+        paths, biases = narrowed(sweep.data, sweep.weight, sweep.bias, rows.dtype)
         if self.fit_intercept:
             paths = torch.cat([paths, biases[..., None]], dim=-1)
         self.classes_ = rows.classes
@@ -467,7 +468,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         best = [np.unravel_index(worst_if_nan(of_fold).argmax(), of_fold.shape) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
         mean = (torch.stack([part[place] for place in pick]).mean(dim=0) for part in (weight, bias))
-        self.coef_, self.intercept_ = (part.numpy() for part in rounded(sweep.data, *mean, rows.dtype))
+        self.coef_, self.intercept_ = (part.numpy() for part in narrowed(sweep.data, *mean, rows.dtype))
         self.l1_ratio_ = float(np.mean([self.l1_ratios_[i] for i, _ in best]))
         self.C_ = float(np.mean([self.Cs_[j] for _, j in best]))
         self.best_score_ = float(np.mean([self.scores_[place] for place in pick]))

@@ -96,7 +96,8 @@ class ExportMixin:
             If ``linear`` is no linear layer, or has other things behind it than what makes probabilities of the classes
             of its outputs.
         ValueError
-            If ``classes`` names a label twice, or another number of them than the layer has outputs for.
+            If ``classes`` names a label twice or lacks one, mixes numbers and strings, or is not as many as the layer
+            has outputs for.
         """
         linear, classes = _only_layer(linear), as_classes(classes)
         if len(classes) < 2 or len(np.unique(classes)) != len(classes):

@@ -26,29 +26,34 @@ def is_large(X) -> bool:
 
 def check_finite(X: Tensor) -> None:
     """Refuse NaN and infinity in X, dense or in compressed rows."""
-    if X.layout == torch.strided:
-        wrong = _first_wrong(X)
-        if wrong is not None:
-            _refuse(X[wrong].item(), *wrong)
-        return
-    wrong = _first_wrong(X.values()[:, None])
+    stored = _stored(X)
+    wrong = _first_wrong(stored)
     if wrong is not None:
-        place, ends = wrong[0], X.crow_indices()[1:]
-        _refuse(X.values()[place].item(), int((ends <= place).sum()), int(X.col_indices()[place]))
+        _refuse(stored[wrong].item(), *_row_and_column(X, *wrong))
 
 
 def refuse_huge(X: Tensor) -> None:
     """Refuse numbers that are so large that differences or products with them overflow."""
-    values = X if X.layout == torch.strided else X.values()[:, None]
-    if values.numel() and (largest := values.abs().max().item()) >= HUGE:
-        where = ""
-        if X.layout == torch.strided:
-            row, column = divmod(int(values.abs().argmax()), values.shape[1])
-            where = f" in row {row}, column {column}, both counted from 0"
+    sizes = _stored(X).abs()
+    if sizes.numel() and sizes.max() >= HUGE:
+        row, column = _row_and_column(X, *divmod(int(sizes.argmax()), sizes.shape[1]))
         raise ValueError(
-            f"X holds a number of size {largest:g}{where}, with which sums and products overflow. If it stands for a "
-            "missing value, fill that in or leave the row out; else divide the column by its size."
+            f"X holds a number of size {sizes.max().item():g} in row {row}, column {column}, both counted from 0, with "
+            "which sums and products overflow. If it stands for a missing value, fill that in or leave the row out; "
+            "else divide the column by its size."
         )
+
+
+def _stored(X: Tensor) -> Tensor:
+    """The numbers of dense X as it is, or of compressed rows in a column."""
+    return X if X.layout == torch.strided else X.values()[:, None]
+
+
+def _row_and_column(X: Tensor, row: int, column: int) -> tuple[int, int]:
+    """Where in X the number in this place of `_stored` is."""
+    if X.layout == torch.strided:
+        return row, column
+    return int((X.crow_indices()[1:] <= row).sum()), int(X.col_indices()[row])
 
 
 def _first_wrong(values: Tensor) -> tuple[int, int] | None:

@@ -56,10 +56,9 @@ def refuse_missing_labels(y) -> None:
     kind = getattr(getattr(y, "dtype", None), "kind", "O")
     if y is None or (isinstance(y, np.ndarray) and kind not in "OmMf") or has_columns(y):
         return
-    if kind in "mM":
-        missing = np.flatnonzero(y.isna() if hasattr(y, "isna") else np.isnat(np.asarray(y)))
-    elif kind in "biuf":
-        missing = np.flatnonzero(y.isna() if hasattr(y, "isna") else np.isnan(y))
+    if kind in "mMbiuf":
+        is_missing = np.isnat if kind in "mM" else np.isnan
+        missing = np.flatnonzero(y.isna() if hasattr(y, "isna") else is_missing(np.asarray(y)))
     else:
         labels = np.asarray(y, dtype=object)
         if not labels.ndim:  # no labels at all, of which scikit-learn speaks
@@ -121,8 +120,8 @@ def refuse_single_class(classes: np.ndarray, is_given: bool) -> None:
 def as_classes(classes) -> np.ndarray:
     """The classes as the user passed them, which have an order."""
     found = np.asarray(classes)
-    labels = found.tolist() if found.ndim == 1 else []
-    labels = labels and (classes if isinstance(classes, list | tuple) else labels)  # an array makes strings of numbers
+    given = classes if isinstance(classes, list | tuple) else found.tolist()  # an array makes strings of numbers
+    labels = given if found.ndim == 1 else []
     is_mixed = len({isinstance(label, str) for label in labels}) > 1
     if not labels or is_mixed or any(map(_is_missing, labels)):
         raise ValueError(

@@ -208,7 +208,7 @@ def resolves(data: Data, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> bo
     return torch.finfo(dtype).eps * terms.max().item() <= LOGIT_ROUNDING
 
 
-def rounded(data: Data, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def narrowed(data: Data, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weights (..., K, d) and biases (..., K), in ``dtype`` where predictions in that leave enough of the logits."""
     if dtype == weight.dtype or not resolves(data, weight, bias, dtype):
         return weight, bias

@@ -579,9 +579,10 @@ def test_bad_parameters(parameters, message):
     [
         ({"max_iter": 1}, "did not converge"),
         ({"cv": KFold(3)}, "holds out rows of the class"),
+        ({"cv": "alo", "class_weight": {2: 0.0}}, "holds out rows of the class"),
         ({"scoring": lambda model, *_: np.nan if model.C < 1 else 1.0}, "Some scores are nan"),
     ],
-    ids=["max_iter", "a fold without a class", "nan"],
+    ids=["max_iter", "a fold without a class", "each row", "nan"],
 )
 def test_warnings_name_the_line_that_called_fit(parameters, message):
     X, y = load_iris(return_X_y=True)
@@ -732,6 +733,19 @@ class TestScore:
         proba = 0.9 * np.eye(3)[y] + 0.1 / 3
         clf = TorchSoftmaxClassifierCV(Cs=[0.1, 10.0]).fit(X, proba)
         assert clf.score(X, proba) == pytest.approx((proba * clf.predict_log_proba(X)).sum(axis=1).mean())
+
+    @pytest.mark.parametrize("scoring", ["neg_brier_score", "f1_macro"])
+    def test_tensors_are_scored_as_arrays(self, scoring):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifierCV(Cs=[1.0], scoring=scoring).fit(X, y)
+        assert clf.score(torch.from_numpy(X), torch.from_numpy(y)) == clf.score(X, y)
+
+    @pytest.mark.parametrize("scoring", [None, "neg_brier_score"])
+    def test_folds_that_hold_out_nothing_that_counts_are_named(self, scoring):
+        X, y = load_iris(return_X_y=True)
+        cv, weights = PredefinedSplit(np.arange(150) % 3), (np.arange(150) % 3 > 0).astype(float)
+        with pytest.raises(ValueError, match="Fold 0 of cv holds out no row with a positive weight"):
+            TorchSoftmaxClassifierCV(Cs=[1.0], cv=cv, scoring=scoring).fit(X, y, weights)
 
     def test_unknown_labels_are_misses(self):
         X, y = load_iris(return_X_y=True)

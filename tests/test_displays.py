@@ -181,6 +181,9 @@ class TestCoefficientDisplay:
     def test_coefficients_of_pairs_of_classes_are_refused(self, iris):
         with pytest.raises(TypeError, match="are not those of its classes_"):
             CoefficientDisplay.from_estimator(SVC(kernel="linear").fit(*iris))
+        X, y = iris
+        two = SVC(kernel="linear").fit(X[:100], y[:100])
+        assert len(CoefficientDisplay.from_estimator(two).axes_) == 1
 
     def test_errors(self, iris):
         clf = TorchSoftmaxClassifier().fit(*iris)

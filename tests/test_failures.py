@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, training
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, finite, training
 
 X, y = load_iris(return_X_y=True)
 WITH_NAN = np.where(np.arange(X.size).reshape(X.shape) == 301, np.nan, X)
@@ -163,6 +163,12 @@ def test_numbers_that_overflow_are_named(make):
     huge = np.array([[1.0, 1e308], [2.0, -1e308], [3.0, 0.0], [4.0, 1.0]])
     with pytest.raises(ValueError, match=r"number of size 1e\+308 in row 0, column 1, .* missing value"):
         make().fit(huge, [0, 1, 0, 1])
+
+
+def test_stored_numbers_that_overflow_are_named():
+    huge = torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, -1e300]], dtype=torch.float64).to_sparse_csr()
+    with pytest.raises(ValueError, match=r"number of size 1e\+300 in row 1, column 2"):
+        finite.refuse_huge(huge)
 
 
 def test_a_number_that_overflows_in_float32_is_named():

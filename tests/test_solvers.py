@@ -611,6 +611,19 @@ def test_a_gap_that_is_little_enough_is_told_as_what_ends_a_run():
     assert step.unexplained > 0.1
 
 
+def test_a_run_that_stands_still_ends():
+    objective = make(size=6)
+    run = Run(objective, objective.minimum + 1e-3, replace(OPTIONS, tol=1e-15, max_iter=1000))
+    gap = [1e-9 * run.point.value.item()]  # near the minimum, but no rounding
+    for _ in range(100):
+        run.settle(gap)
+        if not run.active:
+            break
+        run.iteration += 1
+    assert run.result().status == [Status.PRECISION_FLOOR]
+    assert 20 < run.result().n_iter[0] < 40
+
+
 def test_a_metric_for_conjugate_gradients_is_kept_near_the_minimum():
     made, say = [], []
     objective = make(size=12, condition=100, direct=False)

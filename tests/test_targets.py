@@ -108,6 +108,15 @@ def test_missing_times_are_no_labels(unit, as_given):
         TorchSoftmaxClassifier().fit(X, as_given(labels))
 
 
+def test_times_with_a_zone_are_no_labels():
+    X, y = load_iris(return_X_y=True)
+    times = pd.Series(y.astype("datetime64[s]")).dt.tz_localize("UTC")
+    with pytest.raises(ValueError, match="Unknown label type"):
+        TorchSoftmaxClassifier().fit(X, times)
+    with pytest.raises(ValueError, match=r"y holds no label in row 50 \(50 in all\)"):
+        TorchSoftmaxClassifier().fit(X, times.where(y != 1))
+
+
 @pytest.mark.parametrize("estimator", [TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV(Cs=2, cv=2)])
 def test_weights_beyond_float64_are_refused(estimator):
     X, y = load_iris(return_X_y=True)

@@ -98,7 +98,9 @@ class CoefficientDisplay:
         if not (hasattr(model, "coef_") and hasattr(model, "classes_")):
             raise TypeError(f"{model!r} has no coef_ and classes_: pass a linear classifier, of a search the best one.")
         coefficients = np.atleast_2d(model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_)
-        if len(coefficients) != (len(model.classes_) if len(model.classes_) > 2 else 1) or hasattr(model, "dual_coef_"):
+        n_classes = len(model.classes_)
+        of_pairs = n_classes > 2 and hasattr(model, "dual_coef_")  # of three classes as many as these
+        if len(coefficients) != (n_classes if n_classes > 2 else 1) or of_pairs:
             raise TypeError(f"The rows of coef_ of {model!r} are not those of its classes_, one each, or one of two.")
         names = _feature_names(estimator, model) if feature_names is None else np.atleast_1d(feature_names)
         if len(names) != coefficients.shape[1]:

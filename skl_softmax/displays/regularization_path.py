@@ -133,9 +133,7 @@ class RegularizationPathDisplay:
         self._draw_scores(self.axes_[0])
         self._draw_coefficients(self.axes_[1])
         for panel in self.axes_:
-            panel.axvline(
-                float(self._place(self.C)), color="black", linestyle="--", linewidth=1, label=f"C = {self.C:.3g}"
-            )
+            panel.axvline(self._place(self.C), color="black", linestyle="--", linewidth=1, label=f"C = {self.C:.3g}")
             panel.grid(alpha=0.3)
         self.axes_[0].legend()
         self.axes_[1].set(xscale="log", xlabel="C")
@@ -147,7 +145,7 @@ class RegularizationPathDisplay:
         """Where a C is drawn: infinity beyond the others, at a power of ten."""
         finite = self.Cs[np.isfinite(self.Cs)]
         beyond = 10 ** (np.floor(np.log10(finite.max())) + 2) if len(finite) else 1.0
-        return np.where(np.isinf(C), beyond, C)
+        return np.where(np.isinf(C), beyond, C)[()]
 
     def _draw_scores(self, panel) -> None:
         mean, spread = self.scores.mean(axis=0), self.scores.std(axis=0)  # (n_cs,)
