@@ -59,6 +59,9 @@ NARROW_WORK = 2**25
 # 2,000 x 4,000), at three quarters 0.2 to 1.2 of it, at nine tenths about as long.
 SPAN_COLUMNS, SPAN_GAIN, SPAN_BYTES = 200, 4 / 3, 256 * 2**20
 
+# Logits of a row that take longer than to know the ranges of the columns: of 200,000 x 50 ten take 8 ms, ranges 4.
+BOUND_OUTPUTS = 10
+
 # Passes longer than this may be worth taking in float32.
 NARROW_SECONDS = 2e-3
 # The part of a pass that float32 has to save, as to leave it takes another: of 200,000 x 50 x 5, 1,000,000 x 20 x 3 and
@@ -71,6 +74,11 @@ def pass_seconds(objective) -> float:
     n_entries, n_logits = objective.data.row_entries, objective.n_outputs
     work = 4 * n_logits * n_entries / PRODUCT_RATE + (n_entries + 6 * n_logits) * ELEMENT_SECONDS
     return objective.call_seconds + objective.n_models * objective.n_rows * work
+
+
+def bound_pays(objective) -> bool:
+    """Whether to know the ranges of the columns costs less than the logits of all rows."""
+    return objective.data.is_dense and objective.n_models * objective.n_outputs >= BOUND_OUTPUTS
 
 
 def narrow_pays(objective, converts: bool) -> bool:

@@ -348,11 +348,19 @@ class Objective:
         largest = torch.zeros_like(self.total)
         for block, _, weights in self.portions(self.n_models * self.n_outputs):
             along = block.logits(affine).view(-1, *shape, block.parts[1])  # (parts, M, K, part)
-            least = 0.0 if shape[1] == 1 else along.amin(dim=2)
-            apart = (along.amax(dim=2) - least).abs()  # (parts, M, part)
-            moved = torch.where(weights[:, :, 0] > 0, apart, 0.0).amax(dim=(0, 2))  # (M,)
+            moved = torch.where(weights[:, :, 0] > 0, spread(along), 0.0).amax(dim=(0, 2))  # (M,)
             largest = torch.maximum(largest, self.gathered(moved))
         return largest
+
+    def moves_apart(self, direction: Tensor, limit: Tensor) -> Tensor:
+        """Whether a step along the direction moves two logits of a row apart by these limits (M,) or more, (M,)."""
+        return self.largest_change(direction) >= limit
+
+    def change_at_most(self, direction: Tensor) -> Tensor:
+        """How far it moves them at most, (M,), by the sizes of the columns; infinity where rows tell that as soon."""
+        if not costs.bound_pays(self):
+            return torch.full((len(direction),), inf, dtype=torch.float64)
+        return spread(direction).double() @ self.data.column_sizes
 
     def block_proba(self, block: Block, affine: Affine) -> Tensor:
         """Those of `curvature_proba` for a block."""
@@ -493,3 +501,10 @@ def _add_pairs(a: tuple, b: tuple) -> tuple:
     Those of all blocks in a list lie between the blocks' memory, which then is never used again.
     """
     return a[0] + b[0], a[1] + b[1]
+
+
+def spread(by_output: Tensor) -> Tensor:
+    """How far outputs are apart, (..., n), by numbers of each (..., K, n); one output from zero."""
+    if by_output.shape[-2] == 1:
+        return by_output[..., 0, :].abs()
+    return by_output.amax(dim=-2) - by_output.amin(dim=-2)

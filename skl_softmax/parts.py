@@ -21,7 +21,7 @@ from torch import Tensor
 from skl_softmax import costs, curvature, metrics
 from skl_softmax.data import Data, making_on, n_bytes, standardised
 from skl_softmax.inputs import TrainingRows
-from skl_softmax.objective import Evaluation, Objective
+from skl_softmax.objective import Evaluation, Objective, spread
 from skl_softmax.pieces import RowGroup, Tally
 from skl_softmax.solvers import DETERMINISTIC, SOLVERS
 from skl_softmax.training import make_stack
@@ -69,6 +69,11 @@ def narrow_hessian_product(part: Objective, theta: Tensor, direction: Tensor) ->
     """The same with products in float32 where they fit."""
     part = part.narrow()
     return hessian_product(part, theta, direction.to(part.dtype))
+
+
+def moves_apart(part: Objective, direction: Tensor) -> tuple[Tensor]:
+    """1 if a step along the direction moves two logits of a row apart by 1 or more, else 0: (1,)."""
+    return (part.moves_apart(direction, torch.ones(1)).double(),)
 
 
 def hessian(part: Objective, theta: Tensor) -> tuple[Tensor]:
@@ -161,9 +166,14 @@ class PartsObjective:
 
         return product
 
-    def largest_change(self, direction: Tensor) -> Tensor:
-        """How far a step along the direction moves two logits of a row of the sample apart at most, (1,)."""
-        return self.sample.largest_change(direction)
+    def moves_apart(self, direction: Tensor, limit: Tensor) -> Tensor:
+        """Whether a step along the direction moves two logits of a row apart by this limit (1,) or more, (1,)."""
+        (counted,) = self.sum_of(moves_apart, direction / limit[:, None, None])
+        return counted > 0
+
+    def change_at_most(self, direction: Tensor) -> Tensor:
+        """How far it moves them at most, (1,), as dense columns are 1 in size; infinity of sparse rows."""
+        return spread(direction).sum(dim=1) if self.data.is_dense else torch.full((1,), inf, dtype=torch.float64)
 
     @property
     def holds_collinear(self) -> bool:

@@ -45,11 +45,13 @@ class SmallObjective(Objective):
     call_seconds = 3e-4  # most of it the solver's
     # Whether gradients are made to sum to zero over the classes to eps of themselves, as metrics want it.
     centres_gradients = True
-    _of_rows = "_rows", "_shares", "_target_proba", "_places"
+    _of_rows = "_rows", "_column_sizes", "_shares", "_target_proba", "_places"
 
     def select(self, models: Tensor) -> "SmallObjective":
         some, index, known = super().select(models), models.numpy(), self.__dict__
-        some.__dict__.update({name: known[name] for name in ("_rows", "_target_proba") if name in known})
+        some.__dict__.update(
+            {name: known[name] for name in ("_rows", "_column_sizes", "_target_proba") if name in known}
+        )
         some.__dict__.update({name: known[name][index] for name in ("_shares", "_penalty") if name in known})
         if known.get("_places") is not None:
             some.__dict__["_places"] = known["_places"][: len(index)]  # those of the first are those of any as many
@@ -96,9 +98,11 @@ class SmallObjective(Objective):
         return softmax_loss(logits, self._places, self._shares)
 
     def largest_change(self, direction: Tensor) -> Tensor:
-        along = self._rows.logits(direction.numpy())  # (M, K, n)
-        apart = along.max(axis=1) - along.min(axis=1) if along.shape[1] > 1 else np.abs(along[:, 0])  # (M, n)
+        apart = spread(self._rows.logits(direction.numpy()))  # (M, n)
         return torch.from_numpy((apart * (self._shares[:, 0] > 0)).max(axis=1))
+
+    def change_at_most(self, direction: Tensor) -> Tensor:
+        return torch.from_numpy(spread(direction.numpy()) @ self._column_sizes)
 
     def penalty_gradient(self, theta: Tensor) -> Tensor:
         return torch.from_numpy(self._penalty * theta.numpy())
@@ -133,6 +137,11 @@ class SmallObjective(Objective):
     @cached_property
     def _rows(self) -> threads.SerialRows:
         return threads.SerialRows(self.data.small_rows)
+
+    @cached_property
+    def _column_sizes(self) -> np.ndarray:
+        """The largest number of each column, (p,)."""
+        return np.abs(self.data.small_rows).max(axis=0)
 
     @cached_property
     def _shares(self) -> np.ndarray:
@@ -237,6 +246,11 @@ def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray)
         proba /= sums
         losses = np.log(sums)
     return threads.dots(losses, weights)[:, 0] - gained.sum(axis=1), proba
+
+
+def spread(by_output: np.ndarray) -> np.ndarray:
+    """How far outputs are apart, (M, n), by numbers of each (M, K, n); one output from zero."""
+    return by_output.max(axis=1) - by_output.min(axis=1) if by_output.shape[1] > 1 else np.abs(by_output[:, 0])
 
 
 def target_proba(targets: Tensor, n_outputs: int, label_proba: Tensor | None) -> np.ndarray:

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from skl_softmax import data
-from skl_softmax.data import DenseData, SparseData, csr_tensor, linear, standardised
+from skl_softmax.data import DenseData, SparseData, column_ranges, csr_tensor, linear, standardised
 from skl_softmax.data import logits as logits_module
 from skl_softmax.data import sparse as sparse_module
 
@@ -295,3 +295,15 @@ def test_rows_are_centred_in_the_type_that_is_quick_and_the_parameters_take_up_t
         total.append(block.pullback(r[block.rows].T.unflatten(1, block.parts).permute(1, 0, 2).float(), True))
     torch.testing.assert_close(torch.cat(logits), design @ theta.T, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(data.gradient(reduce(add, total)), r.T @ design, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("order", ["C", "F", "every second column"])
+@pytest.mark.parametrize("shape", [(1, 3), (7, 2000), (345, 1), (2500, 3), (30_000, 7)], ids=str)
+def test_ranges_of_columns(shape, order, dtype):
+    X = np.random.default_rng(0).normal(size=shape) + np.arange(shape[1])
+    x = torch.from_numpy(np.asfortranarray(X) if order == "F" else X).to(dtype)
+    x = x[:, ::2] if order == "every second column" else x
+    lowest, highest = column_ranges(x)
+    torch.testing.assert_close(lowest, x.double().min(dim=0).values, rtol=0, atol=0)
+    torch.testing.assert_close(highest, x.double().max(dim=0).values, rtol=0, atol=0)

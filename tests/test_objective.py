@@ -182,6 +182,29 @@ def test_largest_change_of_logits(n_outputs, kind):
     torch.testing.assert_close(objective.largest_change(direction), expected)
 
 
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("keeps", [True, False])
+@KINDS
+def test_rows_move_no_farther_than_the_sizes_of_the_columns_let_them(n_outputs, keeps, kind, monkeypatch):
+    monkeypatch.setattr(costs, "BOUND_OUTPUTS", 1)
+    objective = make_objective(n_outputs, C=(1.0, 10.0), kind=kind)
+    X = objective.data.X.clone()
+    X[11, 2] = 1e6  # which the scale does not know
+    if kind is Objective:
+        objective = replace(objective, data=replace(objective.data, X=X, may_keep=keeps))
+    for seed in range(5):
+        direction = draw(objective, seed)
+        largest, bound = objective.largest_change(direction), objective.change_at_most(direction)
+        assert ((largest <= bound) & (bound <= 5 * largest)).all()
+        assert objective.moves_apart(direction, 0.999 * largest).all()
+        assert not objective.moves_apart(direction, 1.001 * largest).any()
+
+
+def test_few_logits_are_as_soon_known_as_the_sizes_of_columns():
+    objective = make_objective(3)
+    assert objective.change_at_most(draw(objective)).isinf().all()
+
+
 @CASES
 def test_gradient_equals_a_five_point_stencil(n_outputs, fit_intercept, C):
     objective = make_objective(n_outputs, fit_intercept, (C,))

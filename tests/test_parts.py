@@ -92,6 +92,10 @@ def test_sums_over_parts_are_those_over_rows(kind, edges):
     close(objective.hessian_product(theta)(direction), whole.hessian_product(theta)(direction))
     close(objective.sum_of(parts.hessian_diagonal, theta)[0] + whole.column_l2, whole.hessian_diagonal(theta))
     close(objective.separable_below, whole.separable_below)
+    largest = whole.largest_change(direction)
+    assert objective.change_at_most(direction) >= largest
+    assert objective.moves_apart(direction, 0.999 * largest)
+    assert not objective.moves_apart(direction, 1.001 * largest)
     assert (objective.n_rows, objective.n_parameters) == (whole.n_rows, whole.n_parameters)
 
 

@@ -92,8 +92,11 @@ class Quadratic:
     def centred(self, theta):
         return theta
 
-    def largest_change(self, direction):
-        return torch.zeros(self.n_models)
+    def change_at_most(self, direction):
+        return torch.full((self.n_models,), inf)
+
+    def moves_apart(self, direction, limit):
+        return torch.zeros(self.n_models, dtype=torch.bool)
 
     def first_order_gap(self, theta, point):
         return torch.full((self.n_models,), inf)
@@ -148,8 +151,11 @@ class LogCosh(Quadratic):
     def inverse_diagonal(self, theta):
         return self.inverse_hessian(theta)
 
-    def largest_change(self, direction):
-        return 2 * direction.abs().amax(dim=(1, 2))
+    def change_at_most(self, direction):
+        return torch.full((self.n_models,), inf)
+
+    def moves_apart(self, direction, limit):
+        return 2 * direction.abs().amax(dim=(1, 2)) >= limit
 
     def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0, to_come=inf):
         return Metric(
@@ -425,11 +431,14 @@ def test_newton_without_a_matrix_takes_conjugate_gradients():
     assert objective.at(result.theta).value.item() - 1 <= 1e-9
 
 
-def test_lbfgs_in_the_exact_metric_takes_one_step():
+# Half a pass tells how far a step moves logits, where what these move at most does not.
+@pytest.mark.parametrize(("at_most", "passes"), [(inf, 2.5), (0.26, 2.5), (0.24, 2.0)])
+def test_lbfgs_in_the_exact_metric_takes_one_step(at_most, passes):
     objective = make()
     objective.metric = lambda theta, *_: Metric(objective.inverse_hessian(theta))
+    objective.change_at_most = lambda _: torch.full((1,), at_most)
     result = lbfgs(objective, start(objective), OPTIONS)
-    assert (result.n_iter[0], result.n_passes) == (1, 2.5)  # the last half tells how far a step moves logits
+    assert (result.n_iter[0], result.n_passes) == (1, passes)
 
 
 @pytest.mark.parametrize("name", DESCENT)

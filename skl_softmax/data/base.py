@@ -222,6 +222,11 @@ class Data:
         """Some rows of the design itself, (rows, p) in float64, or some of its columns, in ascending order."""
         raise NotImplementedError
 
+    @property
+    def column_sizes(self) -> Tensor:
+        """The largest |x̃_ij| of each column of dense rows, (p,)."""
+        raise NotImplementedError
+
     def column_norms(self, weights: Tensor) -> Tensor:
         """Σ_i w_ji x̃_i² for each weighting j, (q, p); ``weights`` is (q, n)."""
         zero = torch.zeros(len(weights), self.n_columns, dtype=torch.float64, device=self.home)

@@ -35,13 +35,6 @@ def join_rows(parts: list[Tensor]) -> Tensor:
     return csr_tensor(vstack([scipy_matrix(part) for part in parts], format="csr"))
 
 
-def column_ranges(X: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest value of each column (d,) of dense X, in float64; nothing of sparse X."""
-    if X.layout != torch.strided:
-        return torch.zeros(0), torch.zeros(0)
-    return X.amin(dim=0).cpu().double(), X.amax(dim=0).cpu().double()
-
-
 def n_bytes(X: Tensor) -> int:
     """Memory of rows of any storage."""
     if X.layout == torch.strided:

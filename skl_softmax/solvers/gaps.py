@@ -34,9 +34,13 @@ def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
     may_end = [ends or near for near in map(run.is_within_tol, run.point.value.tolist(), gap)]
     if not any(may_end):
         return gap
+    farthest = list(map(_farthest, gap))
+    at_most = run.objective.change_at_most(direction).tolist()
+    if not any(may and c >= f for may, c, f in zip(may_end, at_most, farthest, strict=True)):
+        return gap
     run.n_passes += 0.5  # without a gradient
-    changes = run.objective.largest_change(direction).tolist()
-    leaves = [may and c >= _farthest(g) for may, c, g in zip(may_end, changes, gap, strict=True)]
+    far = run.objective.moves_apart(direction, torch.tensor(farthest, dtype=torch.float64)).tolist()
+    leaves = [may and is_far for may, is_far in zip(may_end, far, strict=True)]
     if not any(leaves):
         return gap
     bounds = torch.minimum(run.objective.first_order_gap(run.theta, run.point), run.point.value).tolist()
