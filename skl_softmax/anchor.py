@@ -32,16 +32,17 @@ class Anchor:
     def at(self, theta: Tensor):
         """The evaluation at θ (M, K, p)."""
         objective, change = self.narrow, theta - self.theta  # (M, K, p)
-        portions = objective.portions(objective.n_models * objective.n_outputs)
+        portions = objective.counted_portions()
         value, gradient = objective.means(portions, objective.total, change, self._of_logits)  # (M,), (M, K, p)
         penalty = objective.column_l2 * change  # (M, K, p)
         value = value + 0.5 * (penalty * (theta + self.theta)).sum(dim=(1, 2))
         gradient = gradient + penalty + self.point.gradient
         return replace(self.point, value=self.point.value + value, gradient=gradient)
 
-    def _of_logits(self, block, along: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What a block's losses and residuals change by, where its logits change by ``along``."""
-        proba = self.proba[:, :, block.rows].unflatten(2, block.parts).permute(2, 0, 1, 3)
+    def _of_logits(self, portion, along: Tensor) -> tuple[Tensor, Tensor]:
+        """What a portion's losses and residuals change by, where its logits change by ``along``."""
+        block, targets, _, stretch = portion
+        proba = stretch.some(self.proba[:, :, block.rows]).unflatten(2, block.parts).permute(2, 0, 1, 3)
         return self.narrow.loss.change(proba, along, targets)
 
     def select(self, models: Tensor) -> "Anchor":
@@ -61,7 +62,7 @@ def make_anchor(objective, theta: Tensor, point) -> Anchor | None:
     if not narrow.resolves(theta):
         return None
     proba = narrow.weights.new_empty(shape)  # (M, classes, n)
-    for block, _, _ in narrow.portions(n_models * n_outputs):
+    for block, *_ in narrow.portions(n_models * n_outputs):
         of_block = narrow.loss.class_proba(narrow.logits(block, theta))  # (parts, M, classes, part)
         proba[:, :, block.rows].unflatten(2, block.parts).copy_(of_block.permute(1, 2, 0, 3))
     return Anchor(narrow, theta, point, proba)

@@ -39,6 +39,8 @@ GRAM_LIMIT = 6000
 # eigendecompositions in operations a second; what a pass does beyond its products, in seconds an element of x̃ and of
 # the logits; what any evaluation costs at least.
 PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
+# Likewise, what a stretch of rows by itself takes more: from 8e-5 to 2e-4.
+STRETCH_SECONDS = 2.5e-4
 # Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
 GATHER_SECONDS = 1e-8
 # Likewise, for a class to weigh a row of which some are drawn.
@@ -74,6 +76,12 @@ def pass_seconds(objective) -> float:
     n_entries, n_logits = objective.data.row_entries, objective.n_outputs
     work = 4 * n_logits * n_entries / PRODUCT_RATE + (n_entries + 6 * n_logits) * ELEMENT_SECONDS
     return objective.call_seconds + objective.n_models * objective.n_rows * work
+
+
+def stretches_pay(objective, n_stretches: int) -> bool:
+    """Whether to pass over so many stretches of rows, each for the models in which it counts, is the sooner way."""
+    counted = objective.weights.count_nonzero().item() / objective.weights.numel()
+    return n_stretches * STRETCH_SECONDS <= (1 - counted) * pass_seconds(objective)
 
 
 def bound_pays(objective) -> bool:

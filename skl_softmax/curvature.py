@@ -5,15 +5,15 @@ Shapes as in `skl_softmax.objective`: θ is (M, K, p).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial, reduce
-from itertools import repeat
-from operator import add
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from skl_softmax.costs import NARROW_WORK
+from skl_softmax.data import Affine
 from skl_softmax.products import subtract_product, times_transposed
+from skl_softmax.stretches import sum_over
 from skl_softmax.threads import slices
 
 # Parts of the diagonal, in units of eps, that are added in turn to a matrix without a Cholesky factor until it has one.
@@ -295,23 +295,26 @@ def hessian_product(objective, theta: Tensor) -> Callable[[Tensor], Tensor]:
     """
     data, n_logits = objective.data, objective.n_models * objective.n_outputs
     keeps = 8 * n_logits * objective.n_rows <= KEEP_PROBA_BYTES
-    at_theta = data.affine(theta.flatten(0, 1))
-    kept = [objective.block_proba(block, at_theta) for block, _, _ in objective.portions(n_logits)] if keeps else None
+    at_theta, portions = data.affine(theta.flatten(0, 1)), objective.counted_portions
+
+    def proba_of(portion) -> Tensor:
+        return objective.block_proba(portion.block, portion.stretch.of(at_theta, len(theta)))
+
+    kept = {portion.block.rows.start: proba_of(portion) for portion in portions()} if keeps else {}
     total, l2 = objective.total[:, None, None].to(objective.dtype), objective.column_l2.to(objective.dtype)
 
     def product(direction: Tensor) -> Tensor:
-        affine = data.affine(direction.flatten(0, 1))
-
-        def of_block(portion, proba: Tensor | None):
-            block, _, weights = portion
-            proba = objective.block_proba(block, at_theta) if proba is None else proba
+        def of_portion(portion, affine) -> tuple:
+            block, _, weights, _ = portion
+            proba = kept.get(block.rows.start)
+            proba = proba_of(portion) if proba is None else proba
             along = block.logits(affine).view_as(proba)
             curved = objective.loss.curvature_product(proba, along).mul_(weights)
-            return block.pullback(curved.flatten(1, 2), affine.bias is not None)
+            sums = block.pullback(curved.flatten(1, 2), affine.bias is not None)
+            return sums.weight, sums.bias
 
-        # One by one: those of all blocks in a list lie between the blocks' memory.
-        sums = reduce(add, map(of_block, objective.portions(n_logits), kept or repeat(None)))
-        curved = data.gradient(sums).view_as(theta).div_(total)
+        sums = sum_over(portions(), data.affine(direction.flatten(0, 1)), len(theta), of_portion)
+        curved = data.gradient(Affine(*sums)).view_as(theta).div_(total)
         return curved.to(direction.dtype).addcmul_(l2, direction)  # (M, K, p)
 
     return product

@@ -110,7 +110,7 @@ def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows]
     affine, n_logits = objective.data.affine(theta.flatten(0, 1)), theta.shape[0] * theta.shape[1]
     rows = [
         _Rows(targets, weights, block.logits(affine).view(-1, *theta.shape[:2], block.parts[1]))
-        for block, targets, weights in objective.portions(n_logits)
+        for block, targets, weights, _ in objective.portions(n_logits)
     ]
     is_balanced = torch.ones(len(theta), dtype=torch.bool, device=theta.device)
     if objective.data.fit_intercept:
@@ -121,7 +121,7 @@ def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows]
             theta[..., -1] -= theta[..., -1].mean(dim=1, keepdim=True)
     else:
         _differentiate(objective, rows)
-    blocks = (block for block, _, _ in objective.portions(n_logits))
+    blocks = (block for block, *_ in objective.portions(n_logits))
     pulled = (
         block.pullback((r.residual * r.weights).flatten(1, 2), affine.bias is not None)
         for block, r in zip(blocks, rows, strict=True)

@@ -209,7 +209,7 @@ def _scatter(objective, theta: Tensor) -> Tensor:
     """Σ s_i g_i g_iᵀ (P, P) over the rows, g_i the gradient of the loss of a row."""
     data, n_outputs, n_parameters = objective.data, theta.shape[1], theta[0].numel()
     affine, total = data.affine(theta[0]), theta.new_zeros(n_parameters, n_parameters)
-    for block, targets, weights in objective.portions(n_outputs):
+    for block, targets, weights, _ in objective.portions(n_outputs):
         logits = block.logits(affine).view(-1, 1, n_outputs, block.parts[1])  # (parts, 1, K, part)
         residual = objective.loss.value_and_residual(logits, targets)[1][:, 0].mT.flatten(0, 1)  # (rows, K)
         residual = residual.double() * weights[:, 0, 0].flatten()[:, None].double().sqrt()  # (rows, K)

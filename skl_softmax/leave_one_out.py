@@ -58,7 +58,7 @@ def left_out_logits(objective: Objective, theta: Tensor) -> Tensor:
     half = half.view(-1, n_outputs, n_columns).permute(2, 1, 0).flatten(1)  # (p, K P)
     eye, found = torch.eye(n_outputs, dtype=torch.float64), []
     for rows in curvature.row_slices(objective.n_rows, n_outputs**2 * n_columns):
-        block, targets, weights = objective.portion(objective.data.block(rows))
+        block, targets, weights, _ = objective.portion(objective.data.block(rows))
         logits = objective.logits(block, theta)[0, 0]  # (K, rows)
         residual = objective.loss.value_and_residual(logits, targets[0, 0])[1]  # (K, rows)
         logits, residual, shares = map(objective.gathered, (logits, residual, weights[0, 0, 0]))

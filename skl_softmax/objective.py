@@ -18,8 +18,9 @@ once; a single fit is M = 1. Shapes, throughout:
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from math import inf, log
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from skl_softmax import costs, curvature, duality, metrics, quadratic
 from skl_softmax.anchor import Anchor, make_anchor
 from skl_softmax.data import Affine, Block, Data, spread_rows
 from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
+from skl_softmax.stretches import WHOLE, Stretch, find_stretches, order_rows, sum_over
 
 # Sizes of the samples that a fit from zero goes through on its way to all rows: the first has this many rows for
 # each parameter, each next one this many times as many, and all rows follow when they are not much more.
@@ -45,10 +47,17 @@ HELD = torch.finfo(torch.float64).eps ** 1.25
 # What a sample may take of X beyond the rows that its parameters call for, so that it is small beside the memory also
 # where X is a file that is not.
 SAMPLE_BYTES = 256 * 2**20
+# What a copy of the rows in another order may take.
+STRETCHED_BYTES = 512 * 2**20
 
 
-# A block with its targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part).
-Portion = tuple[Block, Tensor, Tensor]
+class Portion(NamedTuple):
+    """A block of rows, with what belongs to them of the models of a stretch."""
+
+    block: Block
+    targets: Tensor  # (parts, 1, 1 or K, part)
+    weights: Tensor  # (parts, models or 1, 1, part)
+    stretch: Stretch
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Objective:
     # What an evaluation costs at least, in seconds.
     call_seconds = costs.CALL_SECONDS
     # What is kept of the rows, whatever the penalties are.
-    _of_rows = ("_kept_portions",)
+    _of_rows = "_kept_portions", "_stretches"
 
     @cached_property
     def loss(self) -> SigmoidLoss | SoftmaxLoss:
@@ -295,11 +304,11 @@ class Objective:
 
     def at(self, theta: Tensor) -> Evaluation:
         """F and the gradient of its smooth part."""
-        return self.mean_over(self.portions(self.n_models * self.n_outputs), self.total, theta)
+        return self.mean_over(self.counted_portions(), self.total, theta)
 
     def mean_over(self, portions: Iterable[Portion], total: Tensor, theta: Tensor) -> Evaluation:
         """The penalty and the sum over some of the rows, divided by ``total``, with their gradient."""
-        of_logits = lambda _, logits, targets: self.loss.value_and_residual(logits, targets)  # noqa: E731
+        of_logits = lambda portion, logits: self.loss.value_and_residual(logits, portion.targets)  # noqa: E731
         return self.penalised(*self.means(portions, total, theta, of_logits), theta)
 
     def means(
@@ -307,20 +316,22 @@ class Objective:
     ) -> tuple[Tensor, Tensor]:
         """A sum over some of the rows, divided by ``total``, and its gradient, (M,) and (M, K, p).
 
-        ``of_logits`` makes of a block, its logits for θ (parts, M, K, part) and its targets what is summed, (parts, M,
+        ``of_logits`` makes of a portion and its logits for θ (parts, models, K, part) what is summed, (parts, models,
         1, part), and its derivatives by the logits.
         """
+
+        def of_portion(portion: Portion, affine: Affine) -> tuple[Tensor, Tensor, Tensor | None]:
+            block, _, weights, _ = portion
+            logits = block.logits(affine).unflatten(1, (-1, theta.shape[1]))
+            term, residual = of_logits(portion, logits)
+            value = (term * weights).sum(dim=(0, 2, 3), dtype=self.data.wide)  # (models,)
+            sums = block.pullback(residual.mul_(weights).flatten(1, 2), affine.bias is not None)
+            return value, sums.weight, sums.bias
+
         affine = self.data.affine(theta.flatten(0, 1))
-
-        def of_block(block: Block, targets: Tensor, weights: Tensor) -> tuple[Tensor, Affine]:
-            logits = block.logits(affine).view(-1, *theta.shape[:2], block.parts[1])
-            term, residual = of_logits(block, logits, targets)
-            value = (term * weights).sum(dim=(0, 2, 3), dtype=self.data.wide)  # (M,)
-            return value, block.pullback(residual.mul_(weights).flatten(1, 2), affine.bias is not None)
-
-        value, sums = reduce(_add_pairs, (of_block(*portion) for portion in portions))
+        value, *sums = sum_over(portions, affine, len(theta), of_portion)
         # Residuals sum to zero over the classes, and so does this, but for rounding, which metrics make much of.
-        gradient = self.gathered(self.data.gradient(sums)).view_as(theta).div_(total[:, None, None])  # (M, K, p)
+        gradient = self.gathered(self.data.gradient(Affine(*sums))).view_as(theta).div_(total[:, None, None])
         return self.gathered(value) / total, self.centred(gradient)
 
     def penalised(self, loss: Tensor, gradient: Tensor, theta: Tensor) -> Evaluation:
@@ -346,7 +357,7 @@ class Objective:
         """How far a step along the direction moves two logits of a row apart, at most over the rows, (M,)."""
         shape, affine = direction.shape[:2], self.data.affine(direction.flatten(0, 1))
         largest = torch.zeros_like(self.total)
-        for block, _, weights in self.portions(self.n_models * self.n_outputs):
+        for block, _, weights, _ in self.portions(self.n_models * self.n_outputs):
             along = block.logits(affine).view(-1, *shape, block.parts[1])  # (parts, M, K, part)
             moved = torch.where(weights[:, :, 0] > 0, spread(along), 0.0).amax(dim=(0, 2))  # (M,)
             largest = torch.maximum(largest, self.gathered(moved))
@@ -364,13 +375,13 @@ class Objective:
 
     def block_proba(self, block: Block, affine: Affine) -> Tensor:
         """Those of `curvature_proba` for a block."""
-        logits = block.logits(affine).view(-1, self.n_models, self.n_outputs, block.parts[1])
+        logits = block.logits(affine).unflatten(1, (-1, self.n_outputs))
         return self.curvature_proba(logits)  # (parts, M, K, part)
 
     def row_proba(self, theta: Tensor) -> Tensor:
         """Those of `curvature_proba` for all rows, (M, K, n)."""
         affine, n_logits = self.data.affine(theta.flatten(0, 1)), self.n_models * self.n_outputs
-        blocks = [self.block_proba(b, affine).permute(1, 2, 0, 3).flatten(2) for b, _, _ in self.portions(n_logits)]
+        blocks = [self.block_proba(b, affine).permute(1, 2, 0, 3).flatten(2) for b, *_ in self.portions(n_logits)]
         return torch.cat(blocks, dim=2).to(self.data.home)
 
     def inverse_hessian(self, theta: Tensor, dtype: torch.dtype = torch.float64) -> curvature.Inverse:
@@ -466,21 +477,52 @@ class Objective:
         return block.logits(affine).unflatten(1, theta.shape[:2])  # (parts, M, K, part)
 
     def portions(self, n_logits: int) -> Iterator[Portion]:
-        """Blocks with their targets (parts, 1, 1 or K, part) and weights (parts, M or 1, 1, part)."""
+        """All rows, in blocks for so many logits of each."""
+        return self._kept(n_logits, lambda: map(self.portion, self.data.blocks(n_logits)))
+
+    def counted_portions(self) -> Iterator[Portion]:
+        """The rows, in blocks for the logits of the models in which they count."""
+        if self._stretches[0] is WHOLE:
+            return self.portions(self.n_models * self.n_outputs)
+        return self._kept("counted", self._made_counted)
+
+    def _made_counted(self) -> Iterator[Portion]:
+        for stretch in self._stretches:
+            for block in self.data.blocks(stretch.count(self.n_models) * self.n_outputs, stretch.rows):
+                yield self.portion(block, stretch)
+
+    def _kept(self, name: int | str, make: Callable[[], Iterator[Portion]]) -> Iterator[Portion]:
+        """The portions that are made, from a list of them where they are parts of a design that is kept."""
         if not self.data.keeps:
-            return self._made_portions(n_logits)
+            return make()
         kept = self.__dict__.setdefault("_kept_portions", {})
-        if n_logits not in kept:
-            kept[n_logits] = list(self._made_portions(n_logits))
-        return iter(kept[n_logits])
+        if name not in kept:
+            kept[name] = list(make())
+        return iter(kept[name])
 
-    def _made_portions(self, n_logits: int) -> Iterator[Portion]:
-        for block in self.data.blocks(n_logits):
-            yield self.portion(block)
+    @cached_property
+    def _stretches(self) -> list[Stretch]:
+        """Those of the rows, or the whole where they do not pay."""
+        if not self.data.is_dense or not costs.stretches_pay(self, 1):
+            return [WHOLE]
+        found = find_stretches(self.weights)
+        return found if costs.stretches_pay(self, len(found)) else [WHOLE]
 
-    def portion(self, block: Block) -> Portion:
+    def stretched(self) -> "Objective":
+        """F of the same rows, in an order in which those that count in the same models lie together, if that pays.
+
+        They are a copy then, of `STRETCHED_BYTES` at most.
+        """
+        is_large = self.n_rows * self.data.row_bytes > STRETCHED_BYTES
+        if is_large or not self.data.is_dense or not costs.stretches_pay(self, self.n_models):
+            return self
+        order = order_rows(self.weights) if self._stretches[0] is WHOLE else None
+        other = self if order is None else self.take(order)
+        return self if other._stretches[0] is WHOLE else other
+
+    def portion(self, block: Block, stretch: Stretch = WHOLE) -> Portion:
         """A block with what belongs to its rows."""
-        return block, self._targets(block), self.rows(self.weights, block)
+        return Portion(block, self._targets(block), stretch.some(self.rows(self.weights, block), dim=1), stretch)
 
     def _targets(self, block: Block) -> Tensor:
         if self.targets.ndim == 1 and self.label_proba is None:
@@ -493,14 +535,6 @@ class Objective:
     def rows(self, by_row: Tensor, block: Block) -> Tensor:
         """A block's part of what there is of each row, (models, n), laid out as logits are."""
         return by_row[:, block.rows].unflatten(1, block.parts).transpose(0, 1)[:, :, None]  # (parts, models, 1, part)
-
-
-def _add_pairs(a: tuple, b: tuple) -> tuple:
-    """Their sums, to add up pairs one after the other.
-
-    Those of all blocks in a list lie between the blocks' memory, which then is never used again.
-    """
-    return a[0] + b[0], a[1] + b[1]
 
 
 def spread(by_output: Tensor) -> Tensor:

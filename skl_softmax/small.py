@@ -61,6 +61,10 @@ class SmallObjective(Objective):
         """F itself: float32 would gain nothing."""
         return self
 
+    def stretched(self) -> "SmallObjective":
+        """F itself, which is of all rows at once."""
+        return self
+
     @cached_property
     def _in_float32(self) -> Objective:
         """By the general formulas: those here are in float64, whatever the rows are."""

@@ -55,7 +55,8 @@ def solve_sweep(
     ``data`` are the rows in the coordinates that `skl_softmax.training` chooses.
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
-    X is not copied, and one model of the curvature serves all; or several stacks, where larger ones would gain nothing.
+    and one model of the curvature serves all; or several stacks, where larger ones would gain nothing. X is copied once
+    at most, and up to `skl_softmax.objective.STRETCHED_BYTES`, so that rows of a fold lie together.
     From the last C the next, weaker penalty is begun. Each penalty is one of ``tasks``
     (`skl_softmax.watch.FitTasks`), of which a callback may ask to be the last.
     """
@@ -101,7 +102,7 @@ class _Stack:
     """Folds (M, n) that are solved together, by what has been found of them."""
 
     def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
-        self._objective = make_stack(rows, data, weights, 1.0, 0.0)  # for any penalty
+        self._objective = make_stack(rows, data, weights, 1.0, 0.0).stretched()  # for any penalty
         theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
         # The last three C and their minima, where these go, what is known of the last, and a metric from there.
         self._path, self._tangent, self._ended, self._kept = 3 * [(0.0, theta)], None, None, None

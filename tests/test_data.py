@@ -307,3 +307,11 @@ def test_ranges_of_columns(shape, order, dtype):
     lowest, highest = column_ranges(x)
     torch.testing.assert_close(lowest, x.double().min(dim=0).values, rtol=0, atol=0)
     torch.testing.assert_close(highest, x.double().max(dim=0).values, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("n_rows", "parts"), [(5000, [(5, 1000)]), (5003, [(4, 1024), (1, 907)]), (900, [(1, 900)])])
+def test_rows_are_in_equal_parts_if_they_can_be(n_rows, parts):
+    data = DenseData.standardised(torch.randn(n_rows, 3, dtype=torch.float64), True)
+    assert [block.parts for block in data.blocks(3)] == parts
+    within = [block.rows for block in data.blocks(3, slice(10, 700))]
+    assert within == [slice(10, 700)]

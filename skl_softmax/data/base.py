@@ -14,6 +14,7 @@ from skl_softmax.data.devices import has_float64, home_of
 
 # Squares of numbers within this range and their sums are numbers in float32.
 FLOAT32_RANGE = 1e15
+ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,11 @@ class Data:
         weight = weight - torch.outer(bias, self._folded)
         return torch.cat([weight / self.scale, bias[:, None]], dim=1)  # (q, p)
 
-    def blocks(self, n_logits: int) -> Iterator[Block]:
-        """The rows in order, in blocks that fit the cache with ``n_logits`` logits a row, each good until the next."""
+    def blocks(self, n_logits: int, within: slice = ALL_ROWS) -> Iterator[Block]:
+        """The rows in order, in blocks that fit the cache with ``n_logits`` logits a row, each good until the next.
+
+        Of dense X also those of a slice.
+        """
         raise NotImplementedError
 
     def block(self, rows: slice) -> Block:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax import threads
-from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, Weigh, widened
+from skl_softmax.data.base import ALL_ROWS, FLOAT32_RANGE, Affine, Data, Weigh, widened
 from skl_softmax.data.devices import has_float64, home_of
 from skl_softmax.products import is_quick, times_transposed
 
@@ -132,14 +132,15 @@ class DenseData(Data):
         size = self.n_rows * self.n_columns * dtype.itemsize
         return self.always_keeps or (self.may_keep and size <= KEEP_BYTES)
 
-    def blocks(self, n_logits: int) -> Iterator[DenseBlock]:
+    def blocks(self, n_logits: int, within: slice = ALL_ROWS) -> Iterator[DenseBlock]:
+        first, last, _ = within.indices(self.n_rows)
         fits = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(self.n_columns, 2 * n_logits)))
-        is_one = is_quick(self.X[:fits], self.dtype, n_logits)
-        part = fits if is_one else min(PART_ROWS, fits)
+        is_one = is_quick(self.X[first:last][:fits], self.dtype, n_logits)
+        part = fits if is_one or fits <= PART_ROWS else _part_rows(last - first)
         stride = fits // part * part
-        buffer = None if self.keeps else self._buffer(min(stride, self.n_rows))
-        for start in range(0, self.n_rows, stride):
-            stop = min(start + stride, self.n_rows)
+        buffer = None if self.keeps else self._buffer(min(stride, last - first))
+        for start in range(first, last, stride):
+            stop = min(start + stride, last)
             middle = stop - (stop - start) % part
             for rows, size in ((slice(start, middle), part), (slice(middle, stop), stop - middle)):
                 if rows.stop > rows.start:
@@ -299,6 +300,12 @@ def column_ranges(X: Tensor) -> tuple[Tensor, Tensor]:
         torch.cat([of(part, 0).view(-1, X.shape[1]) for part in parts if len(part)]) for of in (torch.amin, torch.amax)
     )
     return lowest.amin(dim=0).cpu().double(), highest.amax(dim=0).cpu().double()
+
+
+def _part_rows(n_rows: int) -> int:
+    """Rows of a part, `PART_ROWS` or half of that and more, so that none are left over for a block of their own."""
+    n_parts = -(-n_rows // PART_ROWS)
+    return next((n_rows // n for n in range(n_parts, 2 * n_parts) if n_rows % n == 0), PART_ROWS)
 
 
 def _of_columns(X: Tensor, columns: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray]:
