@@ -720,6 +720,37 @@ def test_gaps_of_columns_whose_correlations_no_metric_knows_are_checked(seed, to
     assert gap <= 3 * model.optimality_gap_
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_single_parameters_promise_is_the_gap_and_no_reason_for_a_check(seed, calls_of):
+    """A check by products took seven passes of 37."""
+    checks = calls_of(import_module("skl_softmax.solvers.lbfgs"), "newton_by_products")
+    rng = np.random.default_rng(seed)
+    y = rng.integers(20, size=3000)
+    X = 0.7 * rng.normal(size=(20, 80))[y] + rng.normal(size=(3000, 80))
+    model, exact = (TorchSoftmaxClassifier(C=10, tol=tol).fit(X, y) for tol in (1e-7, 1e-11))
+    assert not checks
+    assert model.loss_curve_[-1] <= exact.loss_curve_[-1] * (1 + 1e-7)
+
+
+@pytest.mark.parametrize(("tol", "is_near"), [(1e-4, False), (1e-2, True)])
+def test_gaps_are_no_smaller_than_what_single_parameters_promise(tol, is_near):
+    objective = make(size=40, condition=100, n_models=3)
+    low = Metric(lambda vector: 1e-3 * vector, kind="kronecker", follows=False, is_near=is_near)
+    run = Run(objective, objective.minimum + 1, replace(OPTIONS, tol=tol))
+    gradient = run.point.gradient
+    promised = (0.5 * (gradient * objective.inverse_diagonal(None)(gradient)).sum(dim=(1, 2))).tolist()
+    told = [0.0, 2 * promised[1], inf]
+    with_promises = import_module("skl_softmax.solvers.gaps").with_promises
+    assert with_promises(run, low, told) == pytest.approx([promised[0], 2 * promised[1], inf])
+    for other in (
+        replace(low, kind="diagonal"),
+        replace(low, exact=True),
+        replace(low, is_kept=True),
+        replace(low, follows=True),
+    ):
+        assert with_promises(run, other, told) == told
+
+
 def test_a_check_tells_what_its_step_leaves(calls_of):
     """By a metric that told a thousandth of the gap another check had to follow."""
     objective = make(size=40, condition=100)

@@ -5,7 +5,7 @@ from math import inf
 from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, numbers
-from skl_softmax.solvers.gaps import is_doubtful, trusted_gap
+from skl_softmax.solvers.gaps import FAR_TOL, is_doubtful, trusted_gap, with_promises
 from skl_softmax.solvers.newton_steps import NewtonStep, left_of, newton_by, newton_by_products
 from skl_softmax.solvers.precision import Precision
 from skl_softmax.solvers.quasi_newton import QuasiNewton
@@ -14,9 +14,6 @@ from skl_softmax.solvers.samples import through_samples
 
 # Passes that a new Hessian of all rows may cost to check a gap with; else products by an older one check it.
 CHECK = 3.0
-# The largest tol with which short runs look how far the next step moves rows, for half a pass. With 1e-3 sound steps
-# move some as far, and 300,000 x 100 took 7.6 passes for 2.6. Of a sample (tol=0) nothing is claimed.
-FAR_TOL = 1e-4
 
 
 def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
@@ -31,9 +28,9 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
       what that loses is next to nothing of the gap that ends a run (`Precision`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts, with a small tol and in long runs only where curvature describes the
-      step (`trusted_gap`). At the very end Newton's step tells it, where the metric is the Hessian of all rows at
-      another point or knows no correlations, the diagonal of the Hessian promises more, or passes were many
-      (`is_doubtful`).
+      step (`trusted_gap`), and no less than the diagonal of the Hessian promises (`with_promises`). At the very end
+      Newton's step tells it, where the metric is the Hessian of all rows at another point or knows no correlations, or
+      passes were many (`is_doubtful`).
 
     Cost: one pass over the rows an iteration, a few for the metrics and the gap, two vectors a remembered step.
     """
@@ -58,6 +55,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         if precision.is_at_end(gap, matrix.metric):
             precision.widen_here()
             continue
+        gap = with_promises(run, matrix.metric, gap)
         known, tells_left = run.which_within_tol(left), _knows_correlations(matrix.metric)
         check = _check(run, matrix, [inf if k else g for k, g in zip(known, gap, strict=True)])
         if check is not None:
