@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
+import numpy as np
 import torch
 from sklearn.base import clone
 from torch import Tensor
@@ -77,7 +78,7 @@ def _look_through(
     """
     counts, is_soft, layout, n_rows, size = None, False, None, 0, 0
     for number, block in enumerate(blocks):
-        if number == 0:
+        if layout is None and np.shape(block[0])[:1] != (0,):  # the first that has rows
             note_features(estimator, block[0])
             note_features(checker, block[0])
             is_soft = has_columns(block[1])

@@ -105,6 +105,10 @@ def count_labels(piece: Piece | None) -> Counts | None:
 def merge_counts(counts: list[Counts | None]) -> Counts | None:
     """The sum of counts."""
     found = [count for count in counts if count is not None]
+    if len({isinstance(labels[0], str) for labels, _ in found}) > 1:
+        raise ValueError(
+            "y holds strings in some parts of the rows and numbers in others: make all labels of one kind."
+        )
     return _grouped(*map(np.concatenate, zip(*found, strict=True))) if found else None
 
 

@@ -141,6 +141,10 @@ def test_what_is_no_source_is_refused(source):
         ),
         ([(np.ones((2, 2)), np.array([["a", "b"]] * 2))], "Block 0: A two-dimensional y holds probabilities"),
         ([(np.ones((2, 2)), np.eye(2)), (np.ones((2, 2)), np.ones((2, 2)))], "Block 1: .* but row 0 is"),
+        (
+            [(np.ones((2, 2)), [0, 1]), (np.ones((2, 2)), ["0", "1"])],
+            "y holds strings in some parts of the rows and num",
+        ),
         ([(np.ones((2, 2)), [0, 1], ["a", "b"])], "Block 0: sample_weight must have a number"),
         ([(np.ones((2, 2)), [0, 1], [1, -1])], "Block 0: Negative values or NaN in sample_weight: that of row 1"),
     ],
@@ -151,6 +155,24 @@ def test_bad_blocks(blocks, message):
     with pytest.raises(ValueError, match=message):
         clf.fit(RowBlocks(blocks))
     assert vars(clf) == before
+
+
+def test_blocks_with_names_for_their_entries(wine):
+    X, y, _ = wine
+    with pytest.raises(TypeError, match=r"Block 1 is a dict, but \(X, y\)"):
+        TorchSoftmaxClassifier().fit(RowBlocks([(X, y), {"X": X, "y": y}]))
+
+
+@pytest.mark.parametrize("empty", [([], []), (np.zeros((0, 13)), np.zeros(0)), (np.zeros((0, 13)), np.zeros((0, 3)))])
+@pytest.mark.parametrize("are_proba", [False, True])
+def test_empty_blocks_are_passed_over_wherever_they_are(wine, empty, are_proba):
+    X, y, _ = wine
+    y = np.eye(3)[y.argsort().argsort() % 3] if are_proba else y
+    expected = TorchSoftmaxClassifier().fit(RowBlocks([(X, y)]))
+    for blocks in ([empty, (X, y)], [(X, y), empty]):
+        found = TorchSoftmaxClassifier().fit(RowBlocks(blocks))
+        np.testing.assert_array_equal(found.coef_, expected.coef_)
+        assert found.n_features_in_ == 13
 
 
 def test_a_weight_may_be_that_of_all_rows_of_a_block(wine):

@@ -74,6 +74,11 @@ class RowBlocks:
 
 
 def _opened(number: int, block) -> tuple:
+    if isinstance(block, Mapping):
+        raise TypeError(
+            f"Block {number} is a {type(block).__name__}, but (X, y) or (X, y, sample_weight) is expected: pass the "
+            "values in this order."
+        )
     parts = tuple(block) if isinstance(block, (tuple, list)) else (block,)
     if not 1 <= len(parts) <= 3:
         raise ValueError(f"Block {number} has {len(parts)} entries, but (X, y) or (X, y, sample_weight) is expected.")
