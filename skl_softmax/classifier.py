@@ -426,7 +426,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         return Watch(looks + self._callbacks(rows, tasks, uses_optimizer(self))), rows
 
     def _callbacks(self, rows: TrainingRows, tasks: FitTasks, is_after: bool) -> list[Callbacks]:
-        attributes = lambda *found: self._attributes(rows, *rows.rounded(*found))  # noqa: E731
+        attributes = lambda watch: self._attributes(rows, *watch.stored(rows.dtype))  # noqa: E731
         return [Callbacks(tasks, attributes, is_after)] if tasks.are_looked_on else []
 
     def _solve(self, problem: Problem, rows: TrainingRows, watch: Watch, keep) -> SolveResult:
@@ -486,7 +486,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         gap = torch.tensor([min(last.gap[0], last.value.item()) if last.gap else np.nan], dtype=torch.float64)
         n_iter = last.iteration + uses_optimizer(self)  # which looks after epochs
         result = SolveResult(last.theta, gap, [n_iter], [Status.STOPPED], [watch.curve], np.nan)
-        self._store(rows, *rows.rounded(*watch.coefficients()), result)
+        self._store(rows, *watch.stored(rows.dtype), result)
         self._store_records(watch)
         vars(self).pop("_stream", None)
         vars(self).update(watch.stream())

@@ -71,10 +71,6 @@ class TrainingRows:
         """Some of the rows."""
         return replace(self, X=take_rows(self.X, index), targets=self.targets[index], weights=self.weights[index])
 
-    def rounded(self, *coefficients: Tensor) -> tuple[Tensor, ...]:
-        """Coefficients in the type in which they are stored."""
-        return tuple(part.to(self.dtype) for part in coefficients)
-
 
 def check_training_rows(
     estimator: BaseEstimator, X, y, sample_weight, classes=None, reset=True, for_folds=False, is_lazy=False

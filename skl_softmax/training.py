@@ -135,6 +135,11 @@ class Problem:
         of = self.objective.coefficients if self.solver.optimizer is None else self.objective.data.from_theta
         return of(theta[0])
 
+    def stored(self, theta: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weight (K, d) and bias (K,) of an iterate (1, K, p), in ``dtype`` where predictions in it leave enough."""
+        weight, bias = self.weight_and_bias(theta)
+        return (weight, bias) if dtype == weight.dtype else narrowed(self._precise.data, weight, bias, dtype)
+
     def coefficients(self, result: SolveResult, dtype: torch.dtype) -> tuple[Tensor, Tensor, SolveResult]:
         """Weight (K, d) and bias (K,) of the result, and what it is with them, whose gap counts what rounding adds.
 

@@ -44,6 +44,10 @@ class Watch:
         """Weight (K, d) and bias (K,) of the last iterate."""
         return self.problem.weight_and_bias(self.last.theta)
 
+    def stored(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The same in the type in which an estimator keeps them (`Problem.stored`)."""
+        return self.problem.stored(self.last.theta, dtype)
+
     def stream(self) -> dict:
         """What an optimiser may go on with from the last iterate."""
         return {"_stream": self.problem.stream_after(self.last.memory())} if self.last.memory else {}
@@ -127,14 +131,14 @@ class FitTasks:
 class Callbacks:
     """scikit-learn's callbacks, the last look: a task for every iteration or epoch, with an estimator fitted so far."""
 
-    def __init__(self, tasks: FitTasks, attributes: Callable[[Tensor, Tensor], dict], is_after: bool):
+    def __init__(self, tasks: FitTasks, attributes: Callable[["Watch"], dict], is_after: bool):
         self._tasks, self._attributes = tasks, attributes
         if is_after:  # iterates are told of after their iteration, and not before it
             tasks.begin()
 
     def __call__(self, iterate: Iterate, watch: Watch) -> bool:
         # Only made if a callback wants it.
-        stop = self._tasks.end(lambda: self._attributes(*watch.coefficients()) | watch.stream())
+        stop = self._tasks.end(lambda: self._attributes(watch) | watch.stream())
         if not (stop or iterate.is_last):
             self._tasks.begin()
         return stop

@@ -134,6 +134,15 @@ class TestCallbacks:
         assert clf.predict(X).shape == (150,)
         assert not hasattr(clf, "_callback_fit_ctx")
 
+    @pytest.mark.parametrize(("offset", "dtype"), [(0, np.float32), (1e6, np.float64)])
+    def test_iterates_are_kept_in_a_type_that_leaves_digits_of_the_logits(self, settings, offset, dtype):
+        X, y = load_iris(return_X_y=True)
+        recorder = Recorder(interrupt_after=4)
+        clf = TorchSoftmaxClassifier(**settings).set_callbacks(recorder)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit((X + offset).astype(np.float32), y)
+        assert clf.coef_.dtype == recorder.fitted[0].coef_.dtype == clf.intercept_.dtype == dtype
+
     def test_an_interrupt_at_the_end_leaves_the_fit(self, settings):
         class Late(Recorder):
             def on_fit_task_end(self, estimator, context, *, metadata=None, fitted_estimator=None):
