@@ -199,6 +199,17 @@ class TestRawData:
         # The optimum by LogisticRegression(solver="newton-cholesky", tol=1e-12), which takes too long for a test.
         assert objective(clf, X, y) <= optimum * (1 + 1e-6) + 1e-8
 
+    def test_a_row_far_out_among_many(self):
+        # Changes of F in float32, of which the row's logits were beyond powers, took 14,000 passes that led nowhere.
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(100_000, 20))
+        y = np.digitize(X[:, 0] + rng.logistic(size=100_000), [-1.0, 1.0])
+        X[-1, 3] = 1e5
+        clf, exact = TorchSoftmaxClassifier().fit(X, y), TorchSoftmaxClassifier(solver="newton", tol=1e-11).fit(X, y)
+        assert clf.converged_
+        assert clf.n_passes_ <= 100  # 49 when this was written
+        assert clf.loss_curve_[-1] <= exact.loss_curve_[-1] * (1 + 2e-7)
+
     def test_tall_table_of_badly_scaled_features(self, tall_table):
         X, y = tall_table
         clf = TorchSoftmaxClassifier().fit(X, y)

@@ -285,6 +285,25 @@ def test_changes_that_lead_nowhere_are_left(monkeypatch):
     assert objective.at(result.theta).value.item() - 1 <= 10 * OPTIONS.tol
 
 
+def test_changes_that_allow_short_steps_only_are_left(monkeypatch):
+    """As long as a step was found, however short, they were gone by."""
+
+    class Confined:
+        def __init__(self, theta):
+            self._theta = theta
+
+        def at(self, theta):
+            point = objective.at(theta)
+            return replace(point, value=torch.where((theta - self._theta).abs().max() > 0.01, inf, point.value))
+
+    objective = make(size=40, condition=100)
+    plain = lbfgs(objective, start(objective), OPTIONS)
+    monkeypatch.setattr(Quadratic, "anchor", lambda _, theta, __: Confined(theta))
+    result = lbfgs(objective, start(objective), replace(OPTIONS, is_near=True))
+    assert result.status == [Status.CONVERGED]
+    assert result.n_passes <= plain.n_passes + 10
+
+
 def test_changes_are_not_prepared_where_a_run_ends(monkeypatch):
     objective, made = make(), []
     monkeypatch.setattr(Quadratic, "anchor", lambda *_: made.append(True))
