@@ -39,7 +39,7 @@ GRAM_LIMIT = 6000
 # eigendecompositions in operations a second; what a pass does beyond its products, in seconds an element of x̃ and of
 # the logits; what any evaluation costs at least.
 PRODUCT_RATE, FACTOR_RATE, ELEMENT_SECONDS, CALL_SECONDS = 6e10, 2e10, 5e-10, 5e-4
-# Likewise, what a stretch of rows by itself takes more: from 8e-5 to 2e-4.
+# Likewise, what a stretch of rows by itself takes more: calls for 8e-5 to 2e-4, and products of fewer rows at a time.
 STRETCH_SECONDS = 2.5e-4
 # Likewise, to fetch an entry of a row from anywhere in a large X and standardise it.
 GATHER_SECONDS = 1e-8
