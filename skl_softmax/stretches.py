@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skl_softmax.data import Affine
 
-# Rows in the mean of all stretches from which on they may pay.
+# Rows in the mean of all stretches below which none are made: thousands would be, to find that they do not pay.
 LEAST_ROWS = 256
 # Models up to which an integer tells which of them a row counts in.
 MOST_MODELS = 62
@@ -75,12 +75,11 @@ def sum_over(portions: Iterable, affine: Affine, n_models: int, of_portion: Call
 
     That is a tuple of tensors that have one or K entries for each of these models, which come to be those of all.
     """
-    groups = groupby(portions, key=attrgetter("stretch"))
     whole = None
-    for stretch, same in groups:
+    for stretch, same in groupby(portions, key=attrgetter("stretch")):
         part = stretch.of(affine, n_models)
         sums = reduce(_add, (of_portion(portion, part) for portion in same))
-        if stretch.models is None:
+        if stretch.models is None:  # there is no other
             return list(sums)
         whole = [_zeros(term, len(stretch.models), n_models) for term in sums] if whole is None else whole
         for total, term in zip(whole, sums, strict=True):

@@ -14,7 +14,6 @@ from skl_softmax.data.devices import has_float64, home_of
 
 # Squares of numbers within this range and their sums are numbers in float32.
 FLOAT32_RANGE = 1e15
-ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True)
@@ -166,11 +165,8 @@ class Data:
         weight = weight - torch.outer(bias, self._folded)
         return torch.cat([weight / self.scale, bias[:, None]], dim=1)  # (q, p)
 
-    def blocks(self, n_logits: int, within: slice = ALL_ROWS) -> Iterator[Block]:
-        """The rows in order, in blocks that fit the cache with ``n_logits`` logits a row, each good until the next.
-
-        Of dense X also those of a slice.
-        """
+    def blocks(self, n_logits: int) -> Iterator[Block]:
+        """The rows in order, in blocks that fit the cache with ``n_logits`` logits a row, each good until the next."""
         raise NotImplementedError
 
     def block(self, rows: slice) -> Block:
@@ -224,11 +220,6 @@ class Data:
 
     def design(self, rows: slice, columns: Tensor | None = None) -> Tensor:
         """Some rows of the design itself, (rows, p) in float64, or some of its columns, in ascending order."""
-        raise NotImplementedError
-
-    @property
-    def column_sizes(self) -> Tensor:
-        """The largest |x̃_ij| of each column of dense rows, (p,)."""
         raise NotImplementedError
 
     def column_norms(self, weights: Tensor) -> Tensor:

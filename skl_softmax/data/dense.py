@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from skl_softmax import threads
-from skl_softmax.data.base import ALL_ROWS, FLOAT32_RANGE, Affine, Data, Weigh, widened
+from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, Weigh, widened
 from skl_softmax.data.devices import has_float64, home_of
+from skl_softmax.data.rows import column_ranges
 from skl_softmax.products import is_quick, times_transposed
 
+# All rows, for blocks.
+ALL_ROWS = slice(None)
 # A block this large, with its logits, stays in a large cache, and takes longer than the calls for it: on 200,000 x 50 x
 # 5 blocks of 4 MB take 11.7 ms, 8 MB 10.1, 16 MB 8.2, 40 MB 8.1, and with a smaller cache 2 MB 23, 7 MB 16, 13 MB 17.
 BLOCK_BYTES = 16 * 2**20
 # The same of rows that are gone over once, in float64, with several copies at a time.
 PORTION_BYTES = 4 * 2**20
 PART_ROWS = 1024
-# Numbers in a row from which on torch goes through columns as quickly as it can, and bytes that stay in cache.
-WIDE, RANGE_BYTES = 1024, 2**20
 # A design smaller than this is kept.
 KEEP_BYTES = 16 * 2**20
 # A spread below this has a square that vanishes in float64, or a coefficient that is infinite in float32.
@@ -133,6 +134,7 @@ class DenseData(Data):
         return self.always_keeps or (self.may_keep and size <= KEEP_BYTES)
 
     def blocks(self, n_logits: int, within: slice = ALL_ROWS) -> Iterator[DenseBlock]:
+        """Those of all rows, or of a slice of them."""
         first, last, _ = within.indices(self.n_rows)
         fits = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(self.n_columns, 2 * n_logits)))
         is_one = is_quick(self.X[first:last][:fits], self.dtype, n_logits)
@@ -253,6 +255,7 @@ class DenseData(Data):
 
     @cached_property
     def column_sizes(self) -> Tensor:
+        """The largest |x̃_ij| of each column, (p,)."""
         lowest, highest = (end.to(self.home) for end in column_ranges(self.X))  # (d,)
         sizes = torch.maximum(highest - self.mean, self.mean - lowest) / self.scale
         return torch.cat([sizes, sizes.new_ones(int(self.fit_intercept))])  # (p,)
@@ -283,23 +286,6 @@ class DenseData(Data):
         if x.dtype == self.dtype:
             return torch.sub(x, self.shift, out=out)  # (rows, d)
         return out.copy_(x).sub_(self.shift) if self.shift.dtype == self.dtype else out.copy_(x - self.shift)
-
-
-def column_ranges(X: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest value of each column (d,) of dense X, in float64; nothing of sparse X.
-
-    Rows side by side are as quick as wide ones: of 200,000 x 50 that takes 4 ms in place of 13, in float32 2 for 28.
-    """
-    if X.layout != torch.strided:
-        return torch.zeros(0), torch.zeros(0)
-    beside = max(1, WIDE // X.shape[1]) if X.is_contiguous() else 1
-    middle = len(X) - len(X) % beside
-    wide = X[:middle].view(-1, beside * X.shape[1]) if beside > 1 else X
-    parts = [*wide.split(max(1, RANGE_BYTES // (X.element_size() * wide.shape[1]))), X[middle:]]
-    lowest, highest = (
-        torch.cat([of(part, 0).view(-1, X.shape[1]) for part in parts if len(part)]) for of in (torch.amin, torch.amax)
-    )
-    return lowest.amin(dim=0).cpu().double(), highest.amax(dim=0).cpu().double()
 
 
 def _part_rows(n_rows: int) -> int:

@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_array, csr_matrix
 from torch import Tensor
 
-from skl_softmax.data.base import ALL_ROWS, FLOAT32_RANGE, Affine, Data, Weigh, as_tensor, widened
+from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, Weigh, as_tensor, widened
 from skl_softmax.threads import slices
 
 # Rows of a block: some for each column, so that sums over the columns are little beside the products, and as many as
@@ -97,7 +97,7 @@ class SparseData(Data):
         zeros = torch.zeros(X.shape[1], dtype=torch.float64)
         return cls(X, zeros, torch.ones_like(zeros), None, fit_intercept, dtype)
 
-    def blocks(self, n_logits: int, within: slice = ALL_ROWS) -> Iterator[SparseBlock]:  # noqa: ARG002, never cut
+    def blocks(self, n_logits: int) -> Iterator[SparseBlock]:
         fits = max(1, SPARSE_LOGITS_BYTES // (self.dtype.itemsize * n_logits))
         if fits >= min(self.n_rows, self._block_rows):
             yield from self._blocks
