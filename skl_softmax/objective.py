@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, log
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from skl_softmax import costs, curvature, duality, metrics, quadratic
 from skl_softmax.anchor import Anchor, make_anchor
 from skl_softmax.data import Affine, Block, Data, spread_rows
 from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
+from skl_softmax.portions import Portion, Portions
 from skl_softmax.stretches import WHOLE, Stretch, find_stretches, order_rows, sum_over
 
 # Sizes of the samples that a fit from zero goes through on its way to all rows: the first has this many rows for
@@ -49,15 +49,6 @@ HELD = torch.finfo(torch.float64).eps ** 1.25
 SAMPLE_BYTES = 256 * 2**20
 # What a copy of the rows in another order may take.
 STRETCHED_BYTES = 512 * 2**20
-
-
-class Portion(NamedTuple):
-    """A block of rows, with what belongs to them of the models of a stretch."""
-
-    block: Block
-    targets: Tensor  # (parts, 1, 1 or K, part)
-    weights: Tensor  # (parts, models or 1, 1, part)
-    stretch: Stretch
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,7 @@ class Objective:
     # What an evaluation costs at least, in seconds.
     call_seconds = costs.CALL_SECONDS
     # What is kept of the rows, whatever the penalties are.
-    _of_rows = "_kept_portions", "_stretches"
+    _of_rows = "_portions", "_stretches"
 
     @cached_property
     def loss(self) -> SigmoidLoss | SoftmaxLoss:
@@ -476,29 +467,23 @@ class Objective:
         affine = self.data.affine(theta.flatten(0, 1))
         return block.logits(affine).unflatten(1, theta.shape[:2])  # (parts, M, K, part)
 
+    @cached_property
+    def _portions(self) -> Portions:
+        return Portions(self.data, self.targets, self.weights, self.label_proba)
+
     def portions(self, n_logits: int) -> Iterator[Portion]:
         """All rows, in blocks for so many logits of each."""
-        return self._kept(n_logits, lambda: map(self.portion, self.data.blocks(n_logits)))
+        return self._portions.of_all(n_logits)
 
     def counted_portions(self) -> Iterator[Portion]:
         """The rows, in blocks for the logits of the models in which they count."""
-        if self._stretches[0] is WHOLE:
+        if self._stretches[0].is_whole:
             return self.portions(self.n_models * self.n_outputs)
-        return self._kept("counted", self._made_counted)
+        return self._portions.of_stretches(self._stretches, self.n_outputs)
 
-    def _made_counted(self) -> Iterator[Portion]:
-        for stretch in self._stretches:
-            for block in self.data.blocks(stretch.count(self.n_models) * self.n_outputs, stretch.rows):
-                yield self.portion(block, stretch)
-
-    def _kept(self, name: int | str, make: Callable[[], Iterator[Portion]]) -> Iterator[Portion]:
-        """The portions that are made, from a list of them where they are parts of a design that is kept."""
-        if not self.data.keeps:
-            return make()
-        kept = self.__dict__.setdefault("_kept_portions", {})
-        if name not in kept:
-            kept[name] = list(make())
-        return iter(kept[name])
+    def portion(self, block: Block) -> Portion:
+        """A block with what belongs to its rows."""
+        return self._portions.of(block)
 
     @cached_property
     def _stretches(self) -> list[Stretch]:
@@ -516,25 +501,9 @@ class Objective:
         is_large = self.n_rows * self.data.row_bytes > STRETCHED_BYTES
         if is_large or not self.data.is_dense or not costs.stretches_pay(self, self.n_models):
             return self
-        order = order_rows(self.weights) if self._stretches[0] is WHOLE else None
+        order = order_rows(self.weights) if self._stretches[0].is_whole else None
         other = self if order is None else self.take(order)
-        return self if other._stretches[0] is WHOLE else other
-
-    def portion(self, block: Block, stretch: Stretch = WHOLE) -> Portion:
-        """A block with what belongs to its rows."""
-        return Portion(block, self._targets(block), stretch.some(self.rows(self.weights, block), dim=1), stretch)
-
-    def _targets(self, block: Block) -> Tensor:
-        if self.targets.ndim == 1 and self.label_proba is None:
-            return self.rows(self.targets[None], block)  # (parts, 1, 1, part)
-        targets = self.targets[block.rows]
-        if self.targets.ndim == 1:
-            targets = self.label_proba[targets].to(self.dtype)  # (rows, K)
-        return targets.unflatten(0, block.parts).mT.contiguous()[:, None]  # (parts, 1, K, part)
-
-    def rows(self, by_row: Tensor, block: Block) -> Tensor:
-        """A block's part of what there is of each row, (models, n), laid out as logits are."""
-        return by_row[:, block.rows].unflatten(1, block.parts).transpose(0, 1)[:, :, None]  # (parts, models, 1, part)
+        return self if other._stretches[0].is_whole else other
 
 
 def spread(by_output: Tensor) -> Tensor:

@@ -28,17 +28,18 @@ class Stretch:
     rows: slice
     models: Tensor | None  # indices (m,), in ascending order; None for all
 
-    def count(self, n_models: int) -> int:
-        """How many of ``n_models`` these models are."""
-        return n_models if self.models is None else len(self.models)
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all rows, for all models."""
+        return self.models is None
 
     def some(self, by_model: Tensor, dim: int = 0) -> Tensor:
         """What belongs to these models, of a tensor that has an entry for each along a dimension."""
-        return by_model if self.models is None else by_model.index_select(dim, self.models)
+        return by_model if self.is_whole else by_model.index_select(dim, self.models)
 
     def of(self, affine: Affine, n_models: int) -> Affine:
         """The parameters of these models, (m K, ...), of those of all of them (M K, ...)."""
-        if self.models is None:
+        if self.is_whole:
             return affine
         by_model = (t if t is None else t.unflatten(0, (n_models, -1)) for t in (affine.weight, affine.bias))
         return Affine(*(t if t is None else self.some(t).flatten(0, 1) for t in by_model))
@@ -79,7 +80,7 @@ def sum_over(portions: Iterable, affine: Affine, n_models: int, of_portion: Call
     for stretch, same in groupby(portions, key=attrgetter("stretch")):
         part = stretch.of(affine, n_models)
         sums = reduce(_add, (of_portion(portion, part) for portion in same))
-        if stretch.models is None:  # there is no other
+        if stretch.is_whole:  # there is no other
             return list(sums)
         whole = [_zeros(term, len(stretch.models), n_models) for term in sums] if whole is None else whole
         for total, term in zip(whole, sums, strict=True):
