@@ -209,15 +209,22 @@ class Objective:
         return tensor.to(self.data.home).double()
 
     def sample(self, n_rows: int) -> "Objective":
-        """F of ``n_rows`` rows, one drawn from each of as many equal stretches; of all rows if there are no more.
+        """F of ``n_rows`` rows, one drawn from each of as many equal parts of them; of all rows if there are no more.
 
-        Of fewer rows if those would take more than `SAMPLE_BYTES`.
+        Of fewer rows if those would take more than `SAMPLE_BYTES`; of more where none of them counts in some model.
         """
         available = self.data.n_rows
         if n_rows >= available:
             return self
-        n_rows = min(n_rows, self._largest_sample)
-        return self.take(spread_rows(available, n_rows))
+        index = spread_rows(available, min(n_rows, self._largest_sample)).to(self.weights.device)
+        missed = (self.weights[:, index] > 0).logical_not_().all(dim=1)  # (M,)
+        return self.take(self._with_rows_of(missed, index) if missed.any() else index)
+
+    def _with_rows_of(self, models: Tensor, index: Tensor) -> Tensor:
+        """These rows and as many, or all, of those that count in each of some models, which are given as bool (M,)."""
+        own = [weights.nonzero()[:, 0] for weights in self.weights[models]]
+        drawn = [rows[spread_rows(len(rows), min(len(rows), len(index))).to(rows.device)] for rows in own]
+        return torch.cat([index, *drawn]).unique()
 
     def samples(self, n_all: int | None = None) -> list[tuple["Objective", float]]:
         """Ever larger samples on the way to all rows, each with the gap to its minimum that is near enough.

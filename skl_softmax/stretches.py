@@ -68,7 +68,7 @@ def order_rows(weights: Tensor) -> Tensor | None:
     powers = 2 ** torch.arange(len(weights), device=weights.device)
     kinds = ((weights > 0) * powers[:, None]).sum(dim=0)  # (n,)
     n_kinds = len(kinds.unique())
-    return kinds.argsort(stable=True) if 1 < n_kinds * LEAST_ROWS <= len(kinds) else None
+    return kinds.argsort(stable=True) if n_kinds > 1 and n_kinds * LEAST_ROWS <= len(kinds) else None
 
 
 def sum_over(portions: Iterable, affine: Affine, n_models: int, of_portion: Callable) -> list[Tensor | None]:

@@ -251,6 +251,17 @@ def test_a_fold_without_a_class():
     assert (model.scores_ < -2).all()
 
 
+@pytest.mark.parametrize("l1_ratios", [(0.0,), (0.5,)])
+def test_folds_that_train_on_a_few_of_many_rows(l1_ratios):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60_000, 10))
+    y = (X[:, :3] + rng.gumbel(size=(len(X), 3))).argmax(axis=1)
+    cv = TimeSeriesSplit(3, max_train_size=60)
+    sweep = TorchSoftmaxClassifierCV(Cs=[1.0], l1_ratios=l1_ratios, cv=cv, tol=1e-12).fit(X, y)
+    expected = separate(X, y, cv.split(X), [1.0], l1_ratios=l1_ratios, tol=1e-12)
+    np.testing.assert_allclose(sweep.coefs_paths_, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("cv", [KFold(2), TimeSeriesSplit(3)])
 def test_a_fold_of_one_class(cv):
     X, y = load_iris(return_X_y=True)

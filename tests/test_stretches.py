@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from sklearn.model_selection import KFold, PredefinedSplit, ShuffleSplit, StratifiedKFold, TimeSeriesSplit
 
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, anchor, costs, stretches
-from skl_softmax.data import DenseData, SparseData, csr_tensor
+from skl_softmax.data import DenseData, SparseData, csr_tensor, spread_rows
 from skl_softmax.objective import Objective
 from skl_softmax.stretches import WHOLE, find_stretches, order_rows
 
@@ -160,6 +160,21 @@ def test_where_stretches_do_not_pay_rows_stay_where_they_are(monkeypatch):
     assert alone.stretched() is alone
     many = ShuffleSplit(63, random_state=0)
     assert order_rows(fold_weights(many)) is None
+    assert order_rows(torch.ones(1, N)) is None  # in any order
+
+
+@pytest.mark.parametrize("n_rows", [8, 64])
+def test_samples_have_rows_of_every_model(n_rows):
+    objective = make_objective(PredefinedSplit(np.repeat([0, 1], N // 2)))
+    drawn, weights = spread_rows(N, n_rows), objective.weights.clone()
+    few = np.setdiff1d(np.arange(N), drawn)[[0, 300, 301]]
+    weights[0] = 0
+    weights[0, few] = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    objective = replace(objective, weights=weights, total=weights.sum(dim=1))
+    sample = objective.sample(n_rows)
+    assert sample.n_rows == n_rows + 3
+    assert sample.total[0] == 6
+    assert objective.select(torch.tensor([1])).sample(n_rows).n_rows == n_rows
 
 
 def test_sparse_rows_are_never_cut():
