@@ -65,27 +65,28 @@ def certificate(objective, theta: Tensor) -> Certificate:
     scales = torch.stack([torch.ones_like(loss), _feasible_scale(objective, gradient, theta)])
     duals = [_dual_value(objective, rows, gradient, theta, scale) for scale in scales]
     gap = (point.value - torch.stack(duals).amax(dim=0)).clamp_min(0.0)  # (M,)
-    gap = gap + _unbalanced(objective, theta, point.value, gradient)
-    return Certificate(theta, point, torch.where(is_balanced, gap, torch.inf))
+    return _certificate(objective, theta, point, gap + _unbalanced(objective, theta, gradient), is_balanced)
 
 
-def _unbalanced(objective, theta: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+def _certificate(objective, theta: Tensor, point, gap: Tensor, is_balanced: Tensor) -> Certificate:
+    """That of bounds (M,) that hold where intercepts are at their minimum; F, where it is known to go to zero."""
+    bound = torch.where(is_balanced, gap, torch.inf)
+    return Certificate(theta, point, torch.where(point.value < objective.separable_below, point.value, bound))
+
+
+def _unbalanced(objective, theta: Tensor, gradient: Tensor) -> Tensor | float:
     """By how much (M,) the dual value may be too high where the intercepts' gradients are not quite zero.
 
-    Where a class has no rows, its infinite minimum keeps the last step of the others short. Not where all rows are of
-    one class, and F has no minimum.
+    Where a class has no rows, its infinite minimum keeps the last step of the others short.
     """
-    if not objective.data.fit_intercept:
-        return torch.zeros_like(value)
-    missing = (theta[..., -1] * gradient[..., -1]).abs().sum(dim=1)  # (M,)
-    return torch.where(value < objective.separable_below, 0.0, missing)
+    return (theta[..., -1] * gradient[..., -1]).abs().sum(dim=1) if objective.data.fit_intercept else 0.0
 
 
 def convex_certificate(objective, theta: Tensor) -> Certificate:
     """The same by `convex_gap`, in less time, of smooth F whose weights all have a penalty."""
     theta, _, loss, gradient, is_balanced = _with_best_intercepts(objective, theta)
     point = objective.penalised(loss, gradient, theta)
-    return Certificate(theta, point, torch.where(is_balanced, convex_gap(objective, point), torch.inf))
+    return _certificate(objective, theta, point, convex_gap(objective, point), is_balanced)
 
 
 def convex_gap(objective, point) -> Tensor:

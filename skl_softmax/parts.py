@@ -195,8 +195,7 @@ class PartsObjective:
     def inverse_diagonal(self, theta: Tensor) -> curvature.Inverse:
         """The inverse of the diagonal of that Hessian, as a product with vectors."""
         (curved,) = self.sum_of(hessian_diagonal, theta)
-        curved = curved + self.sample.column_l2  # (1, K, p)
-        return curvature.Inverse(torch.mul, (torch.where(curved > 0, 1 / curved, 0.0),))
+        return metrics.inverse_of_diagonal(self.sample, curved + self.sample.column_l2)
 
     def metric(
         self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0, to_come=inf

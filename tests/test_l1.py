@@ -13,6 +13,7 @@ from scipy.sparse import csr_array, random_array
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_classification
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
@@ -26,6 +27,8 @@ from skl_softmax.losses import loss_for
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 
 
+# One of the checks fits rows of one class.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks([TorchSoftmaxClassifier(l1_ratio=0.5, tol=1e-12)])
 def test_scikit_learn_estimator(estimator, check):
     check(estimator)
@@ -440,3 +443,15 @@ def test_the_kind_of_penalty_is_named():
     kinds = [TorchSoftmaxClassifier(l1_ratio=r, C=C).penalty for r, C in ((1, 1), (0.0, 1), (0.5, 1), (1.0, np.inf))]
     assert kinds == ["l1", "l2", "elasticnet", None]
     assert not hasattr(TorchSoftmaxClassifierCV(), "penalty")  # what it is, is chosen by fit
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("l1_ratio", [0.3, 1.0])
+def test_rows_of_one_class_have_no_minimum(l1_ratio, n_classes):
+    # F goes to zero as the intercept grows, so that it is the gap itself.
+    X = np.random.default_rng(0).normal(size=(9, 2))
+    y = np.repeat([1, 0, n_classes - 1], 3)
+    with pytest.warns(ConvergenceWarning, match="no minimum"):
+        clf = TorchSoftmaxClassifier(l1_ratio=l1_ratio).fit(X, y, sample_weight=np.repeat([1, 0, 0], 3))
+    assert clf.optimality_gap_ == clf.loss_curve_[-1] > 0
+    assert not clf.converged_
