@@ -315,7 +315,11 @@ def _solve_by_class(vector: Tensor, factors: Tensor) -> Tensor:
 
 def diagonal_metric(objective, theta: Tensor) -> Inverse:
     """The inverse of the diagonal of the Hessian."""
-    curved = diagonal(objective, theta)  # (M, K, p)
+    return inverse_of_diagonal(objective, diagonal(objective, theta))
+
+
+def inverse_of_diagonal(objective, curved: Tensor) -> Inverse:
+    """The inverse of a diagonal (M, K, p) of the Hessian."""
     # Where all rows are told apart, what an intercept's curvature has left is rounding, and its inverse no number.
     seen = torch.finfo(objective.dtype).eps * objective.diagonal_bound  # (M, 1, p)
     curved = torch.where(objective.unpenalised, torch.maximum(curved, seen), curved)

@@ -42,6 +42,8 @@ SAMPLE_ACCURACY = 0.05
 ROUNDING_ROWS = 1024
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
+# Rows that tell which part of the weight classes have.
+SHARE_ROWS = 512
 # The least penalty, as part of a column's curvature, with which what collinear columns gain is not rounding.
 HELD = torch.finfo(torch.float64).eps ** 1.25
 # What a sample may take of X beyond the rows that its parameters call for, so that it is small beside the memory also
@@ -99,7 +101,7 @@ class Objective:
     # What an evaluation costs at least, in seconds.
     call_seconds = costs.CALL_SECONDS
     # What is kept of the rows, whatever the penalties are.
-    _of_rows = "_portions", "_stretches"
+    _of_rows = "_portions", "_stretches", "_class_shares"
 
     @cached_property
     def loss(self) -> SigmoidLoss | SoftmaxLoss:
@@ -291,6 +293,31 @@ class Objective:
         """The same probabilities from parameters that sum to zero over the classes, as they do at the minimum."""
         return theta if self.n_outputs == 1 else theta - theta.mean(dim=1, keepdim=True)  # (M, K, p)
 
+    def balanced(self, gradient: Tensor) -> Tensor:
+        """A gradient (M, K, p) with a sum of zero over the classes, as residuals have it, but for rounding.
+
+        Metrics make much of what is left. It is taken off the classes by what they weigh: from one that has no rows,
+        whose curvature is next to none, a K-th of it led intercepts to 1e6.
+        """
+        if self.n_outputs == 1:
+            return gradient
+        left = gradient.sum(dim=1, keepdim=True)  # (M, 1, p)
+        return torch.addcmul(gradient, self._class_shares.to(gradient), left, value=-1)
+
+    @cached_property
+    def _class_shares(self) -> Tensor:
+        """About which part of the weight each class has, (M or 1, K, 1), by some rows."""
+        index = spread_rows(self.n_rows, min(self.n_rows, SHARE_ROWS)).to(self.weights.device)
+        # On the CPU, where sums are the same each time.
+        targets, weights = self.targets[index].cpu(), self.weights[:, index].cpu().double()  # (n, ...), (M or 1, n)
+        if targets.ndim == 1:
+            shares = weights.new_zeros(len(weights), self.n_outputs).index_add_(1, targets, weights)  # (M or 1, K)
+            shares = shares if self.label_proba is None else shares @ self.label_proba.cpu().double()
+        else:
+            shares = weights @ targets.double()
+        shares += torch.finfo(shares.dtype).tiny  # where none of these rows counts
+        return self.gathered(shares / shares.sum(dim=1, keepdim=True))[..., None]
+
     def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Weight (..., K, d) and bias (..., K) of X as the user gave it, from θ (..., K, p).
 
@@ -328,9 +355,8 @@ class Objective:
 
         affine = self.data.affine(theta.flatten(0, 1))
         value, *sums = sum_over(portions, affine, len(theta), of_portion)
-        # Residuals sum to zero over the classes, and so does this, but for rounding, which metrics make much of.
         gradient = self.gathered(self.data.gradient(Affine(*sums))).view_as(theta).div_(total[:, None, None])
-        return self.gathered(value) / total, self.centred(gradient)
+        return self.gathered(value) / total, self.balanced(gradient)
 
     def penalised(self, loss: Tensor, gradient: Tensor, theta: Tensor) -> Evaluation:
         """F at θ from the mean loss (M,) and its gradient (M, K, p); the latter's memory is taken over."""

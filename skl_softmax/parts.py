@@ -151,6 +151,10 @@ class PartsObjective:
     def n_rows(self) -> int:
         return self.total.n_rows
 
+    def balanced(self, gradient: Tensor) -> Tensor:
+        """A gradient with a sum of zero over the classes, as of `Objective`."""
+        return self.sample.balanced(gradient)
+
     def at(self, theta: Tensor) -> Evaluation:
         """F and its gradient."""
         quantity = evaluation if self.dtype == torch.float64 else narrow_evaluation

@@ -44,8 +44,8 @@ class SmallObjective(Objective):
 
     call_seconds = 3e-4  # most of it the solver's
     # Whether gradients are made to sum to zero over the classes to eps of themselves, as metrics want it.
-    centres_gradients = True
-    _of_rows = "_rows", "_column_sizes", "_shares", "_target_proba", "_places"
+    balances_gradients = True
+    _of_rows = "_rows", "_column_sizes", "_shares", "_target_proba", "_places", "_class_shares"
 
     def select(self, models: Tensor) -> "SmallObjective":
         some, index, known = super().select(models), models.numpy(), self.__dict__
@@ -83,8 +83,8 @@ class SmallObjective(Objective):
         value, residual, make_proba = self._loss_of(logits)  # (M,), (M, K, n)
         self.__dict__["_last_two"] = [(theta, make_proba), *self.__dict__.get("_last_two", ())][:2]
         gradient = self._rows.pullback(residual)  # (M, K, p)
-        if self.centres_gradients and self.n_outputs > 1:  # as `Objective.means`
-            gradient -= np.add.reduce(gradient, axis=1, keepdims=True) / self.n_outputs
+        if self.balances_gradients and self.n_outputs > 1:  # as `Objective.means`
+            gradient -= self._class_shares.numpy() * np.add.reduce(gradient, axis=1, keepdims=True)
         penalised = self._penalty * parameters  # (M, K, p)
         gradient += penalised
         by_model = len(value), -1

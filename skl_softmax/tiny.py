@@ -41,7 +41,7 @@ class TinyObjective(SmallObjective):
     """F of M models over one tiny dense X, in float64. Shapes as in `skl_softmax.objective`."""
 
     prefers_newton = True
-    centres_gradients = False  # Newton's steps are not moved by what rounding adds to all classes
+    balances_gradients = False  # Newton's steps are not moved by what rounding adds to all classes
 
     @np.errstate(all="ignore")
     def inverse_hessian(

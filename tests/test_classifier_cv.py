@@ -251,6 +251,26 @@ def test_a_fold_without_a_class():
     assert (model.scores_ < -2).all()
 
 
+@pytest.mark.parametrize("seed", [11, 14])
+def test_intercepts_of_missing_classes_beside_a_fold_of_one_class(seed):
+    # In float32 the rounding of the others' gradients once led them to 300 and 2,000,000.
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(40_000, 50))
+    y = np.sort((X @ rng.normal(size=(50, 5)) + rng.gumbel(size=(len(X), 5))).argmax(axis=1))
+    k, held_out = np.searchsorted(y, 1), np.arange(5)
+    cv = [
+        (np.arange(k - 5000, k), held_out),
+        (np.arange(k - 16, k + 9984), held_out),
+        (np.arange(20_000, 30_000), held_out + 20_000),
+    ]
+    sweep = TorchSoftmaxClassifierCV(
+        Cs=[0.03, 3.0], cv=cv, class_weight="balanced", tol=1e-10, refit=False, scoring="accuracy"
+    )
+    with pytest.warns(ConvergenceWarning, match="no minimum"):  # of the first fold
+        sweep.fit(X, y)
+    assert np.abs(sweep.coefs_paths_[1, ..., -1]).max() < 100
+
+
 @pytest.mark.parametrize("l1_ratios", [(0.0,), (0.5,)])
 def test_folds_that_train_on_a_few_of_many_rows(l1_ratios):
     rng = np.random.default_rng(0)

@@ -160,6 +160,24 @@ def test_losses_and_residuals_are_known_to_rounding_of_themselves(n_outputs, dty
     np.testing.assert_allclose(derivative, residual.astype(float), rtol=rounding, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "probabilities"])
+def test_gradients_of_classes_without_rows_in_float32(kind):
+    # What rounding has added to the classes is not shared out to one whose gradient is 1e-9 of theirs.
+    objective, last = make_objective(C=(np.inf,)), torch.tensor([0.0, 0.0, -30.0], dtype=torch.float64)
+    targets = objective.targets.clamp_max(1)
+    if kind == "smoothed":
+        label_proba = torch.tensor([[0.9, 0.1, 0], [0.1, 0.9, 0], [0.0, 0, 1]], dtype=torch.float64)
+        objective = replace(objective, targets=targets, label_proba=label_proba)
+    else:
+        proba = functional.one_hot(targets, 3).double()
+        objective = replace(objective, targets=proba if kind == "probabilities" else targets)
+    theta = draw(objective)
+    theta[..., -1] += last
+    exact, found = objective.at(theta).gradient, objective._in_float32.at(theta.float()).gradient
+    torch.testing.assert_close(found[0, 2].double(), exact[0, 2], rtol=1e-4, atol=0)
+    assert exact.sum(dim=1).abs().max() <= torch.finfo(exact.dtype).eps
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_sigmoids_loss_of_rows_that_are_far_on_the_wrong_side(dtype):
     logits = torch.linspace(15, 45, N, dtype=dtype)[None, None]

@@ -92,6 +92,9 @@ class Quadratic:
     def centred(self, theta):
         return theta
 
+    def balanced(self, gradient):
+        return gradient
+
     def change_at_most(self, direction):
         return torch.full((self.n_models,), inf)
 

@@ -118,14 +118,15 @@ def _is_due_anew(run: Run, metric: Metric) -> bool:
 def _by_conjugate_gradients(
     run: Run, objective: Objective, precondition: Inverse, delay: int = DELAY, max_iter: int = MAX_ITER
 ) -> NewtonStep:
-    gradient, multiply, centred = run.point.gradient, objective.hessian_product(run.theta), objective.centred
+    gradient, multiply = run.point.gradient, objective.hessian_product(run.theta)
 
     def product(direction: Tensor) -> Tensor:
         run.n_passes += 1
         return multiply(direction)
 
     def solve(residual: Tensor) -> Tensor:
-        return centred(precondition(centred(residual)))  # what rounding leaves along 1 ⊗ v has no curvature
+        # What rounding leaves along 1 ⊗ v has no curvature.
+        return objective.centred(precondition(objective.balanced(residual)))
 
     value = run.point.value
     ends = torch.tensor(list(map(run.options.last_gap, value.tolist())), dtype=value.dtype, device=value.device)  # (M,)
