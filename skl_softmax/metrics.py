@@ -278,13 +278,15 @@ def class_metric(objective, theta: Tensor, n_rows: int, n_candidates: int) -> In
     design, mass = torch.cat(designs), torch.cat(masses, dim=1)  # (n, p), (K, n)
     drawn, shares = draw_columns(mass, n_rows)
     penalty = objective.column_l2[0, 0].float()  # (p,)
-    factors = design.new_empty(objective.n_outputs, n_columns, n_columns)  # (K, p, p)
-    for k, factor in enumerate(factors):
+    factors = []  # one by one, as memory of this size is given back each time, and takes as long to get as a factor
+    for k in range(objective.n_outputs):
         index = drawn[k].nonzero()[:, 0]
-        rows = design.index_select(0, index) * shares[k, index].sqrt()[:, None]  # (about m, p)
+        rows = design.index_select(0, index).mul_(shares[k, index].sqrt()[:, None])  # (about m, p)
         columns = rows.T.contiguous()
-        factor[:] = factorise(times_transposed(columns, columns) + torch.diag(penalty))
-    return Inverse(_solve_by_class, (factors,))
+        block = times_transposed(columns, columns)
+        block.diagonal().add_(penalty)
+        factors.append(factorise(block))  # (p, p)
+    return Inverse(_solve_by_class, tuple(factors))
 
 
 def draw_columns(mass: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -305,11 +307,11 @@ def draw_columns(mass: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return drawn, torch.maximum(mass, threshold.to(mass.dtype))
 
 
-def _solve_by_class(vector: Tensor, factors: Tensor) -> Tensor:
-    """Solutions (M, K, p) by the factors (K, p, p), with the mean over classes taken off before and after."""
-    right = (vector - vector.mean(dim=1, keepdim=True)).to(factors.dtype).permute(1, 2, 0)  # (K, p, M)
-    half = torch.linalg.solve_triangular(factors, right, upper=False)
-    solution = torch.linalg.solve_triangular(factors.mT, half, upper=True).permute(2, 0, 1).to(vector.dtype)
+def _solve_by_class(vector: Tensor, *factors: Tensor) -> Tensor:
+    """Solutions (M, K, p) by the factors (p, p) of each class, less the mean over classes before and after."""
+    right = (vector - vector.mean(dim=1, keepdim=True)).to(factors[0].dtype).permute(1, 2, 0)  # (K, p, M)
+    solution = torch.stack([torch.cholesky_solve(r, f) for r, f in zip(right, factors, strict=True)])  # (K, p, M)
+    solution = solution.permute(2, 0, 1).to(vector.dtype)
     return solution - solution.mean(dim=1, keepdim=True)
 
 

@@ -42,6 +42,8 @@ SAMPLE_ACCURACY = 0.05
 ROUNDING_ROWS = 1024
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
+# Rows that tell the diagonal of the Hessian, at least.
+DIAGONAL_ROWS, DIAGONAL_ROWS_PER_COLUMN = 1024, 2
 # Rows that tell which part of the weight classes have.
 SHARE_ROWS = 512
 # The least penalty, as part of a column's curvature, with which what collinear columns gain is not rounding.
@@ -415,9 +417,11 @@ class Objective:
     def inverse_diagonal(self, theta: Tensor) -> curvature.Inverse:
         """The inverse of the diagonal of that Hessian, as a product with vectors (M, K, p); of dense rows by a sample.
 
-        By eight for each column what it promises is some per cent off. Sparse ones might show a column nowhere.
+        Over 48 tables of 1,200 parameters and more what it promises is 0.99 to 1.08 times as much as by all rows in
+        three quarters, and 16 in one of twenty, where a few rows are far out. Sparse ones might show a column nowhere.
         """
-        rows = self.sample(costs.ROWS_PER_COLUMN * self.data.n_columns) if self.data.is_dense else self
+        n_rows = max(DIAGONAL_ROWS, DIAGONAL_ROWS_PER_COLUMN * self.data.n_columns)
+        rows = self.sample(n_rows) if self.data.is_dense else self
         return metrics.diagonal_metric(rows, theta)
 
     def penalty_gradient(self, theta: Tensor) -> Tensor:
