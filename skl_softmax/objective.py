@@ -42,6 +42,8 @@ SAMPLE_ACCURACY = 0.05
 ROUNDING_ROWS = 1024
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
+# What an entry of the gradient may be off by, of columns of numbers of size 1: of a sum over rows errors cancel.
+SLOPE_ROUNDING = 16 * torch.finfo(torch.float64).eps
 # Rows that tell the diagonal of the Hessian, at least.
 DIAGONAL_ROWS, DIAGONAL_ROWS_PER_COLUMN = 1024, 2
 # Rows that tell which part of the weight classes have.
@@ -290,6 +292,12 @@ class Objective:
         """
         held = self.column_l2 > HELD * self.diagonal_bound  # (M, 1, p)
         return self.dtype == torch.float64 and bool(held[..., : self.data.X.shape[1]].all())
+
+    def slope_rounding(self, direction: Tensor) -> Tensor:
+        """What rounding of X and of the gradient makes of the slope along a direction (M, K, p), about, (M,)."""
+        sizes = 1 + self.data.mean.abs() / self.data.scale  # of the numbers in X, those of θ's columns being 1
+        sizes = torch.cat([sizes, sizes.new_ones(int(self.data.fit_intercept))])  # (p,)
+        return SLOPE_ROUNDING * (direction.abs() @ sizes).sum(dim=1)
 
     def centred(self, theta: Tensor) -> Tensor:
         """The same probabilities from parameters that sum to zero over the classes, as they do at the minimum."""

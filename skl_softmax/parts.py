@@ -179,6 +179,10 @@ class PartsObjective:
         """How far it moves them at most, (1,), as dense columns are 1 in size; infinity of sparse rows."""
         return spread(direction).sum(dim=1) if self.data.is_dense else torch.full((1,), inf, dtype=torch.float64)
 
+    def slope_rounding(self, direction: Tensor) -> Tensor:
+        """What rounding makes of the slope along a direction (1, K, p), as of `Objective`."""
+        return self.sample.slope_rounding(direction)
+
     @property
     def holds_collinear(self) -> bool:
         return self.sample.holds_collinear

@@ -96,7 +96,7 @@ def test_samples_are_small_however_many_rows_there_are():
     X = torch.zeros(1, 64).expand(2**25, 64)  # 16 GB in float64, none of which there is
     objective = Objective.__new__(Objective)
     data = type("Rows", (), {"row_bytes": 64 * 8, "n_rows": len(X), "n_columns": 65, "X": X})()
-    vars(objective).update(data=data, n_outputs=3)
+    vars(objective).update(data=data, n_outputs=3, weights=torch.ones(1, 1).expand(1, len(X)))
     taken = []
     vars(objective)["take"] = lambda index: taken.append(len(index)) or objective
     assert len(objective.samples()) == len(taken)

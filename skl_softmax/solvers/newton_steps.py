@@ -85,16 +85,27 @@ def newton_by(run: Run, inverse: Inverse) -> NewtonStep:
 
     There, as with collinear columns, the ridge that makes it definite keeps steps short along what only the penalty
     resolves, and hides what is to be gained. The product with the rows and then with their transpose knows those
-    directions to eps², the matrix to eps.
+    directions to eps², the matrix to eps. Without a penalty what is to be gained there may be rounding: then products
+    are made where the gap would end the run, and tell it if it is more than rounding can be; no step tells what it has
+    left.
     """
     direction = -inverse(run.point.gradient)
     slope = numbers(run.point.gradient, direction)
     step = NewtonStep(direction, slope, [-0.5 * s for s in slope], unexplained=0.0)
-    if inverse.has_ridge and run.objective.holds_collinear:
-        better = _by_conjugate_gradients(run, run.objective, inverse)
-        if all(a <= b for a, b in zip(better.slope, step.slope, strict=True)):  # else rounding is all there is
-            return better
-    return step
+    if not inverse.has_ridge:
+        return step
+    is_held = run.objective.holds_collinear
+    if not (is_held or run.is_any_within_tol(step.gap)):
+        return step._replace(unexplained=inf)
+    better = _by_conjugate_gradients(run, run.objective, inverse)
+    gains = all(a <= b for a, b in zip(better.slope, step.slope, strict=True))  # else rounding is all there is
+    return better if gains and (is_held or _exceeds_rounding(run, better)) else step
+
+
+def _exceeds_rounding(run: Run, step: NewtonStep) -> bool:
+    """Whether all slopes are steeper than rounding makes them."""
+    by_rounding = run.objective.slope_rounding(step.direction).tolist()
+    return all(-slope > rounding for slope, rounding in zip(step.slope, by_rounding, strict=True))
 
 
 def newton_by_products(run: Run, is_check: bool = False) -> NewtonStep:
