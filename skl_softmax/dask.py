@@ -16,9 +16,8 @@ from skl_softmax._version import DOCUMENTATION
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.data import plain_torch
-from skl_softmax.inputs import check_weights, note_features
+from skl_softmax.inputs import check_weights, naming, note_features
 from skl_softmax.parts import PARTS_SOLVERS
-from skl_softmax.pieces import naming
 from skl_softmax.solver_parameters import has_l1
 from skl_softmax.state import unchanged_on_error
 from skl_softmax.targets import has_columns, refuse_probabilities

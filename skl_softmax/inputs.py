@@ -4,7 +4,8 @@ With `skl_softmax.routing` the only file that imports scikit-learn's less public
 estimator does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
 
@@ -32,6 +33,16 @@ def with_signature(function: Callable) -> Callable:
     """The function with its signature at hand (PEP 362), which scikit-learn reads in every `fit` and `get_params`."""
     function.__signature__ = signature(function)
     return function
+
+
+@contextmanager
+def naming(part: str) -> Iterator[None]:
+    """Errors in the block say in which part of the rows they are, one that is checked by itself."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{part}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ def check_training_rows(
             "X is RowBlocks, which fit, the methods that predict and score of TorchSoftmaxClassifier take. Pass the "
             "rows themselves here."
         )
+    refuse_sparse_labels(y)
     X, y = as_rows(X), as_arrays(y)
     # Where rows are left out, what is found later would be named by another number.
     drops_rows = sample_weight is not None or isinstance(estimator.class_weight, (dict, np.ndarray))
@@ -123,6 +135,14 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
     y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else validate_data(estimator, y=y)
     check_consistent_length(X, y)
     return X, y
+
+
+def refuse_sparse_labels(y) -> None:
+    """Refuse a sparse y, of which NumPy speaks in riddles."""
+    if issparse(y):
+        raise TypeError(
+            f"y is a sparse {type(y).__name__}, but has to be dense. Pass y.toarray(), for labels .ravel()."
+        )
 
 
 def check_weights(sample_weight, X, may_be_zero: bool = False) -> np.ndarray:

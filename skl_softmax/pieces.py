@@ -4,8 +4,6 @@
 known) → `skl_softmax.parts.make_parts` (once the coordinates are known, from a sample that is drawn here).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -19,7 +17,14 @@ from torch import Tensor
 
 from skl_softmax import costs
 from skl_softmax.data import column_ranges, join_rows, n_bytes, spread_rows
-from skl_softmax.inputs import TrainingRows, as_arrays, check_prediction_rows, check_training_rows, check_weights
+from skl_softmax.inputs import (
+    TrainingRows,
+    as_arrays,
+    check_prediction_rows,
+    check_training_rows,
+    check_weights,
+    naming,
+)
 from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH
 from skl_softmax.targets import (
     as_classes,
@@ -53,16 +58,6 @@ class RowGroup(list):
 
     def __sizeof__(self):
         return sum(n_bytes(rows.X) + rows.targets.nbytes + rows.weights.nbytes for rows in self)
-
-
-@contextmanager
-def naming(piece: str) -> Iterator[None]:
-    """Errors in the block say in which piece they are."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{piece}: {error}") from error
 
 
 def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:

@@ -22,6 +22,7 @@ from skl_softmax.inputs import (
     check_prediction_rows,
     check_weights,
     dense_array,
+    naming,
     refuse_beside_blocks,
 )
 from skl_softmax.losses import loss_for, most_probable
@@ -220,7 +221,10 @@ class LinearPredictor(ClassifierMixin):
         if not isinstance(X, RowBlocks):
             with plain_torch():
                 return self._of_rows(function, X)
-        found = [self._of_logits(function, x) for x, *_ in X if np.shape(x)[0]]
+        found = []
+        for number, (x, *_) in enumerate(X):
+            with naming(f"Block {number}"):
+                found += [self._of_logits(function, x)] if np.shape(x)[0] else []
         if not found:
             raise ValueError("X has no rows.")
         return torch.cat(found)

@@ -135,9 +135,10 @@ def refuse_other_objects(y: np.ndarray) -> None:
     """Refuse objects that are no strings, of which scikit-learn says that their type is unknown."""
     if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y):
         kinds = sorted({type(label).__name__ for label in y})
+        numbers = kinds[0] if kinds in (["bool"], ["float"], ["int"]) else None
         raise ValueError(
-            f"Unknown label type: y holds objects of the types {', '.join(kinds)}, but labels are all numbers or all "
-            "strings. Pass y.astype(int) or y.astype(str)."
+            f"Unknown label type: y holds objects of the types {', '.join(kinds)}, but has to be an array of numbers, "
+            f"booleans or strings. Pass y.astype({numbers or 'str'})."
         )
 
 

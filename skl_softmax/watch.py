@@ -163,6 +163,13 @@ class EarlyStopping:
 def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) -> tuple[TrainingRows, TrainingRows]:
     """The rows without, and with, a random part of each class, or of all rows if targets are probabilities."""
     seed = int(torch.randint(2**31, (), generator=generator))
+    if rows.has_labels:
+        counts = torch.bincount(rows.targets, minlength=len(rows.classes)).cpu().numpy()
+        if (lonely := rows.classes[counts == 1]).size:
+            raise ValueError(
+                f"early_stopping=True holds out rows of each class, but y has one only of {lonely.tolist()[0]!r} (of "
+                f"{len(lonely)} classes in all). Leave these rows out, pass more, or set early_stopping=False."
+            )
     split = StratifiedShuffleSplit if rows.has_labels else ShuffleSplit
     try:
         (parts,) = split(1, test_size=fraction, random_state=seed).split(rows.weights, rows.targets)

@@ -184,6 +184,16 @@ def test_a_weight_may_be_that_of_all_rows_of_a_block(wine):
     assert found.score(RowBlocks(blocks)) == pytest.approx(expected.score(X, y, np.repeat([2.0, 0.5], [90, 88])))
 
 
+def test_blocks_that_cannot_be_predicted_are_named(wine):
+    X, y, _ = wine
+    clf, bad = TorchSoftmaxClassifier().fit(X, y), X[70:].copy()
+    bad[2, 0] = np.nan
+    with pytest.raises(ValueError, match=r"Block 1: X holds NaN in row 2"):
+        clf.predict(RowBlocks([X[:70], bad]))
+    with pytest.raises(ValueError, match=r"Block 2: X has 2 features"):
+        clf.predict_proba(RowBlocks([X[:70], X[:0], X[70:, :2]]))
+
+
 def test_scores_of_blocks_need_labels(wine):
     X, y, _ = wine
     clf = TorchSoftmaxClassifier().fit(X, y)

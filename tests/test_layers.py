@@ -70,7 +70,6 @@ ALLOWED = {
         "data",
         "inputs",
         "parts",
-        "pieces",
         "solver_parameters",
         "start",
         "state",

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
@@ -163,6 +164,7 @@ NAMES = np.array(["a", "b", "c"])[Y]
         (Y, {"classes": np.array([0, "b", 2], object)}, "classes must be .*all numbers or all strings, none missing"),
         (np.c_[NAMES, NAMES], {}, "two-dimensional y holds probabilities of the classes, which these are not"),
         (Y.astype(object), {}, r"y holds objects of the types int, .* Pass y.astype\(int\)"),
+        ((Y > 0).astype(object), {}, r"y holds objects of the types bool, .* Pass y.astype\(bool\)"),
         (np.array([1, "a"] * 75, dtype=object), {}, "y holds objects of the types int, str"),
         (Y, {"sample_weight": np.where(np.arange(150) == 7, -1, 1)}, "in sample_weight: that of row 7 is -1"),
         (Y, {"sample_weight": np.where(np.arange(150) == 7, np.nan, 1)}, "in sample_weight: that of row 7 is nan"),
@@ -175,6 +177,11 @@ NAMES = np.array(["a", "b", "c"])[Y]
 def test_what_cannot_be_taken_is_named(y, settings, message):
     with pytest.raises(ValueError, match=message):
         TorchSoftmaxClassifier().fit(X, y, **settings)
+
+
+def test_sparse_labels_are_refused():
+    with pytest.raises(TypeError, match=r"y is a sparse csr_array, but has to be dense. Pass y.toarray\(\)"):
+        TorchSoftmaxClassifier().fit(X, csr_array(Y[:, None]))
 
 
 @pytest.mark.parametrize("class_weight", [{0: 1, 3: 5}, {0: "x"}, {0: 10**400}], ids=["other label", "word", "huge"])
