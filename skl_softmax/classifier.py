@@ -383,6 +383,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         MemoryError
             As of ``fit``.
         """
+        self._validate_params()  # in each call, as they may have been set since the first
         check_solver(self)
         with unchanged_on_error(self), plain_torch():
             known = dict(vars(self))

@@ -27,7 +27,7 @@ class ExportMixin:
     def module_(self):
         """A `torch.nn.Linear` that shares the memory of ``coef_`` and ``intercept_``: change one, change both.
 
-        After `sparsify`, a copy.
+        After `sparsify`, a copy. Each time another module: keep the one in whose ``.grad`` gradients are to be found.
         """
         check_is_fitted(self)
         n_outputs, n_features = self.coef_.shape

@@ -305,6 +305,16 @@ def test_a_model_in_a_file_that_is_mapped_goes_on(tmp_path):
     np.testing.assert_array_equal(mapped.partial_fit(X, y).coef_, clf.partial_fit(X, y).coef_)
 
 
+@pytest.mark.parametrize(("name", "value"), [("C", -1e-3), ("momentum", 5), ("batch_size", 0), ("class_weight", "all")])
+def test_parameters_are_checked_in_each_call(name, value):
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, classes=[0, 1, 2])
+    coef = clf.coef_.copy()
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of TorchSoftmaxClassifier must be"):
+        clf.set_params(**{name: value}).partial_fit(X, y)
+    np.testing.assert_array_equal(clf.coef_, coef)
+
+
 def test_early_stopping_is_no_matter_of_a_batch():
     clf = TorchSoftmaxClassifier(solver="sgd", early_stopping=True)
     with pytest.raises(ValueError, match=r"early_stopping=True holds out rows.*Set early_stopping=False"):
