@@ -22,7 +22,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from skl_softmax.curvature import class_covariance, factorise
+from skl_softmax.curvature import class_covariance, factorise, solve_by_factor
 
 # Newton steps for the intercept alone; a class without rows takes log 2 a step to its infinite minimum and is left
 # somewhere on the way.
@@ -203,7 +203,7 @@ def _balance(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
     for _ in range(INTERCEPT_STEPS):
         _differentiate(objective, rows)
         gradient, curvature = _of_intercepts(objective, rows)  # (M, K), (M, K, K)
-        step = -torch.cholesky_solve(gradient[..., None], factorise(curvature))[..., 0]  # (M, K)
+        step = -solve_by_factor(factorise(curvature), gradient[..., None])[..., 0]  # (M, K)
         loss = _mean_loss(objective, rows)  # (M,)
         is_balanced = -(gradient * step).sum(dim=1) <= BALANCED * loss.clamp_max(1.0)  # (M,)
         is_balanced |= loss < objective.separable_below  # there is no best one

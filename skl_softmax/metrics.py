@@ -43,6 +43,7 @@ from skl_softmax.curvature import (
     diagonal,
     factorise,
     inverse_hessian,
+    solve_by_factor,
 )
 from skl_softmax.products import times_transposed
 
@@ -310,7 +311,7 @@ def draw_columns(mass: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def _solve_by_class(vector: Tensor, *factors: Tensor) -> Tensor:
     """Solutions (M, K, p) by the factors (p, p) of each class, less the mean over classes before and after."""
     right = (vector - vector.mean(dim=1, keepdim=True)).to(factors[0].dtype).permute(1, 2, 0)  # (K, p, M)
-    solution = torch.stack([torch.cholesky_solve(r, f) for r, f in zip(right, factors, strict=True)])  # (K, p, M)
+    solution = torch.stack(list(map(solve_by_factor, factors, right)))  # (K, p, M)
     solution = solution.permute(2, 0, 1).to(vector.dtype)
     return solution - solution.mean(dim=1, keepdim=True)
 

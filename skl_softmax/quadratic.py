@@ -44,7 +44,7 @@ class DenseModel:
         (index,) = free.nonzero(as_tuple=True)
         factor, self._ridges = curvature.factorise_by(self._matrix[index[:, None], index], self._ridges)
         solution = torch.zeros_like(right)
-        solution[index] = torch.cholesky_solve(right[index, None], factor)[:, 0]
+        solution[index] = curvature.solve_by_factor(factor, right[index, None])[:, 0]
         return solution
 
     def scale(self, right: Tensor) -> Tensor:
