@@ -109,7 +109,7 @@ def loss_hessian(objective, theta: Tensor, dtype: torch.dtype = torch.float64) -
     n_parameters = theta[0].numel()
     matrix = theta.new_zeros(n_models, n_parameters, n_parameters, dtype=dtype)  # (M, P, P)
     if n_outputs == 1:
-        for design, proba, weights in design_portions(objective, theta, theta.numel()):
+        for design, proba, weights in design_slices(objective, theta, theta.numel()):
             curved = (proba * weights * complement(proba)).to(dtype)  # (M, 1, rows)
             if n_models == 1 and n_parameters <= FEW_COLUMNS:
                 matrix[0] += _weighted_gram(design.to(dtype), curved[0, 0])
@@ -140,7 +140,7 @@ def _fill(matrix: Tensor, objective, theta: Tensor) -> None:
     """
     _, n_outputs, n_columns = theta.shape
     width = n_columns if n_outputs <= FEW_CLASSES or n_columns >= BROAD_CLASS else None
-    for design, proba, weights in design_portions(objective, theta, theta.numel()):
+    for design, proba, weights in design_slices(objective, theta, theta.numel()):
         by_class = (proba * weights.sqrt())[0].to(matrix.dtype)  # (K, rows)
         columns = design.to(matrix.dtype).T.contiguous()  # (p, rows)
         subtract_gram(matrix, (by_class[:, None] * columns).flatten(0, 1), width)
@@ -365,8 +365,8 @@ def with_ridge(matrices: Tensor, ridge: float) -> Tensor:
     return matrices + torch.diag_embed(ridge * torch.finfo(matrices.dtype).eps * sizes)
 
 
-def design_portions(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The rows in portions: design (rows, p), probabilities (M, K, rows), weights (M or 1, 1, rows).
+def design_slices(objective, theta: Tensor, n_entries: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The rows in slices: design (rows, p), probabilities (M, K, rows), weights (M or 1, 1, rows).
 
     ``n_entries`` is how many numbers a row becomes in what is made of it.
     """

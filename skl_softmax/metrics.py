@@ -39,7 +39,7 @@ from skl_softmax.curvature import (
     Inverse,
     class_covariance,
     complement,
-    design_portions,
+    design_slices,
     diagonal,
     factorise,
     inverse_hessian,
@@ -233,7 +233,7 @@ def kronecker_metric(objective, theta: Tensor) -> Inverse:
     n_models, n_outputs, n_columns = theta.shape
     classes = theta.new_zeros(n_models, n_outputs, n_outputs)
     grams = theta.new_zeros(n_models, n_columns, n_columns)
-    for design, proba, weights in design_portions(sample, theta, n_columns + 3 * n_models * n_outputs):
+    for design, proba, weights in design_slices(sample, theta, n_columns + 3 * n_models * n_outputs):
         weighted = proba * weights  # (M, K, rows)
         classes += class_covariance(weighted, proba)
         spread = (weighted * complement(proba)).sum(dim=1).to(objective.dtype)  # (M, rows), traces of class covariances
@@ -273,7 +273,7 @@ def class_metric(objective, theta: Tensor, n_rows: int, n_candidates: int) -> In
     n_columns = objective.data.n_columns
     candidates = objective.sample(n_candidates)
     designs, masses = [], []
-    for design, proba, weights in design_portions(candidates, theta, n_columns + 3 * objective.n_outputs):
+    for design, proba, weights in design_slices(candidates, theta, n_columns + 3 * objective.n_outputs):
         designs.append(design.float())
         masses.append((proba * complement(proba) * (weights / candidates.total[:, None, None]))[0].float())
     design, mass = torch.cat(designs), torch.cat(masses, dim=1)  # (n, p), (K, n)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.data.base import Data, widened
-from skl_softmax.data.dense import PORTION_BYTES, DenseData
+from skl_softmax.data.dense import SLICE_BYTES, DenseData
 from skl_softmax.data.devices import home_of
 from skl_softmax.data.span import SpanData
 from skl_softmax.data.sparse import SparseData
@@ -28,7 +28,7 @@ def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
     """X centred and divided by the standard deviation, both weighted, in which descent goes well; sparse X as it is."""
     if X.layout != torch.strided:
         return raw(X, fit_intercept)
-    home, stride = home_of(X.device), max(1, PORTION_BYTES // (8 * X.shape[1]))
+    home, stride = home_of(X.device), max(1, SLICE_BYTES // (8 * X.shape[1]))
     shares, chunks = (weights / weights.sum()).to(home), slices(len(X), stride)
     rows_of = lambda chunk: X[chunk].to(home).double()  # noqa: E731, (rows, d)
     mean = sum(shares[chunk] @ rows_of(chunk) for chunk in chunks) * fit_intercept

@@ -20,7 +20,7 @@ ALL_ROWS = slice(None)
 # 5 blocks of 4 MB take 11.7 ms, 8 MB 10.1, 16 MB 8.2, 40 MB 8.1, and with a smaller cache 2 MB 23, 7 MB 16, 13 MB 17.
 BLOCK_BYTES = 16 * 2**20
 # The same of rows that are gone over once, in float64, with several copies at a time.
-PORTION_BYTES = 4 * 2**20
+SLICE_BYTES = 4 * 2**20
 PART_ROWS = 1024
 # A design smaller than this is kept.
 KEEP_BYTES = 16 * 2**20
@@ -271,7 +271,7 @@ class DenseData(Data):
         return torch.cat([self.design(rows).square().sum(dim=1) for rows in self._row_slices()])
 
     def _row_slices(self, n_outputs: int = 0) -> list[slice]:
-        stride = max(1, PORTION_BYTES // (8 * max(self.n_columns, n_outputs)))
+        stride = max(1, SLICE_BYTES // (8 * max(self.n_columns, n_outputs)))
         return threads.slices(self.n_rows, stride)
 
     def _rows(self, rows: slice, buffer: Tensor | None = None) -> Tensor:
@@ -296,7 +296,7 @@ def _part_rows(n_rows: int) -> int:
 
 def _of_columns(X: Tensor, columns: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray]:
     """Means (or zeros) of some columns, and what deviates from them at least as far as any row, some rows at a time."""
-    stride = max(1, PORTION_BYTES // (8 * X.shape[1]))
+    stride = max(1, SLICE_BYTES // (8 * X.shape[1]))
     parts = [_centre_and_spread(X[i : i + stride][:, columns], fit_intercept) for i in range(0, len(X), stride)]
     means, spreads = (np.stack(part) for part in zip(*parts, strict=True))  # (parts, columns)
     mean = means[0] + (means - means[0]).mean(axis=0)  # exactly the value of a constant column
