@@ -4,9 +4,9 @@ Each contestant runs in a process of its own, so that one that is over the limit
 after a fit of iris, with its scores on C from 1e-4 to 1e4 and the refit. Scores are right if the mean log loss of
 every C is that of our solver at tol=1e-12 to 1e-4, for the peers by scikit-learn's scorer, which clips probabilities.
 The quickest setting with right scores counts, of ours and of the peers; where none of the peers' is right within the
-limit, the limit. Ours and all peers that are right within twice the time of the quickest take turns, and medians count:
-five of tables as small as iris, three of others, one of those whose fits take seconds. What takes longer than that is
-ended. Rows of different days may be of different machines.
+limit, the limit. Ours and all peers that are right within twice the time of the quickest take turns, of which medians
+count; where a fit takes seconds, each runs once. What takes longer than that is ended. Rows of different days may be of
+different machines.
 """
 
 import json
@@ -157,6 +157,7 @@ def contest(name, data_dir, limit):
     result = {
         "problem": name, "date": machine()["date"], "shape": [*X.shape, len(np.unique(y))], "limit": limit,
         "best": best, "tol": tol, "seconds": seconds[OURS], "error": error, "C": C, "single": seconds["single"],
+        "turns": repeats,
         "peers": peers,
     }  # fmt: skip
     print({k: v for k, v in result.items() if k != "peers"}, flush=True)
@@ -196,7 +197,7 @@ def row(result):
     return {
         "problem": result["problem"], "n × d × K": " × ".join(f"{n:,}" for n in result["shape"]),
         "ours [s]": f"{result['seconds']:.3g}", "tol": f"{result.get('tol', 1e-7):g}",
-        "off by": f"{result['error']:.0e}",
+        "off by": f"{result['error']:.0e}", "turns": str(result.get("turns", 1)),
         "C": f"{result['C']:.3g}",
         "single fits": f"{result['seconds'] / result['single']:.1f}",
         "best with right scores [s]": f"{seconds:.3g} ({name})" if best else f"> {seconds:g}",
