@@ -425,7 +425,7 @@ class Objective:
     def inverse_diagonal(self, theta: Tensor) -> curvature.Inverse:
         """The inverse of the diagonal of that Hessian, as a product with vectors (M, K, p); of dense rows by a sample.
 
-        Over 48 tables of 1,200 parameters and more what it promises is 0.99 to 1.08 times as much as by all rows in
+        Over 48 tables of 1,200 parameters and more what it promises is 0.96 to 1.08 times as much as by all rows in
         three quarters, and 16 in one of twenty, where a few rows are far out. Sparse ones might show a column nowhere.
         """
         n_rows = max(DIAGONAL_ROWS, DIAGONAL_ROWS_PER_COLUMN * self.data.n_columns)

@@ -162,7 +162,7 @@ def test_losses_and_residuals_are_known_to_rounding_of_themselves(n_outputs, dty
 
 @pytest.mark.parametrize("kind", ["labels", "smoothed", "probabilities"])
 def test_gradients_of_classes_without_rows_in_float32(kind):
-    # What rounding has added to the classes is not shared out to one whose gradient is 1e-9 of theirs.
+    # What rounding has added to the classes is not shared out to one whose gradient is 1e-13 of theirs.
     objective, last = make_objective(C=(np.inf,)), torch.tensor([0.0, 0.0, -30.0], dtype=torch.float64)
     targets = objective.targets.clamp_max(1)
     if kind == "smoothed":

@@ -841,6 +841,20 @@ def test_columns_that_are_nearly_equal_without_a_penalty(tol):
         assert clf.loss_curve_[-1] - best <= 3 * tol * best
 
 
+@pytest.mark.parametrize("has_ridge", [False, True])
+def test_no_chord_by_a_hessian_whose_ridge_hides_what_is_left(has_ridge, monkeypatch):
+    monkeypatch.setattr(Quadratic, "holds_collinear", False, raising=False)
+    objective = make()
+    run = Run(objective, objective.minimum + 1, OPTIONS)
+    value = run.point.value.item()
+    run.options = replace(OPTIONS, tol=0.1 * (value - 1) / value)  # less than the chord's gap, more than what it leaves
+    run.inverse = replace(objective.inverse_hessian(None), has_ridge=has_ridge)
+    run.was_full, run.slope, run.slope_before = True, [-2e3 * (value - 1)], [-2e6 * (value - 1)]
+    step = newton_steps.newton_step(run)
+    assert step.is_chord is not has_ridge
+    assert step.gap == pytest.approx([value - 1])
+
+
 @pytest.mark.parametrize("n_copies", [1, 2])
 def test_equal_columns_without_a_penalty_are_no_more_than_one(n_copies):
     # Rounding of numbers far from zero is all that tells them apart, and nothing is to be gained from that.

@@ -62,7 +62,7 @@ def newton_step(run: Run) -> NewtonStep:
     expected = [last * (last / before) * (last / before) if before else -inf for before, last in last_two]
     if _ends_by_chord(run, expected):
         chord = newton_by(run, run.inverse)
-        if _ends_by_chord(run, chord.slope):
+        if _ends_by_chord(run, chord.slope) and chord.unexplained < inf:
             return chord._replace(is_chord=True, unexplained=CHORD * max(_rates(run, chord.slope)))
     return newton_by(run, run.make_inverse())
 
