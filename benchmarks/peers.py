@@ -120,11 +120,12 @@ class SkorchLinear:
         return self
 
 
-# By solver: where it suits, most iterations, numbers of threads worth trying (saga and liblinear do not use BLAS).
+# By solver: where it suits, most iterations, numbers of threads worth trying (the last three do not use BLAS).
 LOGISTIC = {
     "newton-cholesky": (few_parameters, 500, (1, 2)),
     "lbfgs": (anything, 20_000, (1, 2)),
     "newton-cg": (anything, 500, (1, 2)),
+    "sag": (few_entries, 2_000, (1,)),
     "saga": (few_entries, 2_000, (1,)),
     "liblinear": (two_classes, 2_000, (1,)),
 }

@@ -73,25 +73,29 @@ def with_others(result, known, peers, target):
 def search(entries, X, y, C, target, limit):
     """Fit the settings once, of each peer from rough to exact, until one is stopped or has reached the target.
 
-    What has not reached it with one number of threads is not tried with another.
+    What has not reached it with one number of threads is not tried with another. A peer that warns and ends where it
+    did with a rougher tolerance is not held up by tolerances, so that no other is tried.
     """
-    tried, finished, missed, best = [], set(), set(), np.inf
+    tried, finished, missed, stuck, best = [], set(), set(), set(), np.inf
     for setting in entries:
-        if (setting.peer, setting.n_threads) in finished or (setting.peer, setting.accuracy) in missed:
+        peer = setting.peer
+        if peer in stuck or (peer, setting.n_threads) in finished or (peer, setting.accuracy) in missed:
             continue
-        allowed = limit if setting.peer in (OURS, REFERENCE) else patience(tried, best, target, limit)
+        allowed = limit if peer in (OURS, REFERENCE) else patience(tried, best, target, limit)
         with measure.PeakMemory() as peak:
             seconds, model, warns = measure.fit(setting, X, y, C, allowed)
         value = np.inf if model is None else measure.objective(model, X, y, C)
         value = np.inf if np.isnan(value) else value
         best = min(best, value)
         if model is None or value - best <= target / 2 * abs(best):
-            finished.add((setting.peer, setting.n_threads))
+            finished.add((peer, setting.n_threads))
         elif value - best > target * abs(best):
-            missed.add((setting.peer, setting.accuracy))
+            missed.add((peer, setting.accuracy))
+            if warns and any(t["objective"] == value for t in tried if t["peer"] == peer):
+                stuck.add(peer)
         passes = float(model.n_passes_) if hasattr(model, "n_passes_") else None
         tried.append(
-            {"peer": setting.peer, "label": setting.label, "setting": setting, "first": min(seconds, allowed),
+            {"peer": peer, "label": setting.label, "setting": setting, "first": min(seconds, allowed),
              "objective": value, "warns": warns, "passes": passes, "memory": peak.bytes}
         )  # fmt: skip
     return tried

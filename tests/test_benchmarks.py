@@ -53,6 +53,21 @@ def test_peers_are_waited_for_while_they_may_be_the_quickest(monkeypatch):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("warns", [False, True])
+def test_peers_that_stop_for_another_reason_than_tolerances_are_not_tried_with_others(monkeypatch, warns):
+    """As Newton's method that falls back to lbfgs; one that does not warn may have been close to both tolerances."""
+    from benchmarks import run
+    from benchmarks.peers import Setting
+
+    objectives = {"tol=1e-1": 1.5, "tol=1e-2": 1.5, "tol=1e-3": 1.0}
+    monkeypatch.setattr(run.measure, "fit", lambda setting, *_: (2.0, setting, warns))
+    monkeypatch.setattr(run.measure, "objective", lambda setting, *_: objectives[setting.accuracy])
+    entries = [Setting(OURS, "tol=1e-3", None), *(Setting("A", accuracy, None, 1) for accuracy in objectives)]
+    entries.append(Setting("A", "tol=1e-3", None, 2))
+    tried = run.search(entries, None, None, 1.0, target=1e-6, limit=60.0)
+    assert len(tried) == (3 if warns else 5)
+
+
 def test_its_objective_is_that_of_the_tests():
     X, y = PROBLEMS["wine"].data(None)
     model = converged(X, y, C=2.0)
