@@ -19,27 +19,18 @@ once; a single fit is M = 1. Shapes, throughout:
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf, log
+from math import inf
 
 import torch
 from torch import Tensor
 
-from skl_softmax import costs, curvature, duality, metrics, quadratic
+from skl_softmax import costs, curvature, duality, metrics, quadratic, sampling, separability
 from skl_softmax.anchor import Anchor, make_anchor
 from skl_softmax.data import Affine, Block, Data, spread_rows
 from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
 from skl_softmax.portions import Portion, Portions
 from skl_softmax.stretches import WHOLE, Stretch, find_stretches, order_rows, sum_over
 
-# Sizes of the samples that a fit from zero goes through on its way to all rows: the first has this many rows for
-# each parameter, each next one this many times as many, and all rows follow when they are not much more.
-FIRST_SAMPLE, SAMPLE_GROWTH = 8, 8
-# A sample's optimum is about P / 2m above that of all rows; the solution on the sample need not be nearer than this
-# part of it.
-SAMPLE_ACCURACY = 0.05
-# Rows that tell what float32 loses. For 512 to 4,096 of 20,000 x 512 x 100, with C from 1e-2 to 1e4, that was 5 to 40
-# times what it is for all rows, of which more errors cancel; with C=1e-4 up to 340 times.
-ROUNDING_ROWS = 1024
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
 # What an entry of the gradient may be off by, of columns of numbers of size 1: of a sum over rows errors cancel.
@@ -50,9 +41,6 @@ DIAGONAL_ROWS, DIAGONAL_ROWS_PER_COLUMN = 1024, 2
 SHARE_ROWS = 512
 # The least penalty, as part of a column's curvature, with which what collinear columns gain is not rounding.
 HELD = torch.finfo(torch.float64).eps ** 1.25
-# What a sample may take of X beyond the rows that its parameters call for, so that it is small beside the memory also
-# where X is a file that is not.
-SAMPLE_BYTES = 256 * 2**20
 # What a copy of the rows in another order may take.
 STRETCHED_BYTES = 512 * 2**20
 
@@ -215,62 +203,32 @@ class Objective:
         return tensor.to(self.data.home).double()
 
     def sample(self, n_rows: int) -> "Objective":
-        """F of ``n_rows`` rows, one drawn from each of as many equal parts of them; of all rows if there are no more.
-
-        Of fewer rows if those would take more than `SAMPLE_BYTES`; of more where none of them counts in some model.
-        """
-        available = self.data.n_rows
-        if n_rows >= available:
-            return self
-        index = spread_rows(available, min(n_rows, self._largest_sample)).to(self.weights.device)
-        missed = (self.weights[:, index] > 0).logical_not_().all(dim=1)  # (M,)
-        return self.take(self._with_rows_of(missed, index) if missed.any() else index)
-
-    def _with_rows_of(self, models: Tensor, index: Tensor) -> Tensor:
-        """These rows and as many, or all, of those that count in each of some models, which are given as bool (M,)."""
-        own = [weights.nonzero()[:, 0] for weights in self.weights[models]]
-        drawn = [rows[spread_rows(len(rows), min(len(rows), len(index))).to(rows.device)] for rows in own]
-        return torch.cat([index, *drawn]).unique()
+        """F of so many rows, spread over all; F itself if there are no more."""
+        return sampling.sample(self, n_rows)
 
     def samples(self, n_all: int | None = None) -> list[tuple["Objective", float]]:
-        """Ever larger samples on the way to all rows, each with the gap to its minimum that is near enough.
-
-        ``n_all`` is the number of all rows, where these are a sample of them themselves.
-        """
-        stages, n_rows = [], FIRST_SAMPLE * self.n_parameters
-        while n_rows <= min(self.n_rows, self._largest_sample) and 4 * n_rows <= (n_all or self.n_rows):
-            stages.append((self.sample(n_rows), SAMPLE_ACCURACY * self.n_parameters / (2 * n_rows)))
-            n_rows *= SAMPLE_GROWTH
-        return stages
-
-    @property
-    def _largest_sample(self) -> int:
-        return max(FIRST_SAMPLE * self.n_parameters, SAMPLE_BYTES // self.data.row_bytes)
+        """Ever larger samples on the way to all rows, ``n_all`` if not these, each with a gap that is near enough."""
+        return sampling.stages(self, n_all or self.n_rows)
 
     def narrow(self) -> "Objective":
         """F with products in float32, for steps that are far from the minimum; F itself where that gains nothing."""
         if self.data.dtype == torch.float32 or not costs.narrow_pays(self, self.data.converts):
             return self
-        return self._in_float32 if self.data.fits_float32 else self
+        return self.in_float32 if self.data.fits_float32 else self
 
     @cached_property
-    def _in_float32(self) -> "Objective":
+    def in_float32(self) -> "Objective":
+        """F with products in float32."""
         targets = self.targets.float() if self.targets.is_floating_point() else self.targets
         return replace(self, data=self.data.narrow(), targets=targets, weights=self.weights.float())
 
     def rounding(self, theta: Tensor) -> tuple[Evaluation, float]:
         """What float32 adds to F and its gradient at θ, by a sample of rows, and what part of a pass that takes."""
-        rows = self.sample(ROUNDING_ROWS)
-        exact, rounded = rows.at(theta), rows._in_float32.at(theta)
-        lost = Evaluation(rounded.value - exact.value, rounded.gradient - exact.gradient)
-        return lost, 2 * rows.n_rows / self.n_rows
+        return sampling.rounding(self, theta)
 
     def excess(self, theta: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
         """F(θ + change) - F(θ), (M,), from the gradient at θ and, for higher orders, a sample of rows."""
-        rows = self.sample(ROUNDING_ROWS)
-        here, there = rows.at(theta), rows.at(theta + change)
-        slopes = ((gradient - here.gradient) * change).sum(dim=(1, 2))  # (M,)
-        return there.value - here.value + slopes
+        return sampling.excess(self, theta, change, gradient)
 
     def anchor(self, theta: Tensor, point: Evaluation) -> Anchor | None:
         """F by its changes from θ, with products in float32, if that gains anything."""
@@ -478,26 +436,8 @@ class Objective:
 
     @cached_property
     def separable_below(self) -> Tensor:
-        """Where no penalty holds the parameters, a value of F below this proves that no minimum exists.
-
-        F < log 2 min(s)/S, of the positive s, means that every row has ℓ_i < log 2, so its own class has the largest
-        logit; then F goes to zero along this very θ. With targets between 0 and 1 there is a minimum.
-        """
-        between = self.targets.is_floating_point() and not ((self.targets == 0) | (self.targets == 1)).all()
-        if between or self.label_proba is not None:
-            return torch.full_like(self.total, -inf)
-        free = (self.l2 == 0) & self.is_smooth | self._has_one_class()  # (M,)
-        if not free.any():
-            return torch.full_like(self.total, -inf)
-        lightest = self.gathered(torch.where(self.weights > 0, self.weights, inf).amin(dim=1))  # (M or 1,)
-        return torch.where(free, log(2) * lightest / self.total, -inf)  # (M,)
-
-    def _has_one_class(self) -> Tensor:
-        """In which models (M or 1,) all rows that count are of one class, and intercepts tell it from the others."""
-        labels = self.targets if self.targets.ndim == 1 else self.targets.argmax(dim=1)  # (n,)
-        counts, none = self.weights > 0, self.n_outputs + 1
-        least, largest = torch.where(counts, labels, none).amin(dim=1), torch.where(counts, labels, -1).amax(dim=1)
-        return (least == largest).to(self.data.home) & self.data.fit_intercept  # (M or 1,)
+        """What F (M,) has to be below to prove that there is no minimum, as rows can be told apart."""
+        return separability.separable_below(self)
 
     def curvature_proba(self, logits: Tensor) -> Tensor:
         """Probabilities of the outputs (..., K, rows), by which the curvature goes.

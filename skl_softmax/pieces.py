@@ -25,7 +25,7 @@ from skl_softmax.inputs import (
     check_weights,
     naming,
 )
-from skl_softmax.objective import FIRST_SAMPLE, SAMPLE_GROWTH
+from skl_softmax.sampling import FIRST_SAMPLE, SAMPLE_GROWTH
 from skl_softmax.targets import (
     as_classes,
     check_probabilities,

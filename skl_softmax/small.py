@@ -66,9 +66,9 @@ class SmallObjective(Objective):
         return self
 
     @cached_property
-    def _in_float32(self) -> Objective:
+    def in_float32(self) -> Objective:
         """By the general formulas: those here are in float64, whatever the rows are."""
-        return Objective(**{field.name: getattr(self, field.name) for field in fields(self)})._in_float32
+        return Objective(**{field.name: getattr(self, field.name) for field in fields(self)}).in_float32
 
     def from_other(self, other: "SmallObjective", point: Evaluation, theta: Tensor) -> Evaluation:
         parameters, by_model = theta.numpy(), (self.n_models, self.n_parameters)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from skl_softmax import TorchSoftmaxClassifier, anchor, costs
-from skl_softmax import objective as objective_module
+from skl_softmax import TorchSoftmaxClassifier, anchor, costs, sampling
 from skl_softmax.anchor import make_anchor
 from skl_softmax.data import DenseData
 from skl_softmax.losses import loss_for
@@ -151,7 +150,7 @@ def test_what_float32_loses_is_told_by_some_rows(objective, monkeypatch):
     assert passes == 2.0  # these rows are all
     torch.testing.assert_close(lost.value, rounded.value - exact.value)
     torch.testing.assert_close(lost.gradient, rounded.gradient - exact.gradient)
-    monkeypatch.setattr(objective_module, "ROUNDING_ROWS", N // 4)
+    monkeypatch.setattr(sampling, "ROUNDING_ROWS", N // 4)
     lost, passes = objective.rounding(theta)
     assert passes == 0.5
     of_all, of_some = ((a**2).sum() for a in (rounded.gradient - exact.gradient, lost.gradient))

@@ -173,7 +173,7 @@ def test_gradients_of_classes_without_rows_in_float32(kind):
         objective = replace(objective, targets=proba if kind == "probabilities" else targets)
     theta = draw(objective)
     theta[..., -1] += last
-    exact, found = objective.at(theta).gradient, objective._in_float32.at(theta.float()).gradient
+    exact, found = objective.at(theta).gradient, objective.in_float32.at(theta.float()).gradient
     torch.testing.assert_close(found[0, 2].double(), exact[0, 2], rtol=1e-4, atol=0)
     assert exact.sum(dim=1).abs().max() <= torch.finfo(exact.dtype).eps
 

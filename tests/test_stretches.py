@@ -39,7 +39,7 @@ def make_objective(cv, n_outputs=3, keeps=True, fit_intercept=True, dtype=torch.
     targets = torch.from_numpy(rng.integers(max(n_outputs, 2), size=N))
     targets = targets.double() if n_outputs == 1 else targets
     objective = Objective(replace(data, may_keep=keeps), targets, weights, 0.1 / total, n_outputs, total)
-    return objective if dtype == torch.float64 else objective._in_float32
+    return objective if dtype == torch.float64 else objective.in_float32
 
 
 def draw(objective, seed=0):
