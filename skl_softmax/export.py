@@ -1,6 +1,7 @@
 """A fitted model as a torch module or as scikit-learn's `LogisticRegression`, and back."""
 
 from copy import copy
+from reprlib import repr as shortened
 
 import numpy as np
 import torch
@@ -101,7 +102,7 @@ class ExportMixin:
         """
         linear, classes = _only_layer(linear), as_classes(classes)
         if len(classes) < 2 or len(np.unique(classes)) != len(classes):
-            raise ValueError(f"classes must be two or more different labels, got {classes.tolist()}.")
+            raise ValueError(f"classes must be two or more different labels, got {shortened(classes.tolist())}.")
         if linear.out_features != len(classes) and (linear.out_features, len(classes)) != (1, 2):
             raise ValueError(
                 f"classes names {len(classes)} labels, for which the layer would have as many outputs (or one for two "

@@ -3,6 +3,7 @@
 import warnings
 from math import prod
 from numbers import Real
+from reprlib import repr as shortened
 
 import numpy as np
 import torch
@@ -129,7 +130,8 @@ class InferenceMixin:
             return 0
         found = np.flatnonzero(self.classes_ == reference) if np.ndim(reference) == 0 else []
         if not len(found):
-            raise ValueError(f"reference={reference!r} is not among the classes {self.classes_.tolist()}.")
+            known = shortened(self.classes_.tolist())
+            raise ValueError(f"reference={reference!r} is not among the classes {known}.")
         return int(found[0])
 
     def _warn_of_summary(self, objective, theta: Tensor, inverse: Tensor) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
+from reprlib import repr as shortened
 
 import numpy as np
 import torch
@@ -187,7 +188,10 @@ def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> Train
         raise ValueError("classes must be passed in the first call of partial_fit: all labels that may come.")
     if not is_first:
         if classes is not None and not np.array_equal(np.unique(as_classes(classes)), estimator.classes_):
-            raise ValueError(f"classes is {classes!r}, but partial_fit began with {estimator.classes_!r}.")
+            began = shortened(estimator.classes_.tolist())
+            raise ValueError(
+                f"classes is {shortened(np.asarray(classes).tolist())}, but partial_fit began with {began}."
+            )
         classes = estimator.classes_ if classes is None else classes  # in the order of y's columns, where it has some
     return check_training_rows(estimator, X, y, sample_weight, classes, reset=is_first, is_lazy=True)
 
@@ -322,7 +326,7 @@ def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) ->
     try:
         numbers = np.atleast_1d(np.asarray(dense_array(value), dtype=np.float64))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of numbers of shape {shape}, got {value!r}.") from error
+        raise ValueError(f"{name} must be an array of numbers of shape {shape}, got {shortened(value)}.") from error
     value = check_array(numbers, ensure_2d=False, allow_nd=True, input_name=name)
     if value.shape != shape:
         raise ValueError(

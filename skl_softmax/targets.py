@@ -1,6 +1,7 @@
 """Labels and probabilities of classes, checked and encoded, and what classes weigh."""
 
 from math import isnan
+from reprlib import repr as shortened  # of thousands of labels, a message names some
 from typing import NamedTuple
 
 import numpy as np
@@ -101,7 +102,8 @@ def _encode(y, classes) -> tuple[np.ndarray, np.ndarray]:
         unknown = found[classes[np.minimum(place, len(classes) - 1)] != found]
         if len(unknown):
             raise ValueError(
-                f"y holds the labels {unknown.tolist()}, which are not among the classes {classes.tolist()}."
+                f"y holds the labels {shortened(unknown.tolist())}, which are not among the classes "
+                f"{shortened(classes.tolist())}."
             )
         targets = place[targets]
     refuse_single_class(classes, is_given)
@@ -125,8 +127,8 @@ def as_classes(classes) -> np.ndarray:
     is_mixed = len({isinstance(label, str) for label in labels}) > 1
     if not labels or is_mixed or any(map(_is_missing, labels)):
         raise ValueError(
-            f"classes must be a one-dimensional array-like of labels, got {classes!r}: all numbers or all strings, "
-            "none missing."
+            f"classes must be a one-dimensional array-like of labels, got {shortened(classes)}: all numbers or all "
+            "strings, none missing."
         )
     return found
 
@@ -170,8 +172,8 @@ def check_probabilities(y, classes) -> tuple[np.ndarray, np.ndarray]:
         row = int(wrong.argmax())
         raise ValueError(
             f"A two-dimensional y holds the probabilities of the classes, at least 0 and with a sum of 1 in each row, "
-            f"but row {row} is {y[row].tolist()}, with a sum of {sums[row]:.6g}. Divide rows by their sums, or pass "
-            "labels as a one-dimensional array."
+            f"but row {row} is {shortened(y[row].tolist())}, with a sum of {sums[row]:.6g}. Divide rows by their sums, "
+            "or pass labels as a one-dimensional array."
         )
     y = y / sums[:, None]
     if classes is None:
@@ -234,11 +236,12 @@ def _class_weight(class_weight, classes, counts) -> np.ndarray:
     except (OverflowError, TypeError, ValueError) as error:
         unknown = [label for label in class_weight if label not in classes.tolist()]
         raise ValueError(
-            f"class_weight must give a number for labels among the classes {classes.tolist()}, got {class_weight!r}: "
-            f"{f'{unknown} are none of them.' if unknown else error}"
+            f"class_weight must give a number for labels among the classes {shortened(classes.tolist())}, got "
+            f"{shortened(class_weight)}: {f'{shortened(unknown)} are none of them.' if unknown else error}"
         ) from error
-    if not ((by_class >= 0) & np.isfinite(by_class)).all():
-        raise ValueError(f"class_weight must be finite and not negative, got {class_weight!r}.")
+    if (wrong := ~((by_class >= 0) & np.isfinite(by_class))).any():
+        label, weight = classes[wrong].tolist()[0], by_class[wrong][0]
+        raise ValueError(f"class_weight must be finite and not negative, but that of {label!r} is {weight:g}.")
     return by_class
 
 
