@@ -17,11 +17,17 @@ from skl_softmax.memory import explained
 def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]:
     """Leave the estimator as it was if the block raises, or as it was when the block called what it is given.
 
-    What is raised where memory ran out says how much was wanted and what to change.
+    A ``random_state`` that is a RandomState, the caller's own, is left as it was, too. What is raised where memory ran
+    out says how much was wanted and what to change.
     """
     before = dict(vars(estimator))
+    drawn_from = before.get("random_state")
+    drawn_from = drawn_from if isinstance(drawn_from, np.random.RandomState) else None
+    undrawn = drawn_from and drawn_from.get_state()
 
     def keep() -> None:
+        nonlocal undrawn
+        undrawn = drawn_from and drawn_from.get_state()
         before.clear()
         before.update(vars(estimator))
 
@@ -30,6 +36,8 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]
     except BaseException as error:
         vars(estimator).clear()
         vars(estimator).update(before)
+        if drawn_from is not None:
+            drawn_from.set_state(undrawn)
         raise explained(error, estimator)  # noqa: B904, its cause is set
 
 

@@ -56,6 +56,14 @@ def test_bad_input(estimator, call, is_fitted):
     assert same(estimator, before)
 
 
+def test_a_random_state_is_left_as_it_was():
+    state = np.random.RandomState(0)
+    model = TorchSoftmaxClassifier(solver="sgd", random_state=state)
+    with pytest.raises(ValueError, match="coef_init has shape"):
+        model.fit(X, y, coef_init=np.ones(3))
+    assert state.randint(2**31) == np.random.RandomState(0).randint(2**31)
+
+
 STORAGES = {
     "array": np.asarray,
     "float32": np.float32,
