@@ -286,7 +286,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         y : array-like of shape (n_samples,) or (n_samples, n_classes), default=None
             Labels: strings, numbers or bools; left out only for `RowBlocks`. Or, with a column for each class, the
             probabilities of the classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as
-            one row of each class, weighted with its probability. Names of the columns go into ``classes``.
+            one row of each class, weighted with its probability. Labels of the columns go into ``classes``; frames whose
+            columns name them in another order are refused.
         sample_weight : array-like of shape (n_samples,) or float, default=None
             Weights of the rows, >= 0. A row of weight 0 has no influence.
         coef_init, intercept_init : array-like of the shapes of ``coef_`` and ``intercept_``, default=None

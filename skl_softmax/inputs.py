@@ -24,7 +24,7 @@ from torch import Tensor
 
 from skl_softmax.data import RowBlocks, as_tensor, csr_tensor, find_device, on_device, scipy_matrix, take_rows, widened
 from skl_softmax.finite import check_finite, is_large, refuse_huge
-from skl_softmax.targets import as_classes, encode_targets, has_columns, refuse_missing_labels
+from skl_softmax.targets import as_classes, encode_targets, has_columns, refuse_missing_labels, refuse_other_order
 
 # What X may be, for scikit-learn's validation.
 ROWS = {"dtype": [np.float64, np.float32], "accept_sparse": "csr"}
@@ -105,6 +105,7 @@ def check_training_rows(
     drops_rows = sample_weight is not None or isinstance(estimator.class_weight, (dict, np.ndarray))
     is_checked = drops_rows or not (is_lazy and is_large(X))
     refuse_missing_labels(y)
+    refuse_other_order(y, classes)
     X, y = _check_arrays(estimator, X, y, reset, is_checked)
     weights = check_weights(sample_weight, X)
     targets, classes, of_row, label_proba = encode_targets(estimator, y, classes, weights, for_folds)

@@ -46,6 +46,7 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
 def true_targets(y, classes: np.ndarray) -> Tensor:
     """What rows are, by sorted classes: their indices (n,), or probabilities (n, K), or (n,) of the second of two."""
     refuse_missing_labels(y)
+    refuse_other_order(y, classes)
     if not has_columns(y):
         return torch.from_numpy(_encode(column_or_1d(y), classes)[0])
     proba = torch.from_numpy(check_probabilities(y, classes)[0])  # (n, K)
@@ -73,6 +74,19 @@ def refuse_probabilities(y) -> None:
     """Refuse probabilities of classes where labels are meant."""
     if has_columns(y):
         raise ValueError("y holds a column for each class, but the accuracy needs a label for each row.")
+
+
+def refuse_other_order(y, classes) -> None:
+    """Refuse probabilities in a data frame whose columns have the names of the classes in another order."""
+    names, default = list(getattr(y, "columns", ())), list(range(len(getattr(y, "columns", ()))))
+    if classes is None or not has_columns(y) or names == default:
+        return
+    labels = as_classes(classes).tolist()
+    if names != labels and len(names) == len(labels) and set(names) == set(labels):
+        raise ValueError(
+            f"The columns of y are named {shortened(names)}, but the classes are given as {shortened(labels)}. Pass "
+            "classes in the order of the columns, or the columns in that of the classes."
+        )
 
 
 def _is_missing(label) -> bool:

@@ -1,6 +1,7 @@
 """Targets that are probabilities: as rows of y, and by smoothing of labels."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -9,7 +10,7 @@ from reference import relative_error
 from sklearn.datasets import load_iris
 from torch.nn import functional
 
-from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 
 SOLVERS = ["newton", "lbfgs"]
 TIGHT = 1e-14
@@ -124,3 +125,20 @@ def test_names_of_columns():
         TorchSoftmaxClassifier().fit(X, np.eye(3)[y], classes=["a", "b"])
     with pytest.raises(ValueError, match=r"\[2\], which are not among the classes \[0, 1\]"):
         TorchSoftmaxClassifier().fit(X, y, classes=[0, 1])
+
+
+def test_names_of_a_frame_are_not_other_than_the_classes():
+    X, y = load_iris(return_X_y=True)
+    proba = pd.DataFrame(np.eye(3)[y], columns=["c", "a", "b"])
+    with pytest.raises(
+        ValueError, match=r"columns of y are named \['c', 'a', 'b'\], but the classes are .*'a', 'b', 'c'"
+    ):
+        TorchSoftmaxClassifier().fit(X, proba, classes=["a", "b", "c"])
+    model = TorchSoftmaxClassifier().fit(X, proba, classes=list(proba))
+    assert model.predict(X[:1]) == "c"
+    assert (TorchSoftmaxClassifier().fit(X, proba[["a", "b", "c"]], classes=list("abc")).coef_ == model.coef_).all()
+    unnamed = pd.DataFrame(proba.to_numpy())  # whose columns are 0, 1, 2
+    assert TorchSoftmaxClassifier().fit(X, unnamed, classes=[2, 0, 1]).predict(X[:1]) == 2
+    search = TorchSoftmaxClassifierCV(Cs=2, cv=2).fit(X, proba[["a", "b", "c"]].set_axis([0, 1, 2], axis=1))
+    with pytest.raises(ValueError, match="columns of y are named"):
+        search.score(X, proba.set_axis([2, 0, 1], axis=1))
