@@ -80,9 +80,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         - "lbfgs": limited-memory BFGS in a metric of subsampled curvature. A fit from zero goes over growing samples of
           the rows, so that all rows are needed a few times only, and goes in float32 where that is quicker and for as
           long as it is exact enough.
-        - "proximal": proximal Newton on working sets, for any ``l1_ratio``; the only one for ``l1_ratio`` > 0.
-        - "sgd", "adam": `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches. These
-          have ``partial_fit``.
+        - "proximal": proximal Newton on working sets, for any ``l1_ratio`` and finite ``C``; the only one for
+          ``l1_ratio`` > 0.
+        - "sgd", "adam": the optimisers `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches.
+          These have ``partial_fit``.
         - any class of `torch.optim.Optimizer`, likewise, but for Muon and SparseAdam. Other options than ``lr`` are
           given in a subclass whose ``__init__(self, params, lr=...)`` passes them on.
         - "auto": "proximal" if ``l1_ratio`` > 0 and ``C`` is finite; "newton" for small tables and for sparse X of many
@@ -119,8 +120,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Whether the result of an optimiser is the mean over all its updates.
     early_stopping : bool, default=False
         Whether to hold out rows, score each iterate by its mean log loss on them, end the fit when the score has not
-        risen for ``n_iter_no_change`` iterations or epochs, and return the iterate with the best score. The rows that
-        were held out are not fitted afterwards.
+        risen for ``n_iter_no_change`` iterations or epochs, and return the iterate with the best score, up to ``tol``.
+        The rows that were held out are not fitted afterwards.
     validation_fraction : float, default=0.1
         Fraction of the rows, of each class the same, that ``early_stopping`` holds out.
     n_iter_no_change : int, default=10
@@ -158,12 +159,13 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     n_iter_ : ndarray of shape (1,)
         Iterations or epochs.
     n_passes_ : float
-        Passes over X that the solver took: values with gradients, Hessian-vector products, logits alone by half, and
-        samples by their share, Hessians not; in all calls of ``partial_fit``. nan after Ctrl-C.
+        Passes over X that the solver took: one for each value with its gradient and each Hessian-vector product, half
+        of one for logits alone; samples count by their share of the rows, Hessians do not. Summed over the calls of
+        ``partial_fit``; nan after Ctrl-C.
     loss_curve_ : ndarray of shape (`n_iter_` + 1,)
-        F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean over them.
-        After Ctrl-C optimisers lack the last.
-        Each call of ``partial_fit`` adds a mean over its batches. Early stopping: of the rows that were not held out.
+        The objective F of all rows before each iteration on them and, last, of the result; with batches an epoch's mean
+        over them. After Ctrl-C optimisers lack the last. Each call of ``partial_fit`` adds a mean over its batches.
+        With ``early_stopping`` of the rows that were not held out.
     seconds_curve_ : list of float
         Seconds from when the rows were checked to each point of ``loss_curve_``; only after ``fit``.
     validation_scores_ : list of float
@@ -286,8 +288,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         y : array-like of shape (n_samples,) or (n_samples, n_classes), default=None
             Labels: strings, numbers or bools; left out only for `RowBlocks`. Or, with a column for each class, the
             probabilities of the classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as
-            one row of each class, weighted with its probability. Labels of the columns go into ``classes``; frames whose
-            columns name them in another order are refused.
+            one row of each class, weighted with its probability. Labels of the columns go into ``classes``; a frame
+            whose columns name them in another order is refused.
         sample_weight : array-like of shape (n_samples,) or float, default=None
             Weights of the rows, >= 0. A row of weight 0 has no influence.
         coef_init, intercept_init : array-like of the shapes of ``coef_`` and ``intercept_``, default=None
@@ -305,10 +307,11 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Raises
         ------
         ValueError
-            If a parameter is none of those that it may be, if parameters do not go together, or if X, ``y``, weights or
-            starts cannot be fitted: the message names the parameter, or the row, and says what is expected.
+            If a parameter has a value that it may not have, if parameters do not go together, or if X, ``y``, weights
+            or starts cannot be fitted: the message names the parameter, or the row, and says what is expected.
         TypeError
-            If ``solver`` is a class of no optimiser, or X a tensor of a layout other than dense, CSR and COO.
+            If ``solver`` is a class of no optimiser, X a tensor of a layout other than dense, CSR and COO, or ``y``
+            sparse.
         MemoryError
             With what was wanted, and what to change.
 
@@ -355,7 +358,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
         The optimiser's state goes on from call to call, and the penalty is that of ``fit`` on all rows so far, so that
         ``C`` means the same. What ``learning_rate="auto"`` needs to know, the scale of the columns, it takes from the
-        first batch, dense or sparse; where one kind follows the other, momentum begins anew. Callbacks are not told.
+        first batch, dense or sparse; where one kind follows the other, momentum begins anew. Callbacks are not told;
+        ``tol``, ``max_iter`` and ``verbose`` have no effect.
 
         Parameters
         ----------
@@ -378,9 +382,12 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         ------
         ValueError
             As of ``fit``, or if ``classes`` are missing or others than before, or if this batch takes parameters beyond
-            what floats hold. For ``class_weight="balanced"``, ``early_stopping``, "cosine" and "one-cycle".
+            what floats hold. Also for ``class_weight="balanced"``, ``early_stopping`` and the schedules "cosine" and
+            "one-cycle".
         TypeError
-            If ``solver`` is a class of no optimiser, or X a tensor of a layout other than dense, CSR and COO.
+            As of ``fit``, or if X is `RowBlocks`: pass them one by one.
+        AttributeError
+            If ``solver`` is no optimiser, as "auto" is none: set ``solver="sgd"``.
         MemoryError
             As of ``fit``.
         """

@@ -62,15 +62,16 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     fit_intercept : bool, default=True
         Whether to add the intercept.
     class_weight : dict, "balanced" or None, default=None
-        As in `TorchSoftmaxClassifier`. "balanced" is taken in the training part of each fold; for "alo" of all rows.
+        As in `TorchSoftmaxClassifier`. "balanced" is taken in the training part of each fold; for "alo" of all rows;
+        not with probabilities for ``y`` or ``label_smoothing``.
     label_smoothing : float, default=0.0
         As in `TorchSoftmaxClassifier`; scores are those of the targets as they are.
     cv : int, splitter, iterable of splits, "alo" or None, default=None
         Folds: an int (None: 5) of stratified ones, any of scikit-learn's splitters, or pairs of training and test
         indices. "alo" is approximate leave-one-out: one fit of all rows for each penalty, and from its Hessian what the
         fit without each row would have given. Only for ``l1_ratio`` 0, "neg_log_loss" or
-        "accuracy", and at most 1,200 parameters; where rows are fewer than columns, those of the space that the rows
-        span are counted.
+        "accuracy", and at most 1,200 parameters; of dense X with more than 200 columns, and a third more than rows,
+        those of the space that the rows span.
     scoring : str, callable or None, default=None
         What is best: the name of a scorer or one; None is "neg_log_loss". That and "accuracy" need no predictions
         beyond the logits, and the log loss is exact, where scikit-learn's scorer clips probabilities that round to 0.
@@ -122,9 +123,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     cv_results_ : dict of ndarray
         Parameters and scores as in `sklearn.model_selection.GridSearchCV`, for `pandas.DataFrame`.
     converged_ : bool
-        Whether the last fit converged, or without ``refit`` all of them.
+        Whether the fit of all rows converged, or without ``refit`` those of all folds.
     optimality_gap_ : float
-        Of the last fit, as in `TorchSoftmaxClassifier`; nan without ``refit``.
+        Of the fit of all rows, as in `TorchSoftmaxClassifier`; nan without ``refit``.
     module_ : torch.nn.Linear
         A linear layer that shares the memory of ``coef_`` and ``intercept_``.
 

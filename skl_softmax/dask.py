@@ -155,7 +155,8 @@ converged_, optimality_gap_, module_
         Raises
         ------
         ValueError
-            If ``l1_ratio`` or ``solver`` is none for a cluster, or a partition, which is named, cannot be fitted.
+            If ``l1_ratio`` or ``solver`` is none for a cluster, or a partition, which is named, cannot be fitted; or if
+            there is no client, neither given nor current.
         TypeError
             If one of X, ``y`` and ``sample_weight`` is no collection of Dask's.
         TimeoutError

@@ -62,6 +62,7 @@ class ExportMixin:
 
         Examples
         --------
+        >>> import torch
         >>> from sklearn.datasets import load_iris
         >>> from skl_softmax import TorchSoftmaxClassifier
         >>> X, y = load_iris(return_X_y=True)
@@ -88,7 +89,7 @@ class ExportMixin:
 
         Returns
         -------
-        estimator : TorchSoftmaxClassifier
+        estimator : object of this class
             The estimator.
 
         Raises
@@ -120,7 +121,8 @@ class ExportMixin:
         Returns
         -------
         model : LogisticRegression
-            With copies of the coefficients, and the parameters that both have.
+            With copies of the coefficients, and ``C``, ``l1_ratio``, ``fit_intercept``, ``class_weight``,
+            ``warm_start`` and ``random_state``, or what was chosen of these.
 
         Raises
         ------
@@ -149,8 +151,9 @@ class ExportMixin:
 
         Returns
         -------
-        estimator : TorchSoftmaxClassifier
-            The estimator, with the parameters that both have.
+        estimator : object of this class
+            The estimator, with those of the model's ``C``, ``l1_ratio``, ``fit_intercept``, ``class_weight``,
+            ``warm_start`` and ``random_state`` that it has.
 
         Raises
         ------

@@ -28,22 +28,7 @@ FOREIGN = 1e-6
 
 
 class InferenceMixin:
-    """What can be said of the coefficients of a maximum-likelihood fit.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_breast_cancer
-    >>> from skl_softmax import TorchSoftmaxClassifier
-    >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
-    >>> X = X[["mean radius", "mean texture"]]
-    >>> table = TorchSoftmaxClassifier(C=float("inf")).fit(X, y).summary(X, y)
-    >>> table[["coef", "std err", "z"]].round(2)
-                         coef  std err      z
-    class feature
-    1     intercept     19.85     1.77  11.19
-          mean radius   -1.06     0.10 -10.42
-          mean texture  -0.22     0.04  -5.89
-    """
+    """What can be said of the coefficients of a maximum-likelihood fit."""
 
     def summary(self, X, y, sample_weight=None, *, covariance="observed", confidence=0.95, reference=None):
         r"""Standard errors, z, p-values and confidence intervals of the coefficients.
@@ -85,12 +70,26 @@ class InferenceMixin:
         ValueError
             If data are separable or do not identify coefficients, which it names, for an L1 penalty, and beyond 5,000
             coefficients. Where only a part is separable, such as a category with rows of one class, coefficients and
-            errors end large.
+            errors end large. Also if ``covariance``, ``confidence`` or ``reference`` is none of those that it may be.
 
         Warns
         -----
         UserWarning
             If there is a penalty, or if the coefficients are not the optimum for these rows.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_breast_cancer
+        >>> from skl_softmax import TorchSoftmaxClassifier
+        >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+        >>> X = X[["mean radius", "mean texture"]]
+        >>> table = TorchSoftmaxClassifier(C=float("inf")).fit(X, y).summary(X, y)
+        >>> table[["coef", "std err", "z"]].round(2)
+                             coef  std err      z
+        class feature
+        1     intercept     19.85     1.77  11.19
+              mean radius   -1.06     0.10 -10.42
+              mean texture  -0.22     0.04  -5.89
         """
         pd = _pandas(f"{type(self).__name__}.summary")
         check_is_fitted(self)

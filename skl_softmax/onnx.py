@@ -7,8 +7,8 @@ from skl_softmax.classifier_cv import TorchSoftmaxClassifierCV
 def register_onnx_converter() -> None:
     """Teach `skl2onnx` the estimators of this package, so that it converts Pipelines that hold them.
 
-    They become what `LogisticRegression` becomes, with its options (``zipmap``, ``raw_scores``, ...); of the Dask
-    estimator what ``to_local()`` gives does. Needs the extra ``export``.
+    They become what `LogisticRegression` becomes, with its options (``zipmap``, ``raw_scores``, ...). The Dask
+    estimator is converted by what its ``to_local()`` gives. Needs the extra ``export``.
 
     Raises
     ------

@@ -30,7 +30,7 @@ class RowBlocks:
     Raises
     ------
     TypeError
-        If ``source`` ends once it has been gone through, or cannot be gone through.
+        If ``source`` ends once it has been gone through, or cannot be gone through; later, if a block is a dict.
     ValueError
         If ``read_ahead`` is no integer >= 0; later, with its number, for a block of other than one to three entries or
         of files that hold Python objects.
