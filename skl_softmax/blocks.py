@@ -44,14 +44,14 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
     """Go through the blocks twice: to check them and find the classes, and to draw a sample of the rows."""
     _check(estimator, y, sample_weight)
     checker = clone(estimator)
-    counts, is_soft, layout, n_rows, size = _look_through(estimator, checker, blocks)
+    counts, is_soft, layout, n_rows, size = _look_through(estimator, checker, blocks, classes)
     found, weights = pieces.settle_classes(counts, classes, is_soft)
     encoder = pieces.make_encoder(checker, found, weights)
 
     def groups() -> Iterator[pieces.RowGroup]:
         given = 0
         for number, block in enumerate(blocks):
-            piece = _load(number, checker, block)
+            piece = _load(number, checker, block, classes)
             if piece is not None:
                 _refuse_another_layout(piece, layout)
                 given += len(piece.X)
@@ -70,7 +70,7 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
 
 
 def _look_through(
-    estimator, checker, blocks: RowBlocks
+    estimator, checker, blocks: RowBlocks, classes
 ) -> tuple[pieces.Counts | None, bool, torch.layout | None, int, int]:
     """What the labels weigh, whether they are probabilities, the layout of X, the number of its rows and its bytes.
 
@@ -82,7 +82,7 @@ def _look_through(
             note_features(estimator, block[0])
             note_features(checker, block[0])
             is_soft = has_columns(block[1])
-        if (piece := _load(number, checker, block)) is not None:
+        if (piece := _load(number, checker, block, classes)) is not None:
             if has_columns(piece.y) != is_soft:
                 raise ValueError(f"{piece.name}: y holds probabilities where others hold labels, or the reverse.")
             layout = piece.X.layout if layout is None else layout
@@ -97,8 +97,8 @@ def _refuse_another_layout(piece: pieces.Piece, layout: torch.layout) -> None:
         raise ValueError(f"{piece.name}: X is sparse where others are dense, or the reverse.")
 
 
-def _load(number: int, checker, block: tuple) -> pieces.Piece | None:
-    return pieces.load_piece(f"Block {number}", checker, *block)
+def _load(number: int, checker, block: tuple, classes) -> pieces.Piece | None:
+    return pieces.load_piece(f"Block {number}", checker, *block, classes)
 
 
 def _check(estimator, y, sample_weight) -> None:

@@ -192,7 +192,7 @@ def place(work: Work, partitions: list[tuple], checker, classes, is_soft: bool) 
     ``checker`` is an estimator with the parameters of the fit that knows the number and names of the features.
     """
     load = delayed(pieces.load_piece, pure=False)
-    loaded = work.keep([load(f"Partition {i}", checker, *partition) for i, partition in enumerate(partitions)])
+    loaded = work.keep([load(f"Partition {i}", checker, *partition, classes) for i, partition in enumerate(partitions)])
     counts = work.get(tree(pieces.merge_counts, [delayed(pieces.count_labels, pure=False)(piece) for piece in loaded]))
     found, weights = pieces.settle_classes(counts, classes, is_soft)
     encoder = pieces.make_encoder(checker, found, weights)

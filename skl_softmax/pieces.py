@@ -33,6 +33,7 @@ from skl_softmax.targets import (
     has_columns,
     refuse_missing_labels,
     refuse_other_objects,
+    refuse_other_order,
     refuse_single_class,
 )
 
@@ -60,16 +61,17 @@ class RowGroup(list):
         return sum(n_bytes(rows.X) + rows.targets.nbytes + rows.weights.nbytes for rows in self)
 
 
-def load_piece(name: str, checker, X, y, sample_weight) -> Piece | None:
+def load_piece(name: str, checker, X, y, sample_weight, classes=None) -> Piece | None:
     """Check X and turn it into a tensor; None if there are no rows.
 
-    ``checker`` is an estimator that knows the number and names of the features.
+    ``checker`` is an estimator that knows the number and names of the features, ``classes`` are those of the fit.
     """
     with naming(name):
         if y is None:
             raise ValueError("y is None, but rows to fit need labels: pass (X, y) or (X, y, sample_weight).")
         y, sample_weight = as_arrays(y), as_arrays(sample_weight)  # of a tensor, each label would be an object below
         refuse_missing_labels(y)
+        refuse_other_order(y, classes)
         check_consistent_length(X, y)
         if np.shape(X)[0] == 0:
             return None

@@ -78,14 +78,15 @@ def refuse_probabilities(y) -> None:
 
 def refuse_other_order(y, classes) -> None:
     """Refuse probabilities in a data frame whose columns have the names of the classes in another order."""
-    names, default = list(getattr(y, "columns", ())), list(range(len(getattr(y, "columns", ()))))
-    if classes is None or not has_columns(y) or names == default:
+    names = list(getattr(y, "columns", ()))
+    default = list(range(len(names)))
+    if not has_columns(y) or names == default:
         return
-    labels = as_classes(classes).tolist()
+    labels = default if classes is None else as_classes(classes).tolist()
     if names != labels and len(names) == len(labels) and set(names) == set(labels):
         raise ValueError(
-            f"The columns of y are named {shortened(names)}, but the classes are given as {shortened(labels)}. Pass "
-            "classes in the order of the columns, or the columns in that of the classes."
+            f"The columns of y are named {shortened(names)}, but are taken for the classes {shortened(labels)} in this "
+            "order. Pass classes in the order of the columns, or the columns in that of the classes."
         )
 
 

@@ -161,6 +161,13 @@ def test_two_classes_and_float32(client, rows):
     assert_same(found, expected, tolerance=1e-6)  # coefficients are stored in float32
 
 
+def test_columns_of_probabilities_in_another_order_are_refused(client, rows):
+    proba = pd.DataFrame(np.full((N_ROWS, 3), 1 / 3), columns=["c", "a", "b"])
+    frames = (dd.from_pandas(frame, npartitions=2) for frame in (pd.DataFrame(rows[0]), proba))
+    with pytest.raises(ValueError, match="Partition 0: The columns of y are named"):
+        DaskTorchSoftmaxClassifier().fit(*frames, classes=["a", "b", "c"])
+
+
 def test_probabilities_as_targets(client, rows):
     X, _, weights = rows
     proba = np.random.default_rng(0).dirichlet(np.ones(3), N_ROWS)

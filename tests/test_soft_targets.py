@@ -10,7 +10,7 @@ from reference import relative_error
 from sklearn.datasets import load_iris
 from torch.nn import functional
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 
 SOLVERS = ["newton", "lbfgs"]
 TIGHT = 1e-14
@@ -130,15 +130,20 @@ def test_names_of_columns():
 def test_names_of_a_frame_are_not_other_than_the_classes():
     X, y = load_iris(return_X_y=True)
     proba = pd.DataFrame(np.eye(3)[y], columns=["c", "a", "b"])
+    in_order, unnamed = proba[["a", "b", "c"]], proba.set_axis([0, 1, 2], axis=1)
     with pytest.raises(
-        ValueError, match=r"columns of y are named \['c', 'a', 'b'\], but the classes are .*'a', 'b', 'c'"
+        ValueError, match=r"columns of y are named \['c', 'a', 'b'\], but are taken for .*'a', 'b', 'c'"
     ):
         TorchSoftmaxClassifier().fit(X, proba, classes=["a", "b", "c"])
     model = TorchSoftmaxClassifier().fit(X, proba, classes=list(proba))
     assert model.predict(X[:1]) == "c"
-    assert (TorchSoftmaxClassifier().fit(X, proba[["a", "b", "c"]], classes=list("abc")).coef_ == model.coef_).all()
-    unnamed = pd.DataFrame(proba.to_numpy())  # whose columns are 0, 1, 2
+    np.testing.assert_array_equal(TorchSoftmaxClassifier().fit(X, in_order, classes=list("abc")).coef_, model.coef_)
     assert TorchSoftmaxClassifier().fit(X, unnamed, classes=[2, 0, 1]).predict(X[:1]) == 2
-    search = TorchSoftmaxClassifierCV(Cs=2, cv=2).fit(X, proba[["a", "b", "c"]].set_axis([0, 1, 2], axis=1))
+    with pytest.raises(ValueError, match=r"columns of y are named \[2, 0, 1\], but are taken for .* \[0, 1, 2\]"):
+        TorchSoftmaxClassifier().fit(X, proba.set_axis([2, 0, 1], axis=1))
+    blocks = RowBlocks([(X, in_order), (X, proba)])
+    with pytest.raises(ValueError, match="Block 1: The columns of y are named"):
+        TorchSoftmaxClassifier().fit(blocks, classes=["a", "b", "c"])
+    search = TorchSoftmaxClassifierCV(Cs=2, cv=2).fit(X, unnamed)
     with pytest.raises(ValueError, match="columns of y are named"):
         search.score(X, proba.set_axis([2, 0, 1], axis=1))
