@@ -340,6 +340,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             watch, rows = self._watch(rows, generator, tasks)
             begin = start.begin(self, rows, (coef_init, intercept_init), generator, known)
             stream = self._stream_of(known, rows) if self.warm_start else None
+            self._seen = placed.total.total_weight if placed else rows.weights.sum().item()  # for partial_fit
             if placed:
                 problem = make_placed_problem(self, placed, begin, watch)
             else:
@@ -356,10 +357,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Go once over a batch of a stream of rows, where the last call has left off.
 
-        The optimiser's state goes on from call to call, and the penalty is that of ``fit`` on all rows so far, so that
-        ``C`` means the same. What ``learning_rate="auto"`` needs to know, the scale of the columns, it takes from the
-        first batch, dense or sparse; where one kind follows the other, momentum begins anew. Callbacks are not told;
-        ``tol``, ``max_iter`` and ``verbose`` have no effect.
+        The optimiser's state goes on from call to call, and the penalty is that of ``fit`` on all rows so far, also
+        those of a ``fit`` before, so that ``C`` means the same. What ``learning_rate="auto"`` needs to know, the scale
+        of the columns, it takes from the first batch, dense or sparse; where one kind follows the other, momentum
+        begins anew. Callbacks are not told; ``tol``, ``max_iter`` and ``verbose`` have no effect.
 
         Parameters
         ----------
@@ -397,10 +398,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             known = dict(vars(self))
             rows = check_batch(self, X, y, classes, sample_weight)
             generator = torch_generator(self.random_state)
-            stream = self._stream_of(known, rows) or Stream(self, rows)
+            stream, seen = self._stream_of(known, rows) or Stream(self, rows), known.get("_seen", 0.0)
             so_far = (dense_array(self.coef_), self.intercept_) if "coef_" in known else (None, None)
             begin = start.begin(self, rows, so_far, generator, known)
-            problem = make_batch_problem(self, rows, begin, generator, stream)
+            problem = make_batch_problem(self, rows, begin, generator, stream, seen)
             result = solved(problem.minimise, rows)
             refuse_divergence(result)
             curve = np.append(as_arrays(known.get("loss_curve_", [])), result.loss_curve[0])
@@ -409,6 +410,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             self.n_passes_ += known.get("n_passes_", 0.0)
             self._store_records(None)
             self._store_stream(problem, result)
+            self._seen = seen + rows.weights.sum().item()
             follow(self, X)
         return self
 

@@ -175,7 +175,7 @@ converged_, optimality_gap_, module_
             known = dict(vars(self))
             note_features(self, _without_rows(X))
             placed = place(work, partitions, self._checker(), classes, has_columns(y))
-            rows = placed.sample
+            rows, self._seen = placed.sample, placed.total.total_weight  # for partial_fit of the local estimator
             begin = start.begin(self, rows, (coef_init, intercept_init), None, known)
             looks = [Printer(rows, self.verbose, self.max_iter, "Iteration")] if self.verbose else []
             watch = Watch(looks + self._callbacks(rows, tasks, is_after=False))
@@ -343,7 +343,8 @@ converged_, optimality_gap_, module_
         check_is_fitted(self)
         shared = deepcopy({name: value for name, value in self.get_params().items() if name != "client"})
         local = TorchSoftmaxClassifier(**shared)
-        vars(local).update({name: deepcopy(value) for name, value in vars(self).items() if name.endswith("_")})
+        found = {name: value for name, value in vars(self).items() if name.endswith("_") or name == "_seen"}
+        vars(local).update(deepcopy(found))
         return local
 
     def _lazily(self, method: str, X):

@@ -15,7 +15,7 @@ from skl_softmax.solvers import Memory
 
 
 class Stream:
-    """What ``partial_fit`` and warm starts carry over: coordinates, the rows' weight so far, the optimiser's memory.
+    """What ``partial_fit`` and warm starts carry over: coordinates and the optimiser's memory.
 
     It is kept in NumPy arrays and plain Python, which can be stored without torch.
     """
@@ -24,7 +24,7 @@ class Stream:
         self._key, self._takes_any_units = self._key_of(estimator, rows), takes_any_units(estimator)
         self._fit_intercept, self._layout = estimator.fit_intercept, self._layout_of(rows)
         self._coordinates = {self._layout: self._coordinates_of(rows)}  # mean and scale of the columns
-        self._memory, self.seen = None, 0.0
+        self._memory = None
 
     @staticmethod
     def _key_of(estimator, rows: TrainingRows) -> tuple:
@@ -80,10 +80,10 @@ class Stream:
         mean, scale = (as_tensor(array).to(home_of(X.device)) for array in self._coordinates[self._layout])
         return in_coordinates(X, self._fit_intercept, mean, scale)
 
-    def after(self, memory: Memory, seen: float) -> "Stream":
-        """The same with what a call has left, and the weight of all rows until then."""
+    def after(self, memory: Memory) -> "Stream":
+        """The same with what a call has left."""
         later = copy(self)
-        later._memory, later.seen = _map(asdict(memory), Tensor, lambda tensor: tensor.cpu().numpy().copy()), seen
+        later._memory = _map(asdict(memory), Tensor, lambda tensor: tensor.cpu().numpy().copy())
         return later
 
     def recall(self) -> Memory | None:

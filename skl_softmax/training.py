@@ -116,7 +116,6 @@ class Problem:
     solver: Solver
     options: SolverOptions
     stream: Stream | None = None  # for optimisers
-    seen: float = 0.0  # the weight of the rows of this call and of earlier ones of its stream
 
     def minimise(self) -> SolveResult:
         """Minimise, without a word on how far from the minimum a solver ends that only descends."""
@@ -193,7 +192,7 @@ class Problem:
 
     def stream_after(self, memory: Memory | None) -> Stream | None:
         """What the call leaves to be gone on with, if its optimiser has left this; None of other solvers."""
-        return None if self.stream is None or memory is None else self.stream.after(memory, self.seen)
+        return None if self.stream is None or memory is None else self.stream.after(memory)
 
     def _with_optimality(self, result: SolveResult) -> SolveResult:
         objective = self._precise
@@ -317,16 +316,16 @@ def refuse_divergence(result: SolveResult) -> None:
         )
 
 
-def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream) -> Problem:
-    """One epoch over a batch of a stream."""
+def make_batch_problem(estimator, rows: TrainingRows, begin, generator, stream, seen: float) -> Problem:
+    """One epoch over a batch of a stream, of which rows of the weight ``seen`` have come before."""
     if estimator.learning_rate in ("cosine", "one-cycle"):
         raise ValueError(
             f"learning_rate={estimator.learning_rate!r} needs to know where the end is, and partial_fit does not. "
             "Set learning_rate='invscaling', 'constant' or a number."
         )
-    objective = make_batched(rows, stream.data(rows.X), estimator, stream.seen)
+    objective = make_batched(rows, stream.data(rows.X), estimator, seen)
     problem = make_descent(estimator, objective, begin, generator, None, stream)
-    return replace(problem, options=replace(problem.options, max_iter=1), seen=stream.seen + problem.seen)
+    return replace(problem, options=replace(problem.options, max_iter=1))
 
 
 def make_descent(estimator, objective: Objective, begin, generator, observe, stream) -> Problem:
@@ -353,7 +352,7 @@ def make_descent(estimator, objective: Objective, begin, generator, observe, str
         generator=generator,
         memory=memory if goes_on or not estimator.average else None,  # a mean is one of where the optimiser was
     )
-    return Problem(objective, theta, solver, options, stream, objective.total.item())
+    return Problem(objective, theta, solver, options, stream)
 
 
 def _batch_size(estimator) -> int | None:

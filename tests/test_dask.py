@@ -340,6 +340,7 @@ def test_to_local_copies(client, rows):
     assert local.get_params()["C"] == 3.0
     for name in ("converged_", "optimality_gap_", "n_passes_", "n_features_in_"):
         assert getattr(local, name) == getattr(found, name)
+    assert local._seen == pytest.approx(weights.sum())  # by which partial_fit takes the penalty
     local.coef_[:] = 0
     assert found.coef_.any()
     assert found.to_sklearn().predict(X).tolist() == found.predict(X).tolist()

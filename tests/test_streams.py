@@ -176,11 +176,17 @@ class TestPartialFit:
         best = objective(TorchSoftmaxClassifier(tol=1e-9).fit(X, y), X, y)
         assert objective(clf, X, y) < (1 + within) * best
 
-    def test_the_penalty_is_that_of_all_rows_so_far(self):
+    @pytest.mark.parametrize("first", ["partial_fit", "another optimiser", "fit"])
+    def test_the_penalty_is_that_of_all_rows_so_far(self, first):
         X, y = load_iris(return_X_y=True)
         X = StandardScaler().fit_transform(X)
         clf = TorchSoftmaxClassifier(solver="sgd", C=0.01, learning_rate=0.1)
-        clf.partial_fit(X[:50], y[:50], classes=[0, 1, 2])
+        if first == "fit":  # of as many rows
+            clf.set_params(solver="lbfgs").fit(X[::3], y[::3]).set_params(solver="sgd")
+        else:
+            clf.partial_fit(X[:50], y[:50], classes=[0, 1, 2])
+        if first == "another optimiser":
+            clf.set_params(momentum=0.9)  # whose first step is the gradient's
         before = clf.coef_.copy(), clf.intercept_.copy()
         clf.partial_fit(X[50:], y[50:])
         weight, bias = (torch.tensor(part, requires_grad=True) for part in before)
