@@ -16,6 +16,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import (
     _check_sample_weight,
+    _check_y,
     check_array,
     check_consistent_length,
     validate_data,
@@ -134,7 +135,10 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
             check_finite(as_matrix(X))
         return X, y
     check_tensor_rows(estimator, X, reset, is_checked)
-    y = check_array(y, dtype=None, ensure_2d=False, input_name="y") if is_soft else validate_data(estimator, y=y)
+    if is_soft:
+        y = check_array(y, dtype=None, ensure_2d=False, input_name="y")
+    else:  # without `reset`, `validate_data` would warn of names again, and with it forget them
+        y = validate_data(estimator, y=y) if reset else _check_y(y, estimator=estimator)
     check_consistent_length(X, y)
     return X, y
 

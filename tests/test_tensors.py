@@ -271,6 +271,15 @@ def test_what_the_caller_has_set_changes_nothing(estimator, setting):
         np.testing.assert_array_equal(output, getattr(expected, method)(X))
 
 
+def test_names_of_features_are_kept_beside_tensors():
+    frame, y = load_iris(return_X_y=True, as_frame=True)
+    model = TorchSoftmaxClassifier(solver="sgd", momentum=0.9).partial_fit(frame, y, classes=[0, 1, 2])
+    with pytest.warns(UserWarning, match="X does not have valid feature names") as said:
+        model.partial_fit(frame.to_numpy(np.float16), y)
+    assert len(said) == 1
+    assert model.feature_names_in_.tolist() == frame.columns.tolist()
+
+
 @pytest.mark.filterwarnings("ignore:C=1000")
 def test_streams_and_summaries_whatever_the_caller_has_set():
     X, y = load_iris(return_X_y=True)
