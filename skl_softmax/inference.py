@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skl_softmax.curvature import hessian, row_slices
-from skl_softmax.data import as_tensor, plain_torch, standardised
+from skl_softmax.data import as_tensor, making_on, plain_torch, standardised
 from skl_softmax.inputs import check_training_rows, dense_array
 from skl_softmax.solver_parameters import has_l1
 from skl_softmax.training import make_objective
@@ -101,11 +101,12 @@ class InferenceMixin:
             coefficients = (as_tensor(dense_array(part)) for part in (self.coef_, self.intercept_))
             theta = data.to_theta(*coefficients)[None]  # (1, K, p)
             names = list(getattr(self, "feature_names_in_", [f"x{j}" for j in range(self.n_features_in_)]))
-            inverse = _inverse_information(objective, theta, names)  # (P, P)
-            self._warn_of_summary(objective, theta, inverse)
-            if covariance == "sandwich":
-                inverse = inverse @ _scatter(objective, theta) @ inverse
-            coef, errors = _differences(data, theta[0], inverse, place)
+            with making_on(data.home):
+                inverse = _inverse_information(objective, theta, names)  # (P, P)
+                self._warn_of_summary(objective, theta, inverse)
+                if covariance == "sandwich":
+                    inverse = inverse @ _scatter(objective, theta) @ inverse
+                coef, errors = _differences(data, theta[0], inverse, place)
         others = np.delete(self.classes_, place)
         labels = [*["intercept"] * self.fit_intercept, *names]
         index = pd.MultiIndex.from_product([others, labels], names=["class", "feature"])
@@ -143,8 +144,8 @@ class InferenceMixin:
                 stacklevel=3,
             )
         point = objective.at(theta)
-        gradient, value = point.gradient.double().flatten(), point.value.item()
-        gap = 0.5 * (gradient @ inverse @ gradient).item() * objective.total.item()
+        gradient, value = point.gradient.double().flatten(1), point.value.item()  # (1, P)
+        gap = 0.5 * (gradient @ inverse @ gradient.T).item() * objective.total.item()
         if gap > max(10 * self.tol, FOREIGN) * value:
             warnings.warn(
                 f"The coefficients are not the optimum of these rows: their objective is {gap:.1e} above its minimum "
@@ -231,7 +232,7 @@ def _differences(data, theta: Tensor, covariance: Tensor, place: int) -> tuple[n
     contrast, to_user = _contrasts(len(theta), place), _to_user(data)  # (K - 1, K), (p, p)
     linear = torch.kron(contrast, to_user.T.contiguous())  # ((K - 1) p, P)
     errors = (linear @ covariance * linear).sum(dim=1).sqrt()  # ((K - 1) p,)
-    return (contrast @ theta @ to_user).flatten().numpy(), errors.numpy()
+    return (contrast @ theta @ to_user).flatten().cpu().numpy(), errors.cpu().numpy()
 
 
 def _contrasts(n_outputs: int, place: int) -> Tensor:

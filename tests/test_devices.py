@@ -120,6 +120,17 @@ def test_streams():
     np.testing.assert_allclose(streams[1].coef_, streams[0].coef_, rtol=1e-9)
 
 
+@pytest.mark.parametrize("covariance", ["observed", "sandwich"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_summaries(n_classes, covariance):
+    X, y = load_wine(return_X_y=True)
+    X, y = X[y < n_classes, 1:3], y[y < n_classes]
+    model = TorchSoftmaxClassifier(C=np.inf, tol=1e-12).fit(X, y)
+    with pretended_device():
+        found = model.summary(torch.from_numpy(X).to(DEVICE), y, covariance=covariance)
+    np.testing.assert_allclose(found, model.summary(X, y, covariance=covariance), rtol=1e-5)
+
+
 @pytest.mark.parametrize("cv", [3, "alo"])
 def test_sweeps(cv):
     X, y = load_wine(return_X_y=True)
