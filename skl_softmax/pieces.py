@@ -148,17 +148,19 @@ def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup
         if piece is None:
             continue
         with naming(piece.name):
-            if _counts(piece, checker.class_weight, classes):
+            if _counts(piece, checker, classes):
                 group.append(check_training_rows(checker, piece.X, piece.y, piece.sample_weight, classes, reset=False))
     return group
 
 
-def _counts(piece: Piece, by_class: np.ndarray | None, classes: np.ndarray) -> bool:
+def _counts(piece: Piece, checker, classes: np.ndarray) -> bool:
     """Whether any row has a weight other than zero: a piece need not have one."""
-    weights = 1.0 if piece.sample_weight is None else piece.sample_weight
-    if by_class is not None and not has_columns(piece.y):
-        weights = weights * ~np.isin(piece.y, np.unique(classes)[by_class == 0])
-    return bool(np.any(weights != 0))
+    weights, by_class = 1.0 if piece.sample_weight is None else piece.sample_weight, checker.class_weight
+    if by_class is None or checker.label_smoothing:  # by which each row has something of every class
+        return bool(np.any(weights != 0))
+    if has_columns(piece.y):
+        return bool(np.any(weights * (check_probabilities(piece.y, classes)[0] @ by_class) != 0))
+    return bool(np.any(weights * ~np.isin(piece.y, np.unique(classes)[by_class == 0]) != 0))
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,19 @@ def test_soft_targets_and_warm_starts(wine):
     assert clf.fit(RowBlocks(parted(X, proba)), classes=["a", "b", "c"]).n_passes_ <= 2
 
 
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.3}, {"are_proba": True}])
+def test_blocks_of_a_class_without_weight(settings):
+    """Their rows count where labels are smoothed, and are left out else, as they are in memory."""
+    X, y = load_wine(return_X_y=True)
+    settings = {"class_weight": {0: 0.0}, "solver": "newton", "tol": 1e-13, **settings}
+    targets = np.eye(3)[y] if settings.pop("are_proba", False) else y
+    whole = TorchSoftmaxClassifier(**settings).fit(X, targets)
+    blocks = RowBlocks([(X[y == k], targets[y == k]) for k in range(3)])
+    classes = None if targets.ndim == 2 else [0, 1, 2]
+    found = TorchSoftmaxClassifier(**settings).fit(blocks, classes=classes)
+    np.testing.assert_allclose(found.coef_, whole.coef_, rtol=1e-5, atol=1e-8)
+
+
 def test_each_pass_goes_through_the_blocks_once(wine):
     X, y, _ = wine
     source = Counted(parted(X, y))
