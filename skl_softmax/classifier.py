@@ -337,8 +337,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             is_lazy = not self.early_stopping
             rows = placed.sample if placed else check_training_rows(self, X, y, sample_weight, classes, is_lazy=is_lazy)
             generator = torch_generator(self.random_state) if draws(self) else None
+            begin = start.begin(self, rows, (coef_init, intercept_init), generator, known)  # draws first
             watch, rows = self._watch(rows, generator, tasks)
-            begin = start.begin(self, rows, (coef_init, intercept_init), generator, known)
             stream = self._stream_of(known, rows) if self.warm_start else None
             self._seen = placed.total.total_weight if placed else rows.weights.sum().item()  # for partial_fit
             if placed:

@@ -130,6 +130,16 @@ class TestOptimisers:
             optimizer.step()
         np.testing.assert_allclose(clf.coef_, layer.weight.detach().numpy(), rtol=1e-9)
 
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    def test_a_fit_begins_with_the_weights_of_a_layer(self, early_stopping):
+        X, y = load_iris(return_X_y=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            layer = torch.nn.Linear(4, 3)
+        settings = {"learning_rate": 1e-9, "max_iter": 1, "random_state": 0, "early_stopping": early_stopping}
+        clf = TorchSoftmaxClassifier(solver="sgd", **settings).fit(X, y)
+        np.testing.assert_allclose(clf.coef_, layer.weight.detach().numpy(), rtol=1e-5)
+
     def test_average_is_the_mean_of_the_updates(self):
         X, y = load_iris(return_X_y=True)
         settings = {"solver": "sgd", "learning_rate": 0.01}
@@ -206,6 +216,12 @@ class TestPartialFit:
             stream.partial_fit(X[i : i + 100], y[i : i + 100], classes=list("abcd"))
             stream = pickle.loads(pickle.dumps(stream))  # the state of the optimiser goes with it
         np.testing.assert_allclose(stream.coef_, whole.coef_, rtol=1e-9)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_a_batch_of_which_nothing_is_to_be_learnt(self, dtype):
+        clf = TorchSoftmaxClassifier(solver="sgd", fit_intercept=False, C=np.inf)
+        clf.partial_fit(np.zeros((3, 2), dtype), [0, 1, 2], classes=[0, 1, 2])
+        assert not clf.coef_.any()
 
     def test_weights_are_repeats(self, table):
         X, y = table[0][:90], table[1][:90]

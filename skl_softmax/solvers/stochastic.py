@@ -11,6 +11,9 @@ from torch.optim import lr_scheduler
 
 from skl_softmax.solvers.base import BatchedObjective, Iterate, SolveResult, SolverOptions, Status
 
+# Rates are one over no less than this, as where X is zero and nothing else curves F: what float32 holds.
+LEAST_SMOOTHNESS = 1e-30
+
 
 @dataclass(frozen=True)
 class DescentOptions(SolverOptions):
@@ -210,6 +213,6 @@ def _made(optimizer: Callable, parameter: Tensor, rate: float | None) -> torch.o
 def _first_rate(objective: BatchedObjective, options: DescentOptions) -> float | None:
     if options.learning_rate != "auto":
         return options.learning_rate
-    rate = 1 / objective.smoothness(options.batch_size).item()
+    rate = 1 / max(objective.smoothness(options.batch_size).item(), LEAST_SMOOTHNESS)
     # Rows that come later may be steeper than all before.
     return rate if options.memory is None else min(rate, options.memory.rate)
