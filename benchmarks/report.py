@@ -16,6 +16,7 @@ COLORS = {
     "LogisticRegression(newton-cg)": "#56B4E9",
     "LogisticRegression(newton-cholesky)": "#009E73",
     "LogisticRegression(liblinear)": "#F0E442",
+    "LogisticRegression(sag)": "#B8B800",
     "LogisticRegression(saga)": "#999999",
     "torch.optim.LBFGS": "#CC79A7",
     "SGDClassifier(log_loss)": "#8C6D31",
@@ -121,7 +122,8 @@ def note(record):
         "reaches the target counts, medians of up to nine turns after a pause each (a turn is one fit, or as many as "
         "take 50 ms, without the first; of what takes more than 5 s the first fit); one that does not within the limit "
         "counts with that time (≥). A peer's fit is stopped before that when it has taken three times as long as the "
-        "quickest that got there. SGDClassifier takes part where there are two classes: with more it fits another "
+        "quickest that got there, and its tolerances are given up when it warns and ends where it did with a rougher "
+        "one. SGDClassifier takes part where there are two classes: with more it fits another "
         "model. Passes: over X, for "
         "values with gradients and Hessian-vector products, samples by their share. fit / read: time of a fit over "
         "that of reading X once. Memory: the most held beyond what was held before the fit, once what earlier fits "

@@ -68,6 +68,13 @@ def test_peers_that_stop_for_another_reason_than_tolerances_are_not_tried_with_o
     assert len(tried) == (3 if warns else 5)
 
 
+def test_every_contestant_has_a_colour():
+    from benchmarks.peers import REFERENCE, settings
+    from benchmarks.report import COLORS
+
+    assert {setting.peer for setting in settings()} == {REFERENCE, *COLORS}
+
+
 def test_its_objective_is_that_of_the_tests():
     X, y = PROBLEMS["wine"].data(None)
     model = converged(X, y, C=2.0)
