@@ -1,6 +1,7 @@
 """Every solver on functions whose minimum is known; their parts against slow, obvious versions."""
 
 import warnings
+import weakref
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from math import inf
@@ -15,10 +16,12 @@ from sklearn.exceptions import ConvergenceWarning
 from skl_softmax import TorchSoftmaxClassifier, curvature
 from skl_softmax.curvature import Inverse
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, newton_steps
+from skl_softmax.solvers.base import SolveResult
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, SUFFICIENT_DECREASE, backtrack, lengthen
 from skl_softmax.solvers.quasi_newton import MIN_SCALE, QuasiNewton
 from skl_softmax.solvers.run import Run
+from skl_softmax.solvers.samples import through_samples
 from skl_softmax.tiny import TinyObjective
 
 OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
@@ -894,3 +897,24 @@ def test_models_that_have_gone_apart_stay_apart_in_float64():
 def test_rows_may_move_as_far_as_gaps_say(gap, farthest):
     gaps = import_module("skl_softmax.solvers.gaps")
     assert gaps._farthest(gap) == pytest.approx(farthest)
+
+
+def test_samples_are_let_go_of_before_all_rows_are_gone_over():
+    class Rows:
+        n_rows = 10
+
+        def samples(self):
+            return [(Rows(), 1.0), (Rows(), 1.0)]
+
+    all_rows, taken = Rows(), []
+
+    def minimise(objective, theta, options):
+        if objective is all_rows:
+            assert [sample() for sample in taken] == [None, None]
+        else:
+            taken.append(weakref.ref(objective))
+        zero = torch.zeros(1, dtype=torch.float64)
+        return SolveResult(theta, zero, [1], [Status.CONVERGED], [[1.0, 0.5]], n_passes=1.0)
+
+    found = through_samples(minimise, all_rows, torch.zeros(1, 1, 2, dtype=torch.float64), OPTIONS)
+    assert found.n_passes == 3.0
