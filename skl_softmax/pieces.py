@@ -30,6 +30,7 @@ from skl_softmax.targets import (
     as_classes,
     check_probabilities,
     class_weights,
+    encode_targets,
     has_columns,
     refuse_missing_labels,
     refuse_other_objects,
@@ -155,12 +156,10 @@ def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup
 
 def _counts(piece: Piece, checker, classes: np.ndarray) -> bool:
     """Whether any row has a weight other than zero: a piece need not have one."""
-    weights, by_class = 1.0 if piece.sample_weight is None else piece.sample_weight, checker.class_weight
-    if by_class is None or checker.label_smoothing:  # by which each row has something of every class
-        return bool(np.any(weights != 0))
-    if has_columns(piece.y):
-        return bool(np.any(weights * (check_probabilities(piece.y, classes)[0] @ by_class) != 0))
-    return bool(np.any(weights * ~np.isin(piece.y, np.unique(classes)[by_class == 0]) != 0))
+    weights = np.ones(len(piece.y)) if piece.sample_weight is None else piece.sample_weight
+    if checker.class_weight is not None:
+        weights = weights * encode_targets(checker, piece.y, classes, weights, for_folds=False).of_row
+    return bool((weights != 0).any())
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,7 @@ def test_blocks_of_a_class_without_weight(settings):
     targets = np.eye(3)[y] if settings.pop("are_proba", False) else y
     whole = TorchSoftmaxClassifier(**settings).fit(X, targets)
     blocks = RowBlocks([(X[y == k], targets[y == k]) for k in range(3)])
-    classes = None if targets.ndim == 2 else [0, 1, 2]
-    found = TorchSoftmaxClassifier(**settings).fit(blocks, classes=classes)
+    found = TorchSoftmaxClassifier(**settings).fit(blocks)
     np.testing.assert_allclose(found.coef_, whole.coef_, rtol=1e-5, atol=1e-8)
 
 

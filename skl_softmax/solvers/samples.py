@@ -20,7 +20,7 @@ def through_samples(minimise: Minimise, objective: Objective, start: Tensor, opt
     """
     if start.any():
         return minimise(objective, start, options)
-    theta, n_passes, fallback = _led_by_samples(minimise, objective, start, options)  # which it lets go of
+    theta, n_passes, fallback = _led_by_samples(minimise, objective, start, options)  # they are let go of there
     result = minimise(objective, theta, replace(options, fallback=fallback))
     return replace(result, n_passes=result.n_passes + n_passes)
 
