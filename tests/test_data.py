@@ -309,9 +309,42 @@ def test_ranges_of_columns(shape, order, dtype):
     torch.testing.assert_close(highest, x.double().max(dim=0).values, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("n_rows", "parts"), [(5000, [(5, 1000)]), (5003, [(4, 1024), (1, 907)]), (900, [(1, 900)])])
-def test_rows_are_in_equal_parts_if_they_can_be(n_rows, parts):
+@pytest.mark.parametrize(
+    ("n_rows", "n_threads", "parts"),
+    [
+        (5000, 1, [(5, 1000)]),
+        (5000, 2, [(8, 625)]),
+        (5003, 2, [(6, 833), (1, 5)]),
+        (1797, 2, [(3, 599)]),  # rather than one row for itself
+        (900, 2, [(1, 900)]),  # no work for two
+    ],
+)
+def test_rows_are_in_equal_parts_for_all_threads_if_they_can_be(n_rows, n_threads, parts, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
     data = DenseData.standardised(torch.randn(n_rows, 3, dtype=torch.float64), True)
     assert [block.parts for block in data.blocks(3)] == parts
     within = [block.rows for block in data.blocks(3, slice(10, 700))]
     assert within == [slice(10, 700)]
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 16])
+@pytest.mark.parametrize("n_columns", [20, 2000, 100_000])
+def test_every_thread_has_a_part_of_large_blocks(n_columns, n_threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    X = torch.zeros(1, n_columns, dtype=torch.float64).expand(4_000_000 // n_columns, -1)  # no memory of their own
+    *blocks, last = DenseData.raw(X, True, torch.float64).blocks(3)
+    assert blocks
+    assert sum(len(X[block.rows]) for block in (*blocks, last)) == len(X)
+    if n_columns < 100_000:
+        assert all(block.parts[0] % n_threads == 0 for block in blocks)
+    for block in blocks:  # so that threads have work
+        assert block.parts[1] >= min(10, 8 * 2**20 // (8 * n_columns))
+
+
+@pytest.mark.parametrize(("n_columns", "is_copied"), [(3, False), (50, True)])
+def test_blocks_of_long_rows_are_copies_that_stay_in_cache(n_columns, is_copied):
+    X = torch.randn(4_000_000 // n_columns, n_columns, dtype=torch.float64)
+    blocks = list(DenseData.standardised(X, True).blocks(3))
+    begins = {block.x.data_ptr() for block in blocks}
+    assert len(blocks) > 2
+    assert (len(begins) == 1) if is_copied else (len(begins) == len(blocks))

@@ -16,12 +16,16 @@ from skl_softmax.products import is_quick, times_transposed
 
 # All rows, for blocks.
 ALL_ROWS = slice(None)
-# A block this large, with its logits, stays in a large cache, and takes longer than the calls for it: on 200,000 x 50 x
-# 5 blocks of 4 MB take 11.7 ms, 8 MB 10.1, 16 MB 8.2, 40 MB 8.1, and with a smaller cache 2 MB 23, 7 MB 16, 13 MB 17.
-BLOCK_BYTES = 16 * 2**20
+# A block this large, with its logits, stays in cache, and takes longer than the calls for it: on 200,000 x 50 x 5
+# blocks of 2 MB take 12.6 ms, 4 MB 10.1, 8 MB 9.4, 16 MB 10.0, 32 MB 13.3, with 32 MB of cache for all that runs.
+BLOCK_BYTES = 8 * 2**20
 # The same of rows that are gone over once, in float64, with several copies at a time.
 SLICE_BYTES = 4 * 2**20
-PART_ROWS = 1024
+# Rows of this many bytes and more are gone over in a copy of the block, also where nothing is subtracted: what products
+# read by strides comes slowly from memory. Of 200,000 x 50 x 5 a pass takes 9.6 ms with the copy, 11 without.
+COPIED_ROW_BYTES = 160
+# Rows of a part of a block, a product of their own each: at most, and at least where all threads are to have one.
+PART_ROWS, LEAST_PART = 1024, 16
 # A design smaller than this is kept.
 KEEP_BYTES = 16 * 2**20
 # A spread below this has a square that vanishes in float64, or a coefficient that is infinite in float32.
@@ -138,9 +142,11 @@ class DenseData(Data):
         first, last, _ = within.indices(self.n_rows)
         fits = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(self.n_columns, 2 * n_logits)))
         is_one = is_quick(self.X[first:last][:fits], self.dtype, n_logits)
-        part = fits if is_one or fits <= PART_ROWS else _part_rows(last - first)
-        stride = fits // part * part
-        buffer = None if self.keeps else self._buffer(min(stride, last - first))
+        part = fits if is_one else _part_rows(last - first, fits, n_logits * self.n_columns)
+        at_once = part * torch.get_num_threads()
+        unit = at_once if at_once <= fits else part
+        stride = fits // unit * unit
+        buffer = self._buffer(min(stride, last - first)) if self._copies else None
         for start in range(first, last, stride):
             stop = min(start + stride, last)
             middle = stop - (stop - start) % part
@@ -148,6 +154,13 @@ class DenseData(Data):
                 if rows.stop > rows.start:
                     x = self._rows(rows, buffer)
                     yield DenseBlock(rows, x.view(-1, size, x.shape[1]), self.wide)
+
+    @property
+    def _copies(self) -> bool:
+        """Whether blocks are copies of their rows."""
+        is_same = self.shift is None and self.X.dtype == self.dtype
+        is_long = self.X.device.type == "cpu" and self.row_bytes >= COPIED_ROW_BYTES
+        return not self.keeps and (is_long or not is_same)
 
     def _buffer(self, n_rows: int) -> Tensor:
         """The memory for blocks of that many rows, (n_rows or more, d), the same for all of them.
@@ -278,7 +291,7 @@ class DenseData(Data):
         if self.keeps:
             return self._kept[rows]  # (rows, p)
         x = self.X[rows]
-        if self.shift is None and x.dtype == self.dtype:
+        if buffer is None and self.shift is None and x.dtype == self.dtype:
             return x
         out = x.new_empty(x.shape, dtype=self.dtype) if buffer is None else buffer[: len(x)]
         if self.shift is None:
@@ -288,10 +301,19 @@ class DenseData(Data):
         return out.copy_(x).sub_(self.shift) if self.shift.dtype == self.dtype else out.copy_(x - self.shift)
 
 
-def _part_rows(n_rows: int) -> int:
-    """Rows of a part, `PART_ROWS` or half of that and more, so that none are left over for a block of their own."""
-    n_parts = -(-n_rows // PART_ROWS)
-    return next((n_rows // n for n in range(n_parts, 2 * n_parts) if n_rows % n == 0), PART_ROWS)
+def _part_rows(n_rows: int, fits: int, row_products: int) -> int:
+    """Rows of a part where ``fits`` rows make a block and each takes so many multiplications.
+
+    Each part is multiplied by one thread: all threads have as many, and none are left over for a block of their own,
+    where that can be. Three parts take 1.3 times as long as two or four, and one of 400 x 5,000 up to 1.4 times.
+    """
+    if n_rows <= PART_ROWS and n_rows * row_products <= threads.SERIAL_PRODUCT:
+        return min(n_rows, fits)
+    n_threads = max(1, min(torch.get_num_threads(), fits // LEAST_PART, n_rows // LEAST_PART))
+    most = min(PART_ROWS, fits // n_threads)
+    least = n_threads * -(-n_rows // (most * n_threads))
+    exact = (n for n in range(least, 2 * least) if n_rows % n == 0)
+    return n_rows // min(exact, key=lambda n: (n % n_threads != 0, n), default=least)
 
 
 def _of_columns(X: Tensor, columns: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray]:
