@@ -59,7 +59,10 @@ class Work:
         """Call a function with groups of kept results, where they are; keep what it returns in their place."""
         found = self._keep(
             [
-                self.client.submit(function, group, *arguments, workers=worker, allow_other_workers=True, pure=False)
+                # Of results that are lost, and will be made anew, there is no worker.
+                self.client.submit(
+                    function, group, *arguments, workers=worker, allow_other_workers=worker is not None, pure=False
+                )
                 for worker, group in self._groups(futures)
             ]
         )

@@ -486,6 +486,13 @@ def test_killed_workers_are_made_up_for(processes, rows, iterations):
     assert_nothing_left(processes)
 
 
+def test_results_that_no_worker_holds_are_worked_on(client, rows, monkeypatch):
+    # As they are from when a worker is lost until they are made anew.
+    monkeypatch.setattr(Client, "who_has", lambda self, futures: dict.fromkeys((f.key for f in futures), ()))
+    expected = TorchSoftmaxClassifier(**TIGHT).fit(*rows)
+    assert_same(DaskTorchSoftmaxClassifier(tol=1e-18).fit(*chunked((20, 60, 61), *rows)), expected)
+
+
 def test_without_workers_a_fit_ends(processes, rows, monkeypatch):
     monkeypatch.setattr(skl_softmax.cluster, "NO_WORKERS_SECONDS", 2.0)
 
