@@ -1,5 +1,6 @@
 """F as a sum over parts is F, however the rows are parted."""
 
+import pickle
 from functools import partial
 
 import numpy as np
@@ -97,6 +98,17 @@ def test_sums_over_parts_are_those_over_rows(kind, edges):
     assert objective.moves_apart(direction, 0.999 * largest)
     assert not objective.moves_apart(direction, 1.001 * largest)
     assert (objective.n_rows, objective.n_parameters) == (whole.n_rows, whole.n_parameters)
+
+
+@pytest.mark.parametrize("quantity", [parts.evaluation, parts.narrow_evaluation, parts.hessian_diagonal])
+def test_parts_hold_nothing_beside_their_rows(quantity):
+    X, y = make_classification(1000, 40, random_state=0)
+    rows = check_training_rows(TorchSoftmaxClassifier(), X, y, None)
+    group = parts.make_parts([[rows]], standardised(rows.X, True), 1000.0)
+    sent = len(pickle.dumps(group))
+    assert sent > X.nbytes
+    parts.add_up(quantity, group, torch.zeros(1, 1, 41, dtype=torch.float64))
+    assert len(pickle.dumps(group)) < sent + X.nbytes / 20
 
 
 @pytest.mark.parametrize("seed", range(5))

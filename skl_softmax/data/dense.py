@@ -166,8 +166,11 @@ class DenseData(Data):
     def _buffer(self, n_rows: int) -> Tensor:
         """The memory for blocks of that many rows, (n_rows or more, d), the same for all of them.
 
-        What is given back to the system between them it zeroes anew, which took up to a tenth of a sweep.
+        What is given back to the system between them it zeroes anew, which took up to a tenth of a sweep. Parts of rows
+        on workers, of which there may be many, keep none: with small ones these took as much as X.
         """
+        if not self.may_keep:
+            return self.X.new_empty(n_rows, self.X.shape[1], dtype=self.dtype)
         buffer = self.__dict__.get("_kept_buffer")
         if buffer is None or len(buffer) < n_rows:
             buffer = self.X.new_empty(n_rows, self.X.shape[1], dtype=self.dtype)
