@@ -193,8 +193,10 @@ class TestCoefficientDisplay:
             CoefficientDisplay.from_estimator(clf, image_shape=(3, 3))
         with pytest.raises(ValueError, match="feature_names has 2 entries, but there are 4"):
             CoefficientDisplay.from_estimator(clf, feature_names=["a", "b"])
+        ax = plt.figure().add_axes((0, 0, 1, 1))
         with pytest.raises(ValueError, match="ax must belong to a grid"):
-            CoefficientDisplay.from_estimator(clf, ax=plt.figure().add_axes((0, 0, 1, 1)))
+            CoefficientDisplay.from_estimator(clf, ax=ax)
+        assert ax.axison
 
 
 class TestRegularizationPathDisplay:

@@ -44,7 +44,7 @@ ALLOWED = {
     "scores": {"data", "inputs", "losses", "routing"},
     "routing": {"inputs"},
     "leave_one_out": {"costs", "curvature", "data", "inputs", "objective", "scores", "sweep", "training"},
-    "displays": {"displays"},
+    "displays": {"displays", "inputs"},
     "export": {"data", "inputs", "targets"},
     "onnx": {"classifier", "classifier_cv"},
     "inference": {"curvature", "data", "inputs", "solver_parameters", "training"},

@@ -64,8 +64,8 @@ def panels(caller: str, ax, n_rows: int, n_columns: int, panel_size=PANEL_SIZE, 
     if ax is None:
         size = np.minimum(np.multiply(panel_size, (n_columns, n_rows)), LARGEST)
         _, ax = plt.subplots(figsize=tuple(size), layout="constrained")
-    ax.set_axis_off()
-    grid = ax.get_subplotspec().subgridspec(n_rows, n_columns) if ax.get_subplotspec() else None
-    if grid is None:
+    place = ax.get_subplotspec()
+    if place is None:
         raise ValueError("ax must belong to a grid, as those of plt.subplots() do, to be divided into panels.")
-    return ax, grid.subplots(squeeze=False, **shared)
+    ax.set_axis_off()
+    return ax, place.subgridspec(n_rows, n_columns).subplots(squeeze=False, **shared)

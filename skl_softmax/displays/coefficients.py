@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 
 from skl_softmax.displays.canvas import as_label, fitted_model, panels, pyplot
+from skl_softmax.inputs import dense_array
 
 POSITIVE, NEGATIVE, DIVERGING = "tab:red", "tab:blue", "RdBu_r"
 # Panels in a row, of bars and of images.
@@ -97,7 +98,7 @@ class CoefficientDisplay:
         model = fitted_model(estimator)
         if not (hasattr(model, "coef_") and hasattr(model, "classes_")):
             raise TypeError(f"{model!r} has no coef_ and classes_: pass a linear classifier, of a search the best one.")
-        coefficients = np.atleast_2d(model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_)
+        coefficients = np.atleast_2d(dense_array(model.coef_))
         n_classes = len(model.classes_)
         of_pairs = n_classes > 2 and hasattr(model, "dual_coef_")  # of three classes as many as these
         if len(coefficients) != (n_classes if n_classes > 2 else 1) or of_pairs:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from skl_softmax.displays.canvas import as_label, fitted_model, pyplot, single
+from skl_softmax.inputs import as_arrays
 
 LABELS = {
     "objective": "Objective",
@@ -111,11 +112,15 @@ class ConvergenceDisplay:
             if not (hasattr(fit, "loss_curve_") and hasattr(fit, "optimality_gap_")):
                 raise TypeError(f"{fit!r} keeps no loss_curve_ with its gap: pass fitted TorchSoftmaxClassifier.")
         name = [" ".join(repr(fit).split()) for fit in fits] if name is None else name
+        objective, validation_score, seconds = (
+            [as_arrays(getattr(fit, curve, None)) for fit in fits]
+            for curve in ("loss_curve_", "validation_scores_", "seconds_curve_")
+        )
         display = cls(
-            objective=[fit.loss_curve_ for fit in fits],
-            gap=[fit.loss_curve_ - fit.loss_curve_[-1] + fit.optimality_gap_ for fit in fits],
-            validation_score=[getattr(fit, "validation_scores_", None) for fit in fits],
-            seconds=[getattr(fit, "seconds_curve_", None) for fit in fits],
+            objective=objective,
+            gap=[curve - curve[-1] + fit.optimality_gap_ for curve, fit in zip(objective, fits, strict=True)],
+            validation_score=validation_score,
+            seconds=seconds,
             name=[name] if isinstance(name, str) else list(name),
         )
         return display.plot(kind=kind, x=x, ax=ax, curve_kwargs=curve_kwargs)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from skl_softmax.displays.canvas import as_label, fitted_model, panels, pyplot
+from skl_softmax.inputs import as_arrays
 
 # Classes up to which each has a colour and a place in the legend.
 MANY_CLASSES = 10
@@ -84,7 +85,7 @@ class RegularizationPathDisplay:
         TypeError
             If the estimator keeps no ``coefs_paths_`` and ``cv_results_``.
         ValueError
-            If ``l1_ratio`` was not tried.
+            If ``l1_ratio`` was not tried; as of `plot`.
         ImportError
             Without matplotlib.
         """
@@ -92,16 +93,19 @@ class RegularizationPathDisplay:
         estimator = fitted_model(estimator)
         if not (hasattr(estimator, "coefs_paths_") and hasattr(estimator, "cv_results_")):
             raise TypeError(f"{estimator!r} keeps no coefs_paths_ with cv_results_: pass TorchSoftmaxClassifierCV.")
+        l1_ratios, Cs, paths, scores = (
+            as_arrays(getattr(estimator, name)) for name in ("l1_ratios_", "Cs_", "coefs_paths_", "scores_")
+        )
         if l1_ratio is None:  # a mean over folds, without refit
-            l1_ratio = min(estimator.l1_ratios_, key=lambda tried: abs(tried - estimator.l1_ratio_))
-        places = np.flatnonzero(np.isclose(estimator.l1_ratios_, l1_ratio))
+            l1_ratio = min(l1_ratios, key=lambda tried: abs(tried - estimator.l1_ratio_))
+        places = np.flatnonzero(np.isclose(l1_ratios, l1_ratio))
         if not len(places):
-            raise ValueError(f"l1_ratio={l1_ratio:g} was not tried; pass one of {estimator.l1_ratios_.tolist()}.")
-        order, place = np.argsort(estimator.Cs_), places[0]
-        paths = estimator.coefs_paths_[:, place, order].mean(axis=0)  # (n_cs, K, d or d + 1)
+            raise ValueError(f"l1_ratio={l1_ratio:g} was not tried; pass one of {l1_ratios.tolist()}.")
+        order, place = np.argsort(Cs), places[0]
+        paths = paths[:, place, order].mean(axis=0)  # (n_cs, K, d or d + 1)
         display = cls(
-            Cs=estimator.Cs_[order],
-            scores=estimator.scores_[:, place, order],
+            Cs=Cs[order],
+            scores=scores[:, place, order],
             coefficients=paths[..., : estimator.coef_.shape[1]],
             C=estimator.C_,
             score_name=_score_name(estimator.scoring),
@@ -124,6 +128,8 @@ class RegularizationPathDisplay:
 
         Raises
         ------
+        ValueError
+            If ``ax`` is in no grid.
         ImportError
             Without matplotlib.
         """
