@@ -290,7 +290,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         parameters, measure = routed_score_parameters(self, sample_weight, params), find_measure(self.scoring)
         truth = as_arrays(y)
         if measure is None or parameters.keys() - {"sample_weight"}:
-            model = self._model(self.classes_, (self.l1_ratio_, self.C_), self.coef_, self.intercept_)
+            # An imported model has chosen none: such parameters tell a scorer what it does not ask for.
+            penalty = getattr(self, "l1_ratio_", 0.0), getattr(self, "C_", 1.0)
+            model = self._model(self.classes_, penalty, self.coef_, self.intercept_)
             return with_classes(self._scorer(), self.classes_)(model, as_rows(X), truth, **parameters)
         if measure is accuracy and not has_columns(truth):
             return super().score(X, y, **parameters)
@@ -365,9 +367,9 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """The models of all folds and penalties, and their scores (F, J)."""
         counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
         refuse_weightless("trains on", counts @ rows.weights.numpy())
-        data = choose_coordinates(rows.X, self.fit_intercept, penalties)
+        data = choose_coordinates(rows.counted.X, self.fit_intercept, penalties)
         trained = fold_weights(self, rows.classes, rows.weights, truth, counts)  # (F, n)
-        sweep = solve_sweep(self, rows, data, trained, penalties, tasks)
+        sweep = solve_sweep(self, rows.counted, data, rows.of_counted(trained), penalties, tasks)
         tests = [test for _, test in folds]
         measure, weights = find_measure(self.scoring), score_weights(for_scorer, truth)
         refuse_weightless("holds out", [weights[test].sum().item() for test in tests])
@@ -392,7 +394,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self, rows: TrainingRows, truth: Tensor, penalties, for_scorer: dict, tasks: FitTasks
     ) -> tuple[Sweep, np.ndarray, np.ndarray]:
         """The models of all rows, their scores (1, J) and standard errors (J,)."""
-        data = choose_coordinates(rows.X, self.fit_intercept, penalties)
+        data = choose_coordinates(rows.counted.X, self.fit_intercept, penalties)
         n_parameters, measure = rows.n_outputs * data.n_columns, find_measure(self.scoring)
         if measure is None or self.l1_ratios_.any() or n_parameters > PARAMETER_LIMIT:
             raise ValueError(
@@ -405,11 +407,13 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         shares = score_weights(for_scorer, truth)
         if measure is negative_log_loss and rows.has_labels and self._leaves_free(rows.n_outputs):
             warn_of_single_rows(rows.classes, truth.numpy(), weights[0].numpy(), shares.numpy())
-        sweep = solve_sweep(self, rows, data, weights, penalties, tasks)
+        weights = rows.of_counted(weights)
+        sweep = solve_sweep(self, rows.counted, data, weights, penalties, tasks)
         by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, measure)  # (J, n)
+        by_row, shares = by_row[:, shares > 0], shares[shares > 0]
         shares = shares / shares.sum()
         means = by_row @ shares  # (J,)
-        errors = ((by_row - means[:, None]).square() @ shares / (shares > 0).sum()).sqrt()
+        errors = ((by_row - means[:, None]).square() @ shares / len(shares)).sqrt()
         return sweep, means[None].numpy(), errors.numpy()
 
     def _model(self, classes, penalty: tuple[float, float], coef, intercept) -> TorchSoftmaxClassifier:
@@ -461,7 +465,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """
         if self.refit:
             weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
-            weight, bias, result = solve_refit(self, rows, sweep, weights, (self.l1_ratio_, self.C_), place)
+            weights, penalty = rows.of_counted(weights), (self.l1_ratio_, self.C_)
+            weight, bias, result = solve_refit(self, rows.counted, sweep, weights, penalty, place)
             self.coef_, self.intercept_ = weight.numpy(), bias.numpy()
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
             return result.status[0]

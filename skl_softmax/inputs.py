@@ -7,6 +7,7 @@ estimator does.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from inspect import signature
 from reprlib import repr as shortened
 
@@ -79,6 +80,29 @@ class TrainingRows:
         if self.n_outputs > 1 or not self.has_labels:
             return self.targets
         return self.targets if self.label_proba is None else self.label_proba[self.targets, 1]
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Which rows have a weight > 0, (n,); others are there to be scored."""
+        return self.weights > 0
+
+    @property
+    def counted(self) -> "TrainingRows":
+        """These rows, to fit: others have no influence, not even on the coordinates."""
+        return self if self.all_count else self._counted
+
+    @cached_property
+    def all_count(self) -> bool:
+        """Whether all rows have a weight > 0."""
+        return bool(self.counts.all())
+
+    @cached_property
+    def _counted(self) -> "TrainingRows":
+        return self.take(self.counts.nonzero()[:, 0])
+
+    def of_counted(self, by_row: Tensor) -> Tensor:
+        """What there is of those rows, of what there is of all, (M, n)."""
+        return by_row if self.all_count else by_row[:, self.counts]
 
     def take(self, index: Tensor) -> "TrainingRows":
         """Some of the rows."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skl_softmax import curvature
 from skl_softmax.costs import DENSE_LIMIT
-from skl_softmax.data import making_on
+from skl_softmax.data import linear, making_on
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective
 from skl_softmax.scores import Measure, by_class
@@ -30,7 +30,8 @@ def left_out_scores(
 ) -> Tensor:
     """A measure (J, n) of each row by the models without it, from the one fold of a sweep over C.
 
-    ``weights`` (1, n) are of the fit, ``truth`` (n,) or (n, K) what the rows are scored against.
+    ``weights`` (1, counted) are of the fit, ``truth`` (n,) or (n, K) what the rows are scored against. Rows that do not
+    count are left out of the fit as it is.
     """
     data, targets = sweep.data, by_class(truth)  # (1, 1 or K, n)
     scores = []
@@ -38,10 +39,13 @@ def left_out_scores(
         if not sweep.solved[j]:
             scores.append(torch.full((1, len(truth)), torch.nan, dtype=torch.float64))
             continue
-        objective = make_stack(rows, data, weights, C, 0.0)
+        objective = make_stack(rows.counted, data, weights, C, 0.0)
         theta = data.to_theta(sweep.weight[:, j], sweep.bias[:, j])  # (1, K, p)
         with making_on(data.home):
-            logits = left_out_logits(objective, theta).cpu()  # (K, n)
+            logits = left_out_logits(objective, theta).cpu()  # (K, counted)
+        if not rows.all_count:
+            found = linear(rows.X, sweep.weight[0, j], sweep.bias[0, j]).cpu().double().T  # (K, n)
+            logits = found.contiguous().masked_scatter(rows.counts, logits)
         scores.append(measure(logits[None], targets))  # (1, n)
     return torch.cat(scores)
 

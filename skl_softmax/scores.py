@@ -89,7 +89,9 @@ def held_out_scores(
     scores, entries = np.empty(models[1].shape[:2]), n_bytes(X) // (8 * len(X))
     for fold, (test, weight, bias) in enumerate(zip(tests, *models, strict=True)):  # (J, K, d), (J, K)
         sums, total = 0.0, 0.0
-        for index in torch.from_numpy(test).split(max(1, SCORE_ENTRIES // (entries + bias.numel()))):
+        counted = torch.from_numpy(test)
+        counted = counted[weights[counted] > 0]  # scores of others may be no numbers
+        for index in counted.split(max(1, SCORE_ENTRIES // (entries + bias.numel()))):
             logits = linear(take_rows(X, index), weight.flatten(0, 1), bias.flatten()).cpu()  # (rows, J K)
             logits = logits.T.contiguous().unflatten(0, bias.shape)  # (J, K, rows)
             sums = sums + measure(logits, by_class(targets[index])) @ weights[index]  # (J,)

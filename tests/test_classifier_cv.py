@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
 from sklearn.exceptions import ConvergenceWarning, NotFittedError, UnsetMetadataPassedError
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import (
     accuracy_score,
     f1_score,
@@ -528,6 +528,64 @@ def test_scorers_that_give_no_number(score):
 def test_parameters_that_are_none(parameters, message):
     with pytest.raises(ValueError, match=message):
         TorchSoftmaxClassifierCV(**parameters).fit(*load_iris(return_X_y=True))
+
+
+@pytest.mark.parametrize("weighs", ["sample_weight", "class_weight"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"cv": "alo"},
+        {"l1_ratios": (0.5,)},
+        {"refit": False},
+        {"scoring": "matthews_corrcoef"},
+        {"scoring": "accuracy"},
+    ],
+    ids=str,
+)
+def test_rows_of_weight_zero_are_absent(parameters, weighs):
+    X, y = load_iris(return_X_y=True)
+    is_there = np.random.default_rng(0).random(150) < 0.8 if weighs == "sample_weight" else y < 2
+    hidden, (there, absent) = np.where(is_there[:, None], X, 1e308), map(np.flatnonzero, (is_there, ~is_there))
+    splits = list(StratifiedKFold(3).split(X[there], y[there]))
+    beside = [tuple(np.concatenate([there[part], absent]) for part in split) for split in splits]
+
+    def fit(X, y, splits, weights, class_weight=None):
+        how = {"cv": splits, "Cs": 3, "class_weight": class_weight} | parameters
+        return TorchSoftmaxClassifierCV(**how).fit(X, y, weights)
+
+    if weighs == "sample_weight":
+        a, b = fit(hidden, y, beside, is_there * 1.0), fit(X[there], y[there], splits, None)
+    else:
+        weights = is_there * 1.0  # of the scores, which know nothing of classes
+        a = fit(hidden, y, beside, weights, {0: 1.0, 1: 1.0, 2: 0.0})
+        b = fit(np.vstack([X[there], X[:1]]), np.append(y[there], 2), splits, np.append(np.ones(len(there)), 0.0))
+    np.testing.assert_array_equal(a.coefs_paths_, b.coefs_paths_)
+    np.testing.assert_array_equal(a.coef_, b.coef_)
+    np.testing.assert_allclose(a.scores_, b.scores_, rtol=1e-12)
+    assert a.C_ == b.C_
+
+
+def test_scores_of_rows_that_are_not_trained_on_by_leave_one_out():
+    X, y = load_iris(return_X_y=True)
+    trains, scores = np.arange(150) % 3 > 0, np.arange(150) % 3 == 0
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = get_scorer("neg_log_loss").set_score_request(sample_weight=False)
+        model = TorchSoftmaxClassifierCV(Cs=[1.0], cv="alo", scoring=scorer).set_fit_request(sample_weight=True)
+        by_itself = model.fit(X, y, sample_weight=trains * 1.0)
+    rows = np.array(
+        [log_loss(y[i : i + 1], by_itself.predict_proba(X[i : i + 1]), labels=[0, 1, 2]) for i in range(150)]
+    )
+    alone = clone(model).fit(X[trains], y[trains])
+    both = (-rows[scores].sum() + alone.best_score_ * trains.sum()) / 150
+    np.testing.assert_allclose(by_itself.best_score_, both, rtol=1e-4)
+
+
+def test_an_imported_model_scores_by_any_scorer():
+    X, y = load_iris(return_X_y=True)
+    known = LogisticRegression(max_iter=1000).fit(X, y)
+    model = TorchSoftmaxClassifierCV.from_sklearn(known).set_params(scoring="f1_macro")
+    np.testing.assert_allclose(model.score(X, y), f1_score(y, known.predict(X), average="macro"))
 
 
 def test_rows_without_weight_count_for_no_standard_error():
