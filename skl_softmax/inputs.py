@@ -188,7 +188,8 @@ def check_weights(sample_weight, X, may_be_zero: bool = False) -> np.ndarray:
         row = int(wrong.argmax())
         raise ValueError(f"Negative values or NaN in sample_weight: that of row {row} is {numbers[row]:g}.")
     how = {"dtype": np.float64, "ensure_non_negative": True, "copy": True, "allow_all_zero_weights": may_be_zero}
-    weights = _check_sample_weight(sample_weight, X, **how)
+    rows = np.broadcast_to(0.0, X.shape[0])  # to be counted: with array API dispatch weights would follow a tensor
+    weights = _check_sample_weight(sample_weight, rows, **how)
     _refuse_infinite(weights, "sample_weight adds")
     return weights
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -13,6 +14,7 @@ from sklearn.utils._array_api import NamespaceAndDevice
 from sklearn.utils.estimator_checks import check_array_api_input, check_array_api_mixed_inputs
 
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax.displays import CoefficientDisplay, ConvergenceDisplay, RegularizationPathDisplay
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 ESTIMATORS = [
@@ -58,6 +60,29 @@ def test_pipelines_and_searches():
             here = GridSearchCV(search.estimator, grid, scoring=scoring).fit(X, y)
         assert there.best_params_ == here.best_params_
         np.testing.assert_allclose(there.best_score_, here.best_score_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", [TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV(Cs=2, cv=2)], ids=str)
+def test_weights_beside_half_precision(estimator):
+    X, y = load_wine(return_X_y=True)
+    weights = np.arange(1.0, 1.0 + len(y))
+    there = clone(estimator).fit(torch.from_numpy(X).half(), y, sample_weight=weights)
+    here = clone(estimator).fit(X.astype(np.float16).astype(np.float32), y, sample_weight=weights)
+    np.testing.assert_allclose(there.coef_.numpy(), here.coef_, rtol=1e-2, atol=1e-4)
+
+
+def test_displays_of_tensors():
+    pytest.importorskip("matplotlib").use("agg")
+    X, y = load_wine(return_X_y=True)
+    sweep = TorchSoftmaxClassifierCV(Cs=3, cv=3).fit(torch.from_numpy(X), y)
+    assert isinstance(sweep.scores_, torch.Tensor)
+    display = RegularizationPathDisplay.from_estimator(sweep)
+    low, high = display.axes_[0].collections[0].get_datalim(display.axes_[0].transData).intervaly
+    mean, spread = sweep.cv_results_["mean_test_score"], sweep.cv_results_["std_test_score"]
+    np.testing.assert_allclose((low, high), ((mean - spread).min(), (mean + spread).max()), rtol=1e-9)
+    fit = TorchSoftmaxClassifier().fit(torch.from_numpy(X), y)
+    assert isinstance(CoefficientDisplay.from_estimator(fit).coefficients, np.ndarray)
+    assert isinstance(ConvergenceDisplay.from_estimator(fit).objective[0], np.ndarray)
 
 
 @pytest.mark.parametrize("settings", [{"solver": "sgd"}, {"solver": "lbfgs", "warm_start": True}])
