@@ -293,6 +293,8 @@ def _refuse_other_tensors(X: Tensor) -> None:
     if X.is_nested or X.layout not in (torch.strided, torch.sparse_coo, torch.sparse_csr):
         layout = "nested" if X.is_nested else X.layout
         raise TypeError(f"A tensor of layout {layout} is not supported: pass a dense one, CSR or COO.")
+    if X.is_complex():
+        raise ValueError(f"Complex data not supported: X is a tensor of {X.dtype}.")
     if X.is_quantized or (X.is_floating_point() and X.dtype.itemsize < torch.half.itemsize):
         how = "X.dequantize()" if X.is_quantized else "X.half()"
         raise TypeError(f"A tensor of {X.dtype} is not supported: pass {how}.")

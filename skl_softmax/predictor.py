@@ -158,22 +158,31 @@ class LinearPredictor(ClassifierMixin):
             refuse_beside_blocks(y, sample_weight)
         elif y is None:
             raise TypeError("score needs y, the labels of the rows: only RowBlocks hold their own.")
-        right = total = 0.0
-        blocks = [(X, y, sample_weight)] if not isinstance(X, RowBlocks) else (b for b in X if np.shape(b[0])[0])
-        for number, (rows, given_labels, given_weights) in enumerate(blocks):
-            if given_labels is None:
-                raise ValueError(f"Block {number} holds no labels: score needs RowBlocks of (X, y).")
-            refuse_probabilities(given_labels)
-            labels = as_arrays(given_labels)
-            weights = check_weights(given_weights, np.asarray(labels), may_be_zero=True)
-            if not weights.any():  # a block need not have rows that count
-                continue
-            counted = None if given_weights is None else weights  # with ones, NumPy wakes threads to add them up
-            right += accuracy_score(labels, as_arrays(self.predict(rows)), normalize=False, sample_weight=counted)
-            total += weights.sum()
+        if not isinstance(X, RowBlocks):
+            right, total = self._weight_of_hits(X, y, sample_weight)
+        else:
+            right = total = 0.0
+            for number, block in enumerate(X):
+                if np.shape(block[0])[0]:
+                    with naming(f"Block {number}"):
+                        hits, weight = self._weight_of_hits(*block)
+                    right, total = right + hits, total + weight
         if not total:
             raise ValueError("X has no rows with a positive weight.")
         return float(right / total)
+
+    def _weight_of_hits(self, X, y, sample_weight) -> tuple[float, float]:
+        """The weight of the rows that are given their labels, and of all."""
+        if y is None:
+            raise ValueError("no labels are held: score needs RowBlocks of (X, y).")
+        refuse_probabilities(y)
+        labels = as_arrays(y)
+        weights = check_weights(sample_weight, np.asarray(labels), may_be_zero=True)
+        if not weights.any():  # a block need not have rows that count
+            return 0.0, 0.0
+        counted = None if sample_weight is None else weights  # with ones, NumPy wakes threads to add them up
+        right = accuracy_score(labels, as_arrays(self.predict(X)), normalize=False, sample_weight=counted)
+        return right, weights.sum()
 
     def sparsify(self):
         """Store ``coef_`` in compressed rows, `scipy.sparse.csr_array`, which saves memory where most of it is zero.

@@ -136,7 +136,7 @@ def refuse_single_class(classes: np.ndarray, is_given: bool) -> None:
 
 def as_classes(classes) -> np.ndarray:
     """The classes as the user passed them, which have an order."""
-    found = np.asarray(classes)
+    found = np.asarray(classes.tolist() if isinstance(classes, Tensor) else classes)  # on any device, of any type
     given = classes if isinstance(classes, list | tuple) else found.tolist()  # an array makes strings of numbers
     labels = given if found.ndim == 1 else []
     is_mixed = len({isinstance(label, str) for label in labels}) > 1

@@ -209,8 +209,10 @@ def test_blocks_that_cannot_be_predicted_are_named(wine):
 def test_scores_of_blocks_need_labels(wine):
     X, y, _ = wine
     clf = TorchSoftmaxClassifier().fit(X, y)
-    with pytest.raises(ValueError, match="Block 1 holds no labels"):
+    with pytest.raises(ValueError, match="Block 1: no labels are held"):
         clf.score(RowBlocks([(X, y), X]))
+    with pytest.raises(ValueError, match="Block 2: Negative values or NaN in sample_weight: that of row 0"):
+        clf.score(RowBlocks([(X, y), (X[:0], y[:0]), (X, y, -np.ones(len(y)))]))
 
 
 def test_blocks_that_change_are_noticed(wine):

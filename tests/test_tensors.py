@@ -138,6 +138,7 @@ def test_bad_half_precision(X, message):
             TypeError,
             "layout nested is not supported",
         ),
+        (torch.complex(torch.ones(3, 2), torch.ones(3, 2)).to_sparse_csr(), ValueError, "Complex data not supported"),
         (torch.ones(3, 2).to_sparse_csc(), TypeError, "sparse_csc is not supported"),
         (torch.ones(3, 2, 2).to_sparse(), ValueError, r"rows and columns of numbers, but its shape is \(3, 2, 2\)"),
         (torch.sparse_coo_tensor([[0, 1]], torch.ones(2, 2), (3, 2)), ValueError, "rows and columns of numbers"),
@@ -146,6 +147,15 @@ def test_bad_half_precision(X, message):
 def test_tensors_of_other_kinds_are_named(X, error, message):
     with pytest.raises(error, match=message):
         TorchSoftmaxClassifier().fit(X, [0, 1, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bfloat16, torch.bool])
+def test_classes_as_tensors(dtype):
+    X, y = data(n_classes=2)
+    y = torch.from_numpy(y).to(dtype)
+    clf = TorchSoftmaxClassifier(solver="sgd").partial_fit(X, y, classes=y.unique())
+    assert clf.partial_fit(X, y, classes=y.unique()).classes_.tolist() == [0, 1]
+    assert TorchSoftmaxClassifier().fit(X, y, classes=y.unique()).score(X, y) > 0.7
 
 
 def test_signs_that_torch_has_put_off():
