@@ -201,7 +201,7 @@ class Problem:
         status = result.status[0]
         if gap <= self.options.tol * value.abs():
             status = Status.CONVERGED
-        elif value < objective.separable_below:
+        elif status is not Status.STOPPED and value < objective.separable_below:
             status = Status.SEPARABLE
         return replace(result, gap=gap, status=[status], loss_curve=[[*result.loss_curve[0], value.item()]])
 

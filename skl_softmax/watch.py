@@ -50,7 +50,7 @@ class Watch:
 
     def stream(self) -> dict:
         """What an optimiser may go on with from the last iterate."""
-        return {"_stream": self.problem.stream_after(self.last.memory())} if self.last.memory else {}
+        return {"_stream": self.problem.stream_after(self.last.memory)} if self.last.memory else {}
 
     def best(self) -> Iterate | None:
         """The iterate that scored best, if any was scored."""

@@ -1,6 +1,7 @@
 """Optimisers of torch: streams of batches, schedules, warm starts."""
 
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -488,3 +489,93 @@ def test_columns_of_probabilities_are_in_the_order_of_the_classes(later):
     for _ in range(31):
         expected.partial_fit(X, np.array(names)[y], classes=names)
     np.testing.assert_allclose(clf.coef_, expected.coef_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_of_batches_is_no_divergence(seed):
+    """A fit that begins at the minimum ends as far above it as below, and keeps its mean and what it can go on with."""
+    X, y = make_classification(300, 6, n_informative=4, flip_y=0.3, random_state=seed)
+    settings = {
+        "solver": "sgd",
+        "batch_size": 10,
+        "average": True,
+        "warm_start": True,
+        "random_state": seed,
+        "tol": 1e-6,
+    }
+    clf = TorchSoftmaxClassifier(**settings).fit(X, y)
+    value = clf.loss_curve_[-1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clf.fit(X, y)
+    assert not any("beyond all bounds" in str(warning.message) for warning in caught)
+    assert clf.loss_curve_[-1] < value + 1e-3
+    assert clf._stream is not None
+
+
+def test_steps_that_are_too_long_are_told_from_noise():
+    X, y = load_iris(return_X_y=True)
+    labels = np.random.default_rng(0).permutation(y)
+    with pytest.warns(ConvergenceWarning, match="is not below that of as many before"):
+        TorchSoftmaxClassifier(solver="adam", batch_size=1, learning_rate=0.05, random_state=0).fit(X, labels)
+    with pytest.warns(ConvergenceWarning, match="beyond all bounds"):
+        TorchSoftmaxClassifier(solver="sgd", learning_rate=10.0, random_state=0).fit(X, y)
+
+
+def test_batches_of_float32_keep_the_digits_of_logits():
+    X, y = load_iris(return_X_y=True)
+    far = (X + 1e6).astype(np.float32)
+    clf = TorchSoftmaxClassifier(solver="sgd", batch_size=50, momentum=0.5)
+    for _ in range(200):
+        clf.partial_fit(far, y, classes=[0, 1, 2])
+    assert clf.coef_.dtype == np.float64
+    alike = TorchSoftmaxClassifier(solver="sgd", batch_size=50, momentum=0.5)
+    for _ in range(200):
+        alike.partial_fit(far.astype(np.float64), y, classes=[0, 1, 2])
+    np.testing.assert_allclose(clf.predict_proba(far), alike.predict_proba(far.astype(np.float64)), atol=0.05)
+    near = TorchSoftmaxClassifier(solver="sgd").partial_fit(X.astype(np.float32), y, classes=[0, 1, 2])
+    assert near.coef_.dtype == np.float32
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_an_epoch_that_is_interrupted_is_none(average, monkeypatch):
+    """What is gone on with is of the end of the last epoch, as the coefficients are."""
+    X, y = load_wine(return_X_y=True)
+    settings = {"solver": "sgd", "momentum": 0.9, "batch_size": 20, "shuffle": False, "average": average}
+    settings |= {"warm_start": True, "max_iter": 3, "tol": 0.0}
+    clf, whole = (TorchSoftmaxClassifier(**settings) for _ in range(2))
+    step, count = torch.optim.SGD.step, 0
+
+    def interrupted(self, *arguments):
+        nonlocal count
+        count += 1
+        if count == 9 * 3 + 5:  # amid the fourth epoch
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        clf.set_params(max_iter=10).fit(X, y)
+    monkeypatch.undo()
+    whole.fit(X, y)
+    np.testing.assert_array_equal(clf.coef_, whole.coef_)
+    clf.set_params(max_iter=3).fit(X, y)
+    whole.fit(X, y)
+    np.testing.assert_array_equal(clf.coef_, whole.coef_)
+
+
+def test_a_callback_that_ends_a_stream_of_separable_rows_is_not_warned_of():
+    class End:
+        def setup(self, estimator, context): ...
+        def teardown(self, estimator, context): ...
+        def on_fit_task_begin(self, estimator, context, **_): ...
+        def on_fit_task_end(self, estimator, context, **_):
+            return context.task_id == 5
+
+    x, y = np.r_[-100.0:0.0:1.0, 1.0:101.0:1.0][:, None], np.repeat([0, 1], 100)
+    clf = TorchSoftmaxClassifier(solver="sgd", C=np.inf, max_iter=1000, tol=0.0, learning_rate=1.0).set_callbacks(End())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.fit(x, y)
+    assert clf.loss_curve_[-1] < np.log(2) / 200
+    assert not clf.converged_

@@ -187,7 +187,7 @@ class Iterate(NamedTuple):
     gap: list[float] | None  # of each model, estimate of F - F*, if the solver makes one
     theta: Tensor  # (M, ...)
     is_last: bool  # whether nothing follows
-    memory: Callable[[], object] | None = None  # gives what another call may go on with from here
+    memory: object | None = None  # what another call may go on with from here
 
 
 class Kept(NamedTuple):

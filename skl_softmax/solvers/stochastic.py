@@ -1,9 +1,10 @@
 """First-order descent on the whole data or on mini-batches, by the optimisers of torch."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
-from math import inf
+from math import inf, log
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from skl_softmax.solvers.base import BatchedObjective, Iterate, SolveResult, Sol
 
 # Rates are one over no less than this, as where X is zero and nothing else curves F: what float32 holds.
 LEAST_SMOOTHNESS = 1e-30
+# How many times as large as at the start, or where two classes are alike, a loss is that has left all bounds. Noise of
+# batches adds less.
+FAR, ALIKE = 2.0, log(2)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions)
     Each epoch visits every row once, in batches in a random order, or in one batch that holds all rows.
     The loss of an epoch is the mean over its rows, each batch before its update. The run ends after ``max_iter``
     epochs, or when the mean loss of ``patience`` epochs is not below that of as many before by more than tol of itself.
-    If the loss is then above where it began, or parameters are infinite, the run has diverged: the parameters of its
+    If it is then far above where the run began, or parameters are infinite, the run has diverged: the parameters of its
     best epoch are returned, and nothing to go on with.
     """
     run = _Descent(objective, start, options)
@@ -104,9 +108,11 @@ def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions)
             if run.slow_down():
                 changed = len(curve)  # a smaller rate has as much time again
             else:
-                status = Status.STALLED if curve[-1] <= curve[0] else Status.DIVERGED
+                bound = FAR * options.patience * max(curve[0], ALIKE)
+                status = Status.DIVERGED if sum(curve[-options.patience :]) > bound else Status.STALLED
         is_last = status is not Status.MAX_ITER or epoch == options.max_iter - 1
-        seen = Iterate(epoch, torch.tensor(curve[-1:], dtype=torch.float64), None, run.theta, is_last, run.memory)
+        memory = run.memory()
+        seen = Iterate(epoch, torch.tensor(curve[-1:], dtype=torch.float64), None, run.theta, is_last, memory)
         if options.observe is not None and options.observe(seen) and status is Status.MAX_ITER:
             status = Status.STOPPED
         if status is not Status.MAX_ITER:
@@ -118,7 +124,7 @@ def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions)
         status=[status],
         loss_curve=[curve],
         n_passes=run.n_passes,
-        memory=None if status is Status.DIVERGED else run.memory(),
+        memory=None if status is Status.DIVERGED else memory,
     )
 
 
@@ -189,9 +195,9 @@ class _Descent:
         return group["lr"] > self._lowest_rate
 
     def memory(self) -> Memory:
-        """What the next run may go on with."""
-        state = self._optimizer.state_dict()["state"]
-        return Memory(state, self._rate, self._n_updates, self.parameter.detach().clone(), self._mean)
+        """What the next run may go on with, as it is now: an epoch that is interrupted is none."""
+        state = deepcopy(self._optimizer.state_dict()["state"])
+        return Memory(state, self._rate, self._n_updates, self.parameter.detach().clone(), self._mean.clone())
 
 
 def _made(optimizer: Callable, parameter: Tensor, rate: float | None) -> torch.optim.Optimizer:
