@@ -146,9 +146,9 @@ class Problem:
         of the logits, else in float64: of columns with large offsets next to none would be left.
         """
         weight, bias = self.weight_and_bias(result.theta)
-        narrow = weight.to(dtype), bias.to(dtype)
         if dtype == weight.dtype or result.gap.isnan().item():  # as of the batches of a stream
-            return *narrow, result
+            return *self.stored(result.theta, dtype), result
+        narrow = weight.to(dtype), bias.to(dtype)
         excess = self._excess(result, *(part.to(weight.dtype) for part in narrow))
         room = self.options.last_gap(result.loss_curve[0][-1]) - result.gap.item()
         may_round = excess <= (room if room >= 0 else MOST_ROUNDING * result.gap.item())
