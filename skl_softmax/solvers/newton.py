@@ -80,5 +80,5 @@ def optimality(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     if metric.follows:
         decrement = 0.5 * inner(run.point.gradient, metric.solve(run.point.gradient))
     else:
-        decrement = -0.5 * torch.tensor(newton_by_products(run).slope, dtype=torch.float64)
+        decrement = torch.tensor(newton_by_products(run).gap, dtype=torch.float64)
     return run.point.value, torch.minimum(decrement, run.point.value)  # no minimum is below zero
