@@ -54,4 +54,4 @@ format: $(STAMP)  ## format the code
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-oldest .pytest_cache .ruff_cache build *.egg-info docs/_build docs/api docs/gallery
+	rm -rf $(VENV) .venv-oldest .pytest_cache .ruff_cache build *.egg-info docs/_build docs/api docs/gallery docs/sg_execution_times.rst

@@ -1,4 +1,4 @@
-"""The benchmark runs, on its smallest problem, so that it cannot rot."""
+"""The benchmarks run, on small problems, so that they cannot rot; `descent` takes minutes and is left out."""
 
 import json
 import sys

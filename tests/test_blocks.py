@@ -55,7 +55,9 @@ def test_blocks_are_rows(wine, kind, read_ahead):
     np.testing.assert_allclose(clf.coef_, whole.coef_, rtol=rtol, atol=1e-7)
     np.testing.assert_array_equal(clf.classes_, whole.classes_)
     assert clf.converged_ == whole.converged_
-    assert getattr(clf, "feature_names_in_", None) is None or kind == "frame"
+    assert hasattr(clf, "feature_names_in_") == hasattr(whole, "feature_names_in_") == (kind == "frame")
+    if kind == "frame":
+        np.testing.assert_array_equal(clf.feature_names_in_, whole.feature_names_in_)
     np.testing.assert_allclose(clf.predict_proba(blocks), clf.predict_proba(make(X)), rtol=rtol)
     np.testing.assert_array_equal(clf.predict(blocks), clf.predict(make(X)))
     assert clf.score(blocks) == pytest.approx(clf.score(make(X), y, weights))

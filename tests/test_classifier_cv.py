@@ -100,8 +100,7 @@ def test_choice_is_that_of_a_grid_search(load):
     assert model.best_score_ == pytest.approx(search.best_score_, abs=1e-4)
 
 
-def test_it_is_exact_on_data_of_every_solver(monkeypatch):
-    """L-BFGS with one curvature for all folds, in groups of folds that fit the budget of memory."""
+def test_it_is_exact_with_one_curvature_for_all_folds_and_in_groups_of_folds(monkeypatch):
     X, y = load_digits(return_X_y=True)
     folds = list(StratifiedKFold(3).split(X, y))
     parameters = {"Cs": (1e-3, 1.0), "cv": folds, "tol": 1e-10}

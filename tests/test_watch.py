@@ -157,9 +157,10 @@ class TestCallbacks:
         np.testing.assert_array_equal(clf.coef_, whole.coef_)
         assert clf.converged_ == whole.converged_
 
+    @pytest.mark.parametrize("settings", [{"solver": "newton"}, {"solver": "lbfgs"}, {"l1_ratio": 0.5}], ids=str)
     def test_a_gap_after_an_interrupt_is_at_most_the_objective(self, settings):
         X, y = load_iris(return_X_y=True)
-        clf = TorchSoftmaxClassifier(l1_ratio=0.5).set_callbacks(Recorder(interrupt_after=1))
+        clf = TorchSoftmaxClassifier(**settings).set_callbacks(Recorder(interrupt_after=1))
         with pytest.raises(KeyboardInterrupt):
             clf.fit(X, y)
         assert clf.optimality_gap_ <= clf.loss_curve_[-1]
