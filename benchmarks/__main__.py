@@ -1,7 +1,8 @@
 """``python -m benchmarks run`` measures, ``python -m benchmarks report`` makes the table and the picture of it.
 
-``python -m benchmarks descent`` compares mini-batch descent, ``l1`` L1 penalties, ``sweep`` sweeps over C, ``probe`` a
-probe with a thousand classes, ``dask`` a cluster with one process; ``reliability`` measures what trust rests on.
+``python -m benchmarks descent`` compares mini-batch descent, ``l1`` L1 penalties, ``sweep`` sweeps over C, ``predict``
+probabilities, ``probe`` a probe with a thousand classes, ``dask`` a cluster with one process; ``reliability`` measures
+what trust rests on.
 """
 
 import argparse
@@ -63,13 +64,13 @@ def parse():
     for some in (run, l1, sweep, predict):
         some.add_argument("--problems", nargs="+", help="names; all that need no internet if not given")
         some.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
-    for some in (run, l1, sweep, probe):
-        some.add_argument("--limit", type=float, default=60.0, help="seconds after which a fit is stopped")
+    for some, seconds in ((run, 60.0), (l1, 60.0), (sweep, 300.0), (probe, 60.0)):
+        some.add_argument("--limit", type=float, default=seconds, help="seconds after which a fit is stopped")
     probe.add_argument("--rows", type=int, default=100_000, help="rows of X")
     probe.add_argument("--classes", type=int, default=1000, help="classes")
     dask.add_argument("--rows", type=int, default=1_000_000, help="rows of the evaluations that are timed")
     dask.add_argument("--features", type=int, default=100, help="their features")
-    dask.add_argument("--gigabytes", type=float, default=2.0, help="size of the problem that is fitted")
+    dask.add_argument("--gigabytes", type=float, default=4.0, help="size of the problem that is fitted")
     trust.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; all if not given")
     trust.add_argument("--gigabytes", type=float, default=12.0, help="size of the file larger than memory")
     return parser.parse_args()

@@ -1,8 +1,9 @@
 """L1 and elastic-net penalties: time to a relative gap of 1e-6 beside saga, and liblinear for two classes.
 
 Dense features are standardised, which saga needs and ours does not. saga cannot be interrupted: it is run for 10, 20,
-40, ... epochs, with tol=0 and by its own tolerances, until it is at the target or the next run would be over the limit,
-which then is its time. F is recomputed in NumPy; F* is the lowest that any contestant or ours at tol=1e-11 reached.
+40, ... epochs with tol=0 until it is at the target, so that its time may be up to twice what it needs, or until the
+next run would be over the limit, which then is its time. F is recomputed in NumPy; F* is the lower of that of our fit
+and of one at tol=1e-11.
 """
 
 import json

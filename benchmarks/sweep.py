@@ -4,9 +4,9 @@ Each contestant runs in a process of its own, so that one that is over the limit
 after a fit of iris, with its scores on C from 1e-4 to 1e4 and the refit. Scores are right if the mean log loss of
 every C is that of our solver at tol=1e-12 to 1e-4, for the peers by scikit-learn's scorer, which clips probabilities.
 The quickest setting with right scores counts, of ours and of the peers; where none of the peers' is right within the
-limit, the limit. Ours and all peers that are right within twice the time of the quickest take turns, of which medians
-count; where a fit takes seconds, each runs once. What takes longer than that is ended. Rows of different days may be of
-different machines.
+limit, 300 s if not told otherwise, the limit. Ours and all peers that are right within twice the time of the quickest
+take turns, of which medians count; where a fit takes seconds, each runs once. What takes longer than that is ended.
+Rows of different days may be of different machines.
 """
 
 import json
