@@ -179,10 +179,10 @@ def fits(gigabytes, features):
     for n_workers in WORKERS:
         with workers(n_workers) as client:
             before = max(client.run(process_bytes, "VmHWM").values())
-            rows = client.persist([X, y])
-            wait(rows)
+            placed = client.persist([X, y])
+            wait(placed)
             start = time.perf_counter()
-            model = DaskTorchSoftmaxClassifier().fit(*rows)
+            model = DaskTorchSoftmaxClassifier().fit(*placed)
             seconds = time.perf_counter() - start
             peak = max(client.run(process_bytes, "VmHWM").values()) - before
         found.append(_fit_record(f"{n_workers} workers", seconds, model, peak))
