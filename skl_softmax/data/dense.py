@@ -23,7 +23,7 @@ BLOCK_BYTES = 8 * 2**20
 SLICE_BYTES = 4 * 2**20
 # Rows of this many bytes and more are gone over in a copy of the block, also where nothing is subtracted: what products
 # read by strides comes slowly from memory. Of 200,000 x 50 x 5 a pass takes 9.6 ms with the copy, 11 without;
-# of rows in huge pages 12.5 for 12, but of 800,000 x 100 0.8 of the time.
+# in other minutes of a virtual machine, with memory that is read sooner, 12.5 for 12. Of 800,000 x 100 0.8 of the time.
 COPIED_ROW_BYTES = 160
 # Rows of a part of a block, a product of their own each: at most, and at least where all threads are to have one.
 PART_ROWS, LEAST_PART = 1024, 16
