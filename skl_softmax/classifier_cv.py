@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -35,6 +34,7 @@ from skl_softmax.scores import (
     negative_log_loss,
     refuse_metrics_of_labels,
     score_weights,
+    search_results,
     standard_errors,
     worst_if_nan,
 )
@@ -433,18 +433,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self.classes_ = rows.classes
         self.scores_, self.n_iter_ = scores.reshape(shape), sweep.n_iter.reshape(shape)
         self.coefs_paths_ = paths.unflatten(1, shape[1:]).numpy()
-        with np.errstate(invalid="ignore"):
-            means, spread = scores.mean(axis=0), scores.std(axis=0)  # (J,)
         pairs = [(l1_ratio, C) for l1_ratio in self.l1_ratios_ for C in self.Cs_]
-        self.cv_results_ = {
-            "param_C": np.array([C for _, C in pairs]),
-            "param_l1_ratio": np.array([l1_ratio for l1_ratio, _ in pairs]),
-            "params": [{"C": C, "l1_ratio": l1_ratio} for l1_ratio, C in pairs],
-            **{f"split{i}_test_score": of_fold.copy() for i, of_fold in enumerate(scores)},
-            "mean_test_score": means,
-            "std_test_score": spread,
-            "rank_test_score": rankdata(-worst_if_nan(means), method="min").astype(np.int32),
-        }
+        self.cv_results_ = search_results(scores, [{"C": C, "l1_ratio": l1_ratio} for l1_ratio, C in pairs])
 
     def _choose(self, scores: np.ndarray, errors: np.ndarray) -> int:
         """The place of the penalty, from scores (F, J) and the standard errors (J,) of their means."""

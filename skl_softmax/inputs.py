@@ -50,7 +50,7 @@ def naming(part: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows that count, ready for the objective: all with a weight > 0, but for those of folds."""
+    """Rows ready for the objective: all with a weight > 0 and, of folds, those that are there to be scored."""
 
     X: Tensor  # (n, d), of any floating-point type
     targets: Tensor  # (n,) of class indices, or probabilities in float64: (n,) of the second of two classes or (n, K)
@@ -83,7 +83,7 @@ class TrainingRows:
 
     @cached_property
     def counts(self) -> Tensor:
-        """Which rows have a weight > 0, (n,); others are there to be scored."""
+        """Which rows have a weight > 0, (n,)."""
         return self.weights > 0
 
     @property
@@ -97,7 +97,7 @@ class TrainingRows:
         return bool(self.counts.all())
 
     @cached_property
-    def _counted(self) -> "TrainingRows":
+    def _counted(self) -> "TrainingRows":  # never the rows themselves: a cycle would hold them
         return self.take(self.counts.nonzero()[:, 0])
 
     def of_counted(self, by_row: Tensor) -> Tensor:

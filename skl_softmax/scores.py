@@ -9,6 +9,7 @@ from math import sqrt
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
@@ -142,3 +143,17 @@ def check_scores(scores: np.ndarray) -> None:
 def worst_if_nan(scores: np.ndarray) -> np.ndarray:
     """Scores by which no penalty is chosen that has none."""
     return np.where(np.isnan(scores), -np.inf, scores)
+
+
+def search_results(scores: np.ndarray, tried: list[dict[str, float]]) -> dict[str, np.ndarray | list]:
+    """The ``cv_results_`` of scikit-learn's searches, from scores (F, J) with the J parameters that were tried."""
+    with np.errstate(invalid="ignore"):
+        means, spread = scores.mean(axis=0), scores.std(axis=0)  # (J,)
+    return {
+        **{f"param_{name}": np.array([parameters[name] for parameters in tried]) for name in tried[0]},
+        "params": tried,
+        **{f"split{i}_test_score": of_fold.copy() for i, of_fold in enumerate(scores)},
+        "mean_test_score": means,
+        "std_test_score": spread,
+        "rank_test_score": rankdata(-worst_if_nan(means), method="min").astype(np.int32),
+    }

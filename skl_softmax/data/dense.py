@@ -86,7 +86,7 @@ class DenseData(Data):
     """Dense X in memory.
 
     ``always_keeps`` says that the design is kept whatever its size, as one of some columns is, which are copies anyway;
-    ``may_keep`` whether it is kept at all.
+    ``may_keep`` whether it, or the memory for its blocks, is kept at all.
     """
 
     always_keeps: bool = False
