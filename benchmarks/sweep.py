@@ -1,12 +1,12 @@
 """Ten C times five folds: `TorchSoftmaxClassifierCV` beside `LogisticRegressionCV` and `GridSearchCV`.
 
 Each contestant runs in a process of its own, so that one that is over the limit can be ended; what is timed is ``fit``
-after a fit of iris, with its scores on C from 1e-4 to 1e4 and the refit. Scores are right if the mean log loss of
-every C is that of our solver at tol=1e-12 to 1e-4, for the peers by scikit-learn's scorer, which clips probabilities.
-The quickest setting with right scores counts, of ours and of the peers; where none of the peers' is right within the
-limit, 300 s if not told otherwise, the limit. Ours and all peers that are right within twice the time of the quickest
-take turns, of which medians count; where a fit takes seconds, each runs once. What takes longer than that is ended.
-Rows of different days may be of different machines.
+after a fit of iris, with its scores on C from 1e-4 to 1e4 and the refit. Scores are right if the mean log loss of every
+C is that of our solver at tol=1e-12 to 1e-4, for the peers by scikit-learn's scorer, which clips probabilities. The
+quickest setting with right scores counts, of ours and of the peers, whose tolerances go down by a factor of ten at a
+time until they are; where none of the peers' is right within the limit, 300 s if not told otherwise, the limit. Ours
+and all peers that are right within twice the time of the quickest take turns, of which medians count; where a fit takes
+seconds, each runs once. What takes longer than that is ended. Rows of different days may be of different machines.
 """
 
 import json
@@ -39,7 +39,7 @@ NAMES = (
 )
 RIGHT = 1e-4
 TOLERANCES, REFERENCE_TOL = (1e-7, 1e-8, 1e-9, 1e-10, 1e-11), 1e-12  # of ours
-ROUGH_TO_EXACT = (1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  # of newton-cg, which stops early on raw data
+ROUGH_TO_EXACT = tuple(float(f"1e-{digits}") for digits in range(4, 13))  # of peers
 STARTUP = 15.0  # seconds for imports and data
 OURS = "TorchSoftmaxClassifierCV"
 SMALL, LARGE = 1e5, 1e7  # entries of X up to which two jobs may not pay, from which one fit takes seconds
@@ -91,13 +91,12 @@ def settings(X, n_classes):
     """Names of peers, with the calls that make them, from quick and rough to slow and exact."""
     small = not sp.issparse(X) and X.shape[1] * n_classes <= 2000
     jobs = (1, 2) if X.shape[0] * X.shape[1] < SMALL else (2,)
-    solvers = {"newton-cholesky": (1e-4, 1e-7, 1e-10), "newton-cg": ROUGH_TO_EXACT, "lbfgs": (1e-4, 1e-6, 1e-8)}
-    for solver, tols in solvers.items():
-        if solver != "newton-cholesky" or small:
-            for n_jobs in jobs:
-                yield f"LogisticRegressionCV({solver}, n_jobs={n_jobs})", [(peer, solver, tol, n_jobs) for tol in tols]
-    solver = "newton-cholesky" if small else "newton-cg"
-    yield f"GridSearchCV({solver}, n_jobs=2)", [(grid, solver, tol) for tol in solvers[solver]]
+    solvers = ("newton-cholesky",) * small + ("newton-cg", "lbfgs")
+    for solver in solvers:
+        for n_jobs in jobs:
+            name = f"LogisticRegressionCV({solver}, n_jobs={n_jobs})"
+            yield name, [(peer, solver, tol, n_jobs) for tol in ROUGH_TO_EXACT]
+    yield f"GridSearchCV({solvers[0]}, n_jobs=2)", [(grid, solvers[0], tol) for tol in ROUGH_TO_EXACT]
 
 
 def fit(connection, make, arguments, name, data_dir):
