@@ -159,7 +159,8 @@ class Problem:
     def _excess(self, result: SolveResult, weight: Tensor, bias: Tensor) -> float:
         """How much higher F is with a weight and a bias beside those of the result."""
         objective, theta = self._precise, self._precise_theta(result)
-        change = start_at(objective, (weight, bias)) - theta
+        begin = objective.data.to_theta(weight, bias)[None]  # (1, K, p)
+        change = (begin if self.solver.optimizer else _centred(objective, begin)) - theta
         with making_on(objective.data.home):
             known = result.gradient is not None
             gradient = torch.stack(result.gradient) if known else objective.at(theta).gradient
@@ -264,7 +265,11 @@ def start_at(objective: Objective, begin: tuple[Tensor, Tensor] | None) -> Tenso
     """θ (1, K, p) of a weight (K, d) and a bias (K,), or zeros."""
     if begin is None:
         return _zeros(objective)
-    theta = objective.data.to_theta(*begin)[None]  # (1, K, p)
+    return _centred(objective, objective.data.to_theta(*begin)[None])
+
+
+def _centred(objective: Objective, theta: Tensor) -> Tensor:
+    """θ (1, K, p) as solvers other than optimisers have it."""
     return torch.where(objective.unseen, objective.centred(theta), theta)
 
 

@@ -579,3 +579,19 @@ def test_a_callback_that_ends_a_stream_of_separable_rows_is_not_warned_of():
         clf.fit(x, y)
     assert clf.loss_curve_[-1] < np.log(2) / 200
     assert not clf.converged_
+
+
+@pytest.mark.parametrize("settings", [{"random_state": 0, "learning_rate": 0.5, "momentum": 0.9}, {"solver": "adam"}])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_gaps_count_what_the_penalty_has_of_numbers_added_to_all_classes(settings, dtype):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 5))
+    y = (X @ rng.normal(size=(5, 3)) + rng.gumbel(size=(20_000, 3))).argmax(axis=1)
+    X = X.astype(dtype)
+    known = {"coef_init": np.full((3, 5), 0.7)} if "solver" in settings else {}
+    clf = TorchSoftmaxClassifier(**{"solver": "sgd", "max_iter": 300} | settings).fit(X, y, **known)
+    best = TorchSoftmaxClassifier(tol=1e-14).fit(X.astype(np.float64), y)
+    gap = objective(clf, X, y) - objective(best, X, y)
+    assert abs(clf.coef_.sum(axis=0)).max() > 1e-2
+    assert gap > 1e-7 * objective(best, X, y)
+    assert 0.5 * gap <= clf.optimality_gap_ <= 2 * gap
