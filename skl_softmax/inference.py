@@ -106,7 +106,8 @@ class InferenceMixin:
                 self._warn_of_summary(objective, theta, inverse)
                 if covariance == "sandwich":
                     inverse = inverse @ _scatter(objective, theta) @ inverse
-                coef, errors = _differences(data, theta[0], inverse, place)
+                unit = rows.weights.sum().item() / objective.total.item()  # of the weights in the objective
+                coef, errors = _differences(data, theta[0], inverse / unit, place)
         others = np.delete(self.classes_, place)
         labels = [*["intercept"] * self.fit_intercept, *names]
         index = pd.MultiIndex.from_product([others, labels], names=["class", "feature"])

@@ -24,7 +24,7 @@ from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Evaluation, Objective, spread
 from skl_softmax.pieces import RowGroup, Tally
 from skl_softmax.solvers import DETERMINISTIC, SOLVERS
-from skl_softmax.training import make_stack
+from skl_softmax.training import make_part, make_stack, penalty_terms
 
 # What minimises F of parts: neither an L1 penalty nor batches are known here.
 PARTS_SOLVERS = ("auto", *(name for name in DETERMINISTIC if not SOLVERS[name].takes_l1))
@@ -39,10 +39,8 @@ class PartGroup(list):
 
 def make_parts(groups: list[RowGroup], data: Data, total_weight: float) -> PartGroup:
     """The summands of F that belong to the rows of some groups, in the coordinates of ``data``."""
-    total = torch.tensor([total_weight], dtype=torch.float64)
     every = (rows for group in groups for rows in group)
-    parts = (make_stack(rows, data.over(rows.X), rows.weights[None], C=inf, l1_ratio=0.0) for rows in every)
-    return PartGroup(replace(part, total=total.to(part.data.home)) for part in parts)
+    return PartGroup(make_part(rows, data.over(rows.X), total_weight) for rows in every)
 
 
 # What is added up over parts: a tuple of tensors from a part and vectors.
@@ -250,8 +248,9 @@ class PartsObjective:
 
 def make_parts_objective(sum_of, rows: TrainingRows, data: Data, total: Tally, C: float) -> PartsObjective:
     """F of all rows from a sample of them, ``rows``, in the coordinates ``data``."""
-    sample = make_stack(rows, data, rows.weights[None], C=C, l1_ratio=0.0)
-    return PartsObjective(sum_of, replace(sample, l2=sample.l2 * (sample.total / total.total_weight)), total)
+    sample = make_stack(rows, data, rows.weights[None], inf, 0.0)
+    l2, _ = penalty_terms(sample.total.new_tensor([total.total_weight]), C, 0.0)
+    return PartsObjective(sum_of, replace(sample, l2=l2), total)
 
 
 def sample_coordinates(rows: TrainingRows, total: Tally, fit_intercept: bool) -> Data:

@@ -103,13 +103,14 @@ class _Stack:
 
     def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
         self._objective = make_stack(rows, data, weights, 1.0, 0.0).stretched()  # for any penalty
+        self._total = weights.sum(dim=1).to(data.home)  # (M,)
         theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
         # The last three C and their minima, where these go, what is known of the last, and a metric from there.
         self._path, self._tangent, self._ended, self._kept = 3 * [(0.0, theta)], None, None, None
 
     def solve(self, estimator, C: float, l1_ratio: float) -> SolveResult:
         """The minima for a penalty, begun from those for the last ones."""
-        objective = self._objective.with_penalties(*penalty_terms(self._objective.total, C, l1_ratio))
+        objective = self._objective.with_penalties(*penalty_terms(self._total, C, l1_ratio))
         begin, known = _start(objective, self._path, self._tangent, C, self._ended, estimator.tol)
         if objective.is_smooth and self._ended is None:
             begin = objective.centred(begin)  # where an L1 penalty was before, the minimum is of another form

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import inf, log
+from math import frexp, inf, log
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skl_softmax import costs
 from skl_softmax.batches import BatchedObjective
-from skl_softmax.data import Data, making_on, rotated, standardised
+from skl_softmax.data import FLOAT32_RANGE, Data, making_on, rotated, standardised
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective
 from skl_softmax.small import SmallObjective, is_small
@@ -61,12 +61,22 @@ def make_objective(rows: TrainingRows, data: Data, estimator) -> Objective:
 
 def make_batched(rows: TrainingRows, data: Data, estimator, seen: float = 0.0) -> BatchedObjective:
     """As `make_objective`. ``seen`` is the weight of rows of earlier calls, which count in the penalty's 1/(C S)."""
-    return _make(BatchedObjective, rows, data, rows.weights[None], estimator.C, estimator.l1_ratio, seen)
+    weights = rows.weights[None]  # (1, n)
+    total = weights.sum(dim=1)  # (1,)
+    penalties = penalty_terms(total + seen, estimator.C, estimator.l1_ratio)
+    return _make(BatchedObjective, rows, data, weights, total, penalties)
 
 
 def make_stack(rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float) -> Objective:
     """F of M models with their own weights (M, n) of the rows."""
-    return _make(_kind_of(data, len(weights), rows.n_outputs), rows, data, weights, C, l1_ratio)
+    total, kind = weights.sum(dim=1), _kind_of(data, len(weights), rows.n_outputs)
+    return _make(kind, rows, data, weights, total, penalty_terms(total, C, l1_ratio))
+
+
+def make_part(rows: TrainingRows, data: Data, total: float) -> Objective:
+    """What some rows add to the F of all, whose weight is ``total``, without a penalty."""
+    of_all, kind = torch.tensor([total], dtype=torch.float64), _kind_of(data, 1, rows.n_outputs)
+    return _make(kind, rows, data, rows.weights[None], of_all, penalty_terms(of_all, inf, 0.0))
 
 
 def _kind_of(data: Data, n_models: int, n_outputs: int) -> type[Objective]:
@@ -77,31 +87,37 @@ def _kind_of(data: Data, n_models: int, n_outputs: int) -> type[Objective]:
 
 
 def _make(
-    kind: type[Objective], rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float, seen: float = 0.0
+    kind: type[Objective], rows: TrainingRows, data: Data, weights: Tensor, total: Tensor, penalties: tuple
 ) -> Objective:
-    device, dtype = data.X.device, data.dtype
-    total = weights.sum(dim=1).to(data.home)  # (M,)
-    l2, l1 = penalty_terms(total + seen, C, l1_ratio)
+    """F of rows with weights (M, n), whose sum is divided by ``total`` (M,), and penalties λ₂ and λ₁ (M,) or None."""
+    device, dtype, unit, (l2, l1) = data.X.device, data.dtype, _unit(total.max().item()), penalties
+    weights = weights if unit == 1 else weights / unit
     targets, takes_indices = rows.output_targets, rows.has_labels and rows.n_outputs > 1
     label_proba = rows.label_proba if takes_indices else None
     return kind(
         data=data,
         targets=(targets if takes_indices else targets.to(dtype)).to(device),
         weights=weights.to(dtype).to(device),
-        l2=l2,
+        l2=l2.to(data.home),
         n_outputs=rows.n_outputs,
-        total=total,
+        total=(total / unit).to(data.home),
         label_proba=None if label_proba is None else label_proba.to(data.wide).to(device),
-        l1=l1,
+        l1=None if l1 is None else l1.to(data.home),
         is_family=len(weights) > 1,
     )
+
+
+def _unit(total: float) -> float:
+    """What weights are counted in, a power of two, so that float32 holds them and no sum of losses overflows."""
+    is_held = 1 / FLOAT32_RANGE < total < FLOAT32_RANGE or total == 0
+    return 1.0 if is_held else 2.0 ** min(max(frexp(total)[1], -1000), 1000)  # of which the inverse is held, too
 
 
 def penalty_terms(total: Tensor, C: float, l1_ratio: float) -> tuple[Tensor, Tensor | None]:
     """λ₂ and λ₁ (M,) of models whose rows weigh ``total`` (M,) in all; None where λ₁ is zero."""
     C = float(C)  # one of NumPy's would be inverted in its own type
     # Whatever C is without overflow, (M,)
-    strength = (total * C).reciprocal() if C < 1 else total.reciprocal() * (1 / C)
+    strength = (total * C).reciprocal() if C < 1 else torch.full_like(total, 1 / C) / total
     if inf in strength.tolist():
         raise ValueError(f"C={C} is so small that the penalty, 1 / (C S), is more than float64 holds. Set a larger C.")
     return ((1 - l1_ratio) * strength, l1_ratio * strength) if has_l1(l1_ratio, C) else (strength, None)

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, random_array
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.targets import encode_targets
@@ -229,3 +230,63 @@ def test_labels_are_checked_alike_beside_half_precision(dtype):
         TorchSoftmaxClassifier().fit(X.astype(dtype), None)
     with pytest.raises(ValueError, match=r"y holds no label in row 0 \(50 in all\)"):
         TorchSoftmaxClassifier().fit(X.astype(dtype), np.where(Y == 0, np.nan, Y))
+
+
+def fitted(kind, weight, C, y):
+    """A fit of iris, of rows that weigh this or twice as much."""
+    weights, narrow = np.where(np.arange(len(y)) % 3, 1.0, 2.0) * weight, X.astype(np.float32)
+    descent = {"solver": "sgd", "learning_rate": 0.1, "max_iter": 20, "tol": 0.0}
+    match kind:
+        case "cv":
+            return TorchSoftmaxClassifierCV(Cs=[C, 10 * C], cv=3).fit(X, y, weights)
+        case "alo":
+            return TorchSoftmaxClassifierCV(Cs=[C, 10 * C], cv="alo").fit(X, y, weights)
+        case "blocks":
+            blocks = [(X[i : i + 50], y[i : i + 50], weights[i : i + 50]) for i in range(0, len(y), 50)]
+            return TorchSoftmaxClassifier(C=C).fit(RowBlocks(blocks))
+        case "sgd":
+            return TorchSoftmaxClassifier(C=C, **descent).fit(narrow, y, weights)
+        case "stream":
+            clf = TorchSoftmaxClassifier(C=C, **descent).partial_fit(narrow, y, [0, 1, 2], weights)
+            return clf.partial_fit(narrow, y, sample_weight=weights)
+        case _:
+            rows = {"float32": narrow, "sparse": csr_array(X)}.get(kind, X)
+            return TorchSoftmaxClassifier(C=C, l1_ratio=0.5 if kind == "l1" else 0.0).fit(rows, y, weights)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("weight", [1e-290, 1e-150, 1e-46, 1e40, 1e150, 1e305])
+@pytest.mark.parametrize("kind", ["auto", "float32", "sparse", "l1", "blocks", "cv", "alo", "sgd", "stream"])
+def test_units_of_weights_are_those_of_one_over_c(kind, weight):
+    """Also where float32 does not hold them, or their sum with what rows lose is more than float64 holds."""
+    found, expected = fitted(kind, weight, 1 / weight, Y), fitted(kind, 1.0, 1.0, Y)
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-5, atol=1e-7)
+    assert found.converged_ == expected.converged_
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("weight", [1e-311, 1e-46, 1e305])
+@pytest.mark.parametrize("kind", ["auto", "float32", "sparse", "blocks", "sgd"])
+def test_units_of_weights_do_not_matter_without_a_penalty(kind, weight):
+    y = np.random.default_rng(0).permutation(Y)
+    found, expected = fitted(kind, weight, np.inf, y), fitted(kind, 1.0, np.inf, y)
+    np.testing.assert_allclose(found.predict_proba(X), expected.predict_proba(X), atol=1e-4)
+    assert found.converged_ == expected.converged_
+
+
+def test_weights_that_float32_does_not_hold_are_no_end_of_a_fit():
+    rows = random_array((20_000, 3_000), density=20 / 3_000, format="csr", random_state=0)
+    y = np.random.default_rng(0).integers(0, 3, 20_000)
+    with pytest.warns(ConvergenceWarning, match="max_iter=3"):
+        found = TorchSoftmaxClassifier(C=np.inf, max_iter=3).fit(rows, y, np.full(20_000, 1e-46))
+    assert found.coef_.any()
+
+
+def test_standard_errors_are_of_the_weights_as_they_are():
+    weights = np.full(len(Y), 2.0**-100)
+    small = TorchSoftmaxClassifier(C=np.inf).fit(X[50:, :2], Y[50:], weights[50:])
+    one = TorchSoftmaxClassifier(C=np.inf).fit(X[50:, :2], Y[50:])
+    for covariance in ("observed", "sandwich"):
+        found = small.summary(X[50:, :2], Y[50:], weights[50:], covariance=covariance)["std err"]
+        expected = one.summary(X[50:, :2], Y[50:], covariance=covariance)["std err"]
+        np.testing.assert_allclose(found, 2.0**50 * expected, rtol=1e-4)

@@ -19,7 +19,7 @@ products with few classes are twice as fast in batches of a thousand rows as in 
 dimension is seven times faster than over the last one. Large products in float32 are in one piece (`products`).
 """
 
-from skl_softmax.data.base import Affine, Block, Data, as_tensor, widened
+from skl_softmax.data.base import FLOAT32_RANGE, Affine, Block, Data, as_tensor, widened
 from skl_softmax.data.coordinates import in_coordinates, normalised, raw, rotated, standardised
 from skl_softmax.data.dense import DenseData
 from skl_softmax.data.devices import find_device, home_of, making_on, plain_torch
@@ -29,6 +29,7 @@ from skl_softmax.data.rows import column_ranges, join_rows, n_bytes, on_device, 
 from skl_softmax.data.sparse import SparseData, csr_tensor, scipy_matrix
 
 __all__ = [
+    "FLOAT32_RANGE",
     "Affine",
     "Block",
     "Data",
