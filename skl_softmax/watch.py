@@ -1,6 +1,7 @@
 """What looks on at a fit: printing, scikit-learn's callbacks, early stopping."""
 
 from collections.abc import Callable
+from math import isfinite
 from time import perf_counter
 
 import numpy as np
@@ -153,9 +154,10 @@ class EarlyStopping:
         self.best_iteration, self.best = 0, None
 
     def __call__(self, iterate: Iterate, watch: Watch) -> bool:
-        self.scores.append(mean_score(self._rows, *watch.coefficients(), negative_log_loss))
+        score = mean_score(self._rows, *watch.coefficients(), negative_log_loss)
+        self.scores.append(score)
         best = self.scores[self.best_iteration]
-        if self.best is None or self.scores[-1] > best + self._tol * abs(best):
+        if isfinite(score) and (self.best is None or score > best + self._tol * abs(best)):
             self.best_iteration, self.best = len(self.scores) - 1, iterate
         return len(self.scores) - 1 - self.best_iteration >= self._patience
 

@@ -343,3 +343,19 @@ def test_lines_in_the_manner_of_textbooks(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[2] == f"Epoch    2/3 Cost: {clf.loss_curve_[2]:.6f}, Accuracy: {100 * clf.score(X, y):.2f}%"
+
+
+@pytest.mark.parametrize(
+    ("load", "settings"),
+    [
+        (load_wine, {"learning_rate": 1e308}),
+        (load_iris, {"learning_rate": 1.0, "batch_size": 1, "C": 1e-6}),
+    ],
+)
+def test_a_first_epoch_that_is_lost_is_not_the_best(load, settings):
+    X, y = load(return_X_y=True)
+    clf = TorchSoftmaxClassifier(solver="sgd", early_stopping=True, random_state=0, **settings)
+    with pytest.warns(ConvergenceWarning, match="the loss grew beyond all bounds"):
+        clf.fit(X, y)
+    assert np.isfinite(clf.coef_).all()
+    assert clf.best_iteration_ == 0
