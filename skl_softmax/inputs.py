@@ -238,11 +238,11 @@ def check_prediction_rows(estimator: BaseEstimator, X, is_lazy: bool | None = No
         return X
     if is_lazy and _is_as_fitted(estimator, X):
         return as_tensor(X)
-    is_checked = issparse(X) or not is_lazy
-    X = as_matrix(validate_data(estimator, X, reset=False, ensure_all_finite=False, **ROWS))
-    if is_checked:
-        check_finite(X)
-    return X
+    X = validate_data(estimator, X, reset=False, ensure_all_finite=False, **ROWS)  # sparse of a frame of such columns
+    rows = as_matrix(X)
+    if issparse(X) or not is_lazy:
+        check_finite(rows)
+    return rows
 
 
 def _is_as_fitted(estimator: BaseEstimator, X) -> bool:

@@ -73,6 +73,7 @@ STORAGES = {
     "objects": lambda X: X.astype(object),
     "tensor": torch.from_numpy,
     "sparse": sp.csr_array,
+    "sparse frame": lambda X: pd.DataFrame.sparse.from_spmatrix(sp.csr_array(X)),
 }
 
 
