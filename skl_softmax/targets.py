@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_array, column_or_1d, compute_class_weight
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
@@ -246,14 +246,18 @@ def _class_weight(class_weight, classes, counts) -> np.ndarray:
                 f"rows weigh {counts[k]:.3g} of {counts.sum():.3g}. Leave out such rows."
             )
         return by_class
-    try:
-        by_class = compute_class_weight(class_weight, classes=classes, y=classes)
+    labels = classes.tolist()
+    unknown, missing = set(class_weight).difference(labels), set(labels).difference(class_weight)
+    try:  # not by scikit-learn's function, which looks for the numbers that labels such as "1" stand for
+        by_class = np.array([class_weight.get(label, 1.0) for label in labels], dtype=np.float64)
+        why = f"{shortened(list(unknown))} are none of them." if unknown and missing else None
     except (OverflowError, TypeError, ValueError) as error:
-        unknown = [label for label in class_weight if label not in classes.tolist()]
+        why = error
+    if why is not None:
         raise ValueError(
-            f"class_weight must give a number for labels among the classes {shortened(classes.tolist())}, got "
-            f"{shortened(class_weight)}: {f'{shortened(unknown)} are none of them.' if unknown else error}"
-        ) from error
+            f"class_weight must give a number for labels among the classes {shortened(labels)}, got "
+            f"{shortened(class_weight)}: {why}"
+        )
     if (wrong := ~((by_class >= 0) & np.isfinite(by_class))).any():
         label, weight = classes[wrong].tolist()[0], by_class[wrong][0]
         raise ValueError(f"class_weight must be finite and not negative, but that of {label!r} is {weight:g}.")

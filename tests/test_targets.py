@@ -232,6 +232,16 @@ def test_labels_are_checked_alike_beside_half_precision(dtype):
         TorchSoftmaxClassifier().fit(X.astype(dtype), np.where(Y == 0, np.nan, Y))
 
 
+@pytest.mark.parametrize("names", [["1", "2", "3"], ["-1", "0", "1"], ["1.5", "b", "True"]])
+def test_class_weights_of_labels_that_look_like_numbers(names):
+    by_class = {names[0]: 2.0, names[1]: 0.5, names[2]: 1.0}
+    found = TorchSoftmaxClassifier(class_weight=by_class).fit(X, np.array(names)[Y])
+    expected = TorchSoftmaxClassifier(class_weight=dict(enumerate(by_class.values()))).fit(X, Y)
+    np.testing.assert_allclose(found.coef_[np.argsort(np.argsort(names))], expected.coef_, rtol=1e-9)
+    with pytest.raises(ValueError, match=r"are none of them"):
+        clone(found).set_params(class_weight={1: 2.0}).fit(X, np.array(names)[Y])
+
+
 def fitted(kind, weight, C, y):
     """A fit of iris, of rows that weigh this or twice as much."""
     weights, narrow = np.where(np.arange(len(y)) % 3, 1.0, 2.0) * weight, X.astype(np.float32)
