@@ -32,6 +32,7 @@ from skl_softmax.scores import (
     held_out_scores,
     mean_of_logits,
     negative_log_loss,
+    place_of_best,
     refuse_metrics_of_labels,
     score_weights,
     search_results,
@@ -441,7 +442,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         shape = self.scores_.shape[1:]
         means = worst_if_nan(scores.mean(axis=0)).reshape(shape)  # (n_l1_ratios, n_cs)
         errors = errors.reshape(shape)
-        i, j = np.unravel_index(means.argmax(), shape)
+        i, j = place_of_best(means)
         if self.refit == "1se":
             within = np.flatnonzero(means[i] >= means[i, j] - errors[i, j])
             j = within[self.Cs_[within].argmin()]
@@ -461,7 +462,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
             return result.status[0]
         weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
-        best = [np.unravel_index(worst_if_nan(of_fold).argmax(), of_fold.shape) for of_fold in self.scores_]
+        best = [place_of_best(worst_if_nan(of_fold)) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
         mean = (torch.stack([part[place] for place in pick]).mean(dim=0) for part in (weight, bias))
         self.coef_, self.intercept_ = (part.numpy() for part in narrowed(sweep.data, *mean, rows.dtype))

@@ -140,6 +140,12 @@ def check_scores(scores: np.ndarray) -> None:
         warnings.warn("Some scores are nan: their C count as the worst.", UserWarning, stacklevel=4)
 
 
+def place_of_best(scores: np.ndarray) -> tuple[int, int]:
+    """Where the best of scores (n_l1_ratios, n_cs) is: of equal ones that of the first C, as in scikit-learn."""
+    j, i = np.unravel_index(scores.T.argmax(), scores.T.shape)
+    return int(i), int(j)
+
+
 def worst_if_nan(scores: np.ndarray) -> np.ndarray:
     """Scores by which no penalty is chosen that has none."""
     return np.where(np.isnan(scores), -np.inf, scores)

@@ -1072,3 +1072,14 @@ def test_a_callback_ends_a_sweep(cv, refit):
     assert model.C_ == 1.0
     assert np.isfinite(model.coef_).all()
     assert model.converged_
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_of_equal_scores_the_first_c_is_taken_as_by_scikit_learn(refit):
+    X, y = load_iris(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X[:100]), y[:100]
+    shared = {"Cs": [1e-3, 1.0], "l1_ratios": np.array([1.0, 0.0]), "scoring": "accuracy", "cv": 5, "refit": refit}
+    ours = TorchSoftmaxClassifierCV(**shared).fit(X, y)
+    theirs = LogisticRegressionCV(**shared, solver="saga", max_iter=10_000, use_legacy_attributes=False).fit(X, y)
+    np.testing.assert_array_equal(ours.scores_, theirs.scores_)
+    assert (ours.C_, ours.l1_ratio_) == (theirs.C_, theirs.l1_ratio_) == (1e-3, 0.0)
