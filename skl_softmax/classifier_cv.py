@@ -20,7 +20,7 @@ from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.data import plain_torch
 from skl_softmax.export import ExportMixin
 from skl_softmax.folds import refuse_weightless, split_rows, warn_of_single_rows, warn_of_unknown_classes
-from skl_softmax.inputs import TrainingRows, as_arrays, as_numbers, as_rows, check_training_rows, with_signature
+from skl_softmax.inputs import TrainingRows, as_labels, as_numbers, as_rows, check_training_rows, with_signature
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.routing import part_of, routed_parameters, routed_score_parameters, with_classes
@@ -240,8 +240,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         tasks = FitTasks(self, "penalty", len(penalties), {"X": X, "y": y, "metadata": weights | params or None})
         with unchanged_on_error(self) as keep, plain_torch():
             self.Cs_, self.l1_ratios_ = Cs, l1_ratios
-            rows = check_training_rows(self, X, y, sample_weight, for_folds=True)
-            truth = rows.targets if rows.has_labels else true_targets(as_arrays(y), rows.classes)
+            rows, y = check_training_rows(self, X, y, sample_weight, for_folds=True), as_labels(y)
+            truth = rows.targets if rows.has_labels else true_targets(y, rows.classes)
             if not rows.has_labels:
                 refuse_metrics_of_labels(self.scoring, self._scorer())
             folds = self._folds(X, y, truth, for_splitter)
@@ -289,7 +289,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """
         check_is_fitted(self)
         parameters, measure = routed_score_parameters(self, sample_weight, params), find_measure(self.scoring)
-        truth = as_arrays(y)
+        truth = as_labels(y)
         if measure is None or parameters.keys() - {"sample_weight"}:
             # An imported model has chosen none: such parameters tell a scorer what it does not ask for.
             penalty = getattr(self, "l1_ratio_", 0.0), getattr(self, "C_", 1.0)
@@ -359,8 +359,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
         if self._is_alo:
             return []
-        labels = None if truth.is_floating_point() else as_arrays(y)
-        return split_rows(self.cv, X, labels, len(truth), for_splitter)
+        return split_rows(self.cv, X, None if truth.is_floating_point() else y, len(truth), for_splitter)
 
     def _cross_validate(
         self, rows: TrainingRows, truth: Tensor, penalties, folds, X, y, for_scorer: dict, tasks: FitTasks

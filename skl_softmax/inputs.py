@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import (
     _check_sample_weight,
     _check_y,
@@ -319,6 +320,13 @@ def as_arrays(values):
         return values
     values = _plain(values).cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def as_labels(y):
+    """Labels as splitters and scorers want them, an array or a series; probabilities of classes as they are."""
+    y = as_arrays(y)
+    is_plain = has_columns(y) or (hasattr(y, "iloc") and y.ndim == 1)
+    return y if is_plain else column_or_1d(np.asarray(y))
 
 
 def as_numbers(values) -> np.ndarray:

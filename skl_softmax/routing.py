@@ -11,7 +11,7 @@ from sklearn.utils.metadata_routing import _raise_for_params, _routing_enabled, 
 from sklearn.utils.validation import _check_method_params
 from torch import Tensor
 
-from skl_softmax.inputs import as_arrays, as_rows
+from skl_softmax.inputs import as_rows
 
 
 def routed_parameters(estimator: BaseEstimator, sample_weight, parameters: dict) -> tuple[dict, dict]:
@@ -62,7 +62,6 @@ def with_classes(scorer, classes: np.ndarray):
 
 def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:
     """Some rows of what the user passed."""
-    X, y = indexable(as_rows(X))[0], as_arrays(y)
-    y = y if hasattr(y, "iloc") else np.asarray(y)
+    X = indexable(as_rows(X))[0]
     rows = as_rows(X[torch.from_numpy(index).to(X.device)].cpu()) if isinstance(X, Tensor) else _safe_indexing(X, index)
     return rows, _safe_indexing(y, index), _check_method_params(X, parameters, index)

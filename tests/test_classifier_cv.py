@@ -1074,6 +1074,33 @@ def test_a_callback_ends_a_sweep(cv, refit):
     assert model.converged_
 
 
+def hits(estimator, X, y):
+    """An accuracy as somebody may have written it."""
+    return np.mean(estimator.predict(X) == y)
+
+
+class OfZeros:
+    """A splitter that asks for the rows of the label 0."""
+
+    def split(self, X, y, groups=None):
+        rows = np.flatnonzero(y == 0)
+        yield np.setdiff1d(np.arange(len(y)), rows[:5]), rows[:5]
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        return 1
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+@pytest.mark.parametrize("form", [np.ndarray.tolist, lambda y: y[:, None], lambda y: pd.DataFrame({"label": y})])
+@pytest.mark.parametrize("cv", [3, OfZeros()])
+def test_scorers_and_splitters_are_given_one_dimension(form, cv):
+    X, y = load_iris(return_X_y=True)
+    found = TorchSoftmaxClassifierCV(Cs=[1.0], cv=cv, scoring=hits).fit(X, form(y))
+    expected = TorchSoftmaxClassifierCV(Cs=[1.0], cv=cv, scoring=hits).fit(X, y)
+    np.testing.assert_array_equal(found.scores_, expected.scores_)
+    assert found.score(X, form(y)) == expected.score(X, y)
+
+
 @pytest.mark.parametrize("refit", [True, False])
 def test_of_equal_scores_the_first_c_is_taken_as_by_scikit_learn(refit):
     X, y = load_iris(return_X_y=True)
