@@ -361,8 +361,8 @@ def refuse_beside_blocks(y, sample_weight) -> None:
         raise ValueError("Blocks hold their labels and weights: pass RowBlocks of (X, y, sample_weight), and neither.")
 
 
-def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Check initial coefficients given by the user."""
+def check_start(name: str, value, shape: tuple[int, ...]) -> Tensor:
+    """Check initial coefficients given by the user, in float64."""
     try:
         numbers = np.atleast_1d(np.asarray(dense_array(value), dtype=np.float64))
     except (TypeError, ValueError) as error:
@@ -373,7 +373,7 @@ def check_start(name: str, value, shape: tuple[int, ...], dtype: torch.dtype) ->
             f"{name} has shape {value.shape}, but these data call for {shape}: one row for each class (one for two "
             "classes), one column for each feature."
         )
-    return as_tensor(value).to(dtype)
+    return as_tensor(value)
 
 
 def torch_generator(random_state) -> torch.Generator:

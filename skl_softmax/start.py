@@ -1,4 +1,4 @@
-"""Where a fit begins."""
+"""Where a fit begins: weights and biases in float64, as float32 may hold too few of their digits."""
 
 from math import sqrt
 
@@ -23,7 +23,7 @@ def begin(estimator, rows: TrainingRows, given_init: tuple, generator, known: di
 
 def zeros(rows: TrainingRows) -> tuple[Tensor, Tensor]:
     """Equal probabilities for all classes."""
-    weight = torch.zeros(rows.n_outputs, rows.X.shape[1], dtype=rows.dtype)  # (K, d)
+    weight = torch.zeros(rows.n_outputs, rows.X.shape[1], dtype=torch.float64)  # (K, d)
     return weight, weight.new_zeros(rows.n_outputs)  # (K, d), (K,)
 
 
@@ -36,7 +36,7 @@ def drawn(rows: TrainingRows, fit_intercept: bool, generator: torch.Generator) -
     if fit_intercept:
         bound = 1 / sqrt(n_features)
         nn.init.uniform_(bias, -bound, bound, generator=generator)
-    return weight.to(rows.dtype), bias.to(rows.dtype)
+    return weight.double(), bias.double()
 
 
 def continued(rows: TrainingRows, estimator, known: dict) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def continued(rows: TrainingRows, estimator, known: dict) -> tuple[Tensor, Tenso
     found[np.ix_(new, places)], offsets[new] = weight[np.ix_(old, columns)], bias[old]
     if rows.n_outputs == 1:
         found, offsets = found[1:] - found[:1], offsets[1:] - offsets[:1]
-    return torch.from_numpy(found).to(rows.dtype), torch.from_numpy(offsets).to(rows.dtype)
+    return torch.from_numpy(found), torch.from_numpy(offsets)
 
 
 def _columns(estimator, known: dict) -> tuple[list[int], list[int]]:
@@ -81,7 +81,7 @@ def given(rows: TrainingRows, coef_init, intercept_init) -> tuple[Tensor, Tensor
     """What the user passed; zeros for what was not passed."""
     weight, bias = zeros(rows)
     if coef_init is not None:
-        weight = check_start("coef_init", coef_init, tuple(weight.shape), weight.dtype)
+        weight = check_start("coef_init", coef_init, tuple(weight.shape))
     if intercept_init is not None:
-        bias = check_start("intercept_init", intercept_init, tuple(bias.shape), bias.dtype)
+        bias = check_start("intercept_init", intercept_init, tuple(bias.shape))
     return weight, bias

@@ -581,6 +581,19 @@ def test_a_callback_that_ends_a_stream_of_separable_rows_is_not_warned_of():
     assert not clf.converged_
 
 
+def test_batches_after_a_fit_keep_the_digits_of_logits():
+    """float64 coefficients of float32 rows are those where a batch of float32 begins."""
+    X, y = load_iris(return_X_y=True)
+    far = (X + 1e6).astype(np.float32)
+
+    def after(batch):
+        clf = TorchSoftmaxClassifier(C=100).fit(far, y)
+        assert clf.coef_.dtype == np.float64
+        return clf.set_params(solver="sgd").partial_fit(batch, y).predict_proba(far)
+
+    np.testing.assert_allclose(after(far), after(far.astype(np.float64)), atol=1e-3)
+
+
 @pytest.mark.parametrize("settings", [{"random_state": 0, "learning_rate": 0.5, "momentum": 0.9}, {"solver": "adam"}])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_gaps_count_what_the_penalty_has_of_numbers_added_to_all_classes(settings, dtype):
