@@ -61,7 +61,7 @@ class Stream:
             later._coordinates = self._coordinates | {layout: self._coordinates_of(rows)}
         if self._memory is not None:
             moved = {name: self._moved(self._memory[name], later) for name in ("theta", "mean")}
-            later._memory = self._memory | moved | {"state": {}, "rate": inf}
+            later._memory = self._memory | moved | {"state": {}, "group": {}, "rate": inf}
         return later
 
     def _moved(self, theta: np.ndarray, later: "Stream") -> np.ndarray:

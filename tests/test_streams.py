@@ -581,6 +581,57 @@ def test_a_callback_that_ends_a_stream_of_separable_rows_is_not_warned_of():
     assert not clf.converged_
 
 
+class CountsInState(torch.optim.SGD):
+    """An optimiser that makes its state at once."""
+
+    def __init__(self, params, lr=0.01):
+        super().__init__(params, lr)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["steps"] = torch.zeros(())
+
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["steps"] += 1
+        return super().step(closure)
+
+
+class CountsInGroup(torch.optim.SGD):
+    """One that notes its steps beside its settings, and goes by them."""
+
+    def step(self, closure=None):
+        (group,) = self.param_groups
+        group["steps"] = group.get("steps", 0) + 1
+        group["lr"] = 0.1 / group["steps"]
+        return super().step(closure)
+
+
+def test_an_optimiser_that_makes_its_state_at_once():
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifier(solver=CountsInState).partial_fit(X, y, classes=[0, 1, 2])
+    clf.partial_fit(csr_array(X), y).partial_fit(csr_array(X), y)  # where dense rows were before, it begins anew
+    assert np.isfinite(clf.coef_).all()
+
+
+def test_what_an_optimiser_notes_beside_its_settings_goes_on():
+    X, y = load_iris(return_X_y=True)
+    settings = {"solver": CountsInGroup, "learning_rate": 0.1, "shuffle": False, "tol": 0.0}
+    at_once = TorchSoftmaxClassifier(max_iter=6, **settings).fit(X, y)
+    later = TorchSoftmaxClassifier(max_iter=3, warm_start=True, **settings).fit(X, y).fit(X, y)
+    np.testing.assert_array_equal(later.coef_, at_once.coef_)
+    batches = TorchSoftmaxClassifier(**settings)
+    for _ in range(6):
+        batches = pickle.loads(pickle.dumps(batches.partial_fit(X, y, classes=[0, 1, 2])))
+    assert relative_error(batches.coef_, at_once.coef_) < 0.1  # but for the penalty, which falls as rows come
+
+
+def test_a_setting_that_is_changed_between_calls_is_taken():
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifier(solver="sgd", learning_rate=0.1, momentum=0.9, warm_start=True, max_iter=3, tol=0.0)
+    clf.fit(X, y).set_params(momentum=0.5, learning_rate=0.01)
+    other = pickle.loads(pickle.dumps(clf)).set_params(momentum=0.9)
+    assert relative_error(clf.fit(X, y).coef_, other.fit(X, y).coef_) > 1e-3
+
+
 def test_batches_after_a_fit_keep_the_digits_of_logits():
     """float64 coefficients of float32 rows are those where a batch of float32 begins."""
     X, y = load_iris(return_X_y=True)

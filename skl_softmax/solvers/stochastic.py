@@ -14,6 +14,8 @@ from skl_softmax.solvers.base import BatchedObjective, Iterate, SolveResult, Sol
 
 # Rates are one over no less than this, as where X is zero and nothing else curves F: what float32 holds.
 LEAST_SMOOTHNESS = 1e-30
+# What schedules set in an optimiser's group.
+RATES = "lr", "initial_lr", "max_lr", "min_lr"
 # How many times as large as at the start, or where two classes are alike, a loss is that has left all bounds. Noise of
 # batches adds less.
 FAR, ALIKE = 2.0, log(2)
@@ -60,7 +62,8 @@ class DescentOptions(SolverOptions):
 class Memory:
     """What descent carries over from one call to the next."""
 
-    state: dict  # the optimiser's
+    state: dict  # the optimiser's, by parameter
+    group: dict  # what it has noted besides, beside its settings
     rate: float  # where its schedule began
     n_updates: int
     theta: Tensor  # the parameters
@@ -146,14 +149,18 @@ class _Descent:
         self._optimizer = _made(options.optimizer, self.parameter, self._rate)
         self.n_passes = 0.0
         self._averages, self._mean, self._n_updates = options.average, start.clone(), 0
-        if memory is not None:
+        if memory is not None and memory.state:  # some optimisers make theirs at once, and miss it
             groups = self._optimizer.state_dict()["param_groups"]
             self._optimizer.load_state_dict({"state": memory.state, "param_groups": groups})
+        (self._group,) = self._optimizer.param_groups
+        self._settings = dict(self._group)
+        if memory is not None:
+            self._group.update(memory.group)
             self._mean, self._n_updates = memory.mean.to(start, copy=True), memory.n_updates
         updates = 1 if options.batch_size is None else -(-objective.n_rows // options.batch_size)
         self._schedule = SCHEDULES[options.schedule](self._optimizer, updates, options.max_iter, self._n_updates)
         self._adapts = options.schedule == "adaptive"
-        self._lowest_rate = ADAPTIVE_END * self._optimizer.param_groups[0]["lr"]
+        self._lowest_rate = ADAPTIVE_END * self._group["lr"]
 
     @property
     def theta(self) -> Tensor:
@@ -190,14 +197,19 @@ class _Descent:
         """Whether there is a smaller rate to go on with."""
         if not self._adapts:
             return False
-        (group,) = self._optimizer.param_groups
-        group["lr"] /= ADAPTIVE_FACTOR
-        return group["lr"] > self._lowest_rate
+        self._group["lr"] /= ADAPTIVE_FACTOR
+        return self._group["lr"] > self._lowest_rate
 
     def memory(self) -> Memory:
         """What the next run may go on with, as it is now: an epoch that is interrupted is none."""
-        state = deepcopy(self._optimizer.state_dict()["state"])
-        return Memory(state, self._rate, self._n_updates, self.parameter.detach().clone(), self._mean.clone())
+        theta, mean = self.parameter.detach().clone(), self._mean.clone()
+        state, group = deepcopy((self._optimizer.state_dict()["state"], self._noted()))
+        return Memory(state, group, self._rate, self._n_updates, theta, mean)
+
+    def _noted(self) -> dict:
+        """What the optimiser has set anew in its group, such as a count of its steps; rates are set by schedules."""
+        group = {name: value for name, value in self._group.items() if name not in RATES}
+        return {name: value for name, value in group.items() if value is not self._settings.get(name)}
 
 
 def _made(optimizer: Callable, parameter: Tensor, rate: float | None) -> torch.optim.Optimizer:
