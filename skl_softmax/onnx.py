@@ -35,12 +35,16 @@ def register_onnx_converter() -> None:
 
     def convert(scope, operator, container) -> None:
         ours = operator.raw_operator
-        operator.raw_operator = ours.to_sklearn()
-        container.add_options(id(operator.raw_operator), container.get_options(ours, {}))
+        operator.raw_operator = theirs = ours.to_sklearn()
+        known = container.get_options(ours, {})
+        for asked in (scope, container):  # the options of each, which may be a dict that the caller passed
+            asked.add_options(id(theirs), known)
         try:
             convert_sklearn_linear_classifier(scope, operator, container)
         finally:
             operator.raw_operator = ours
+            for asked in (scope, container):
+                asked.options.pop(id(theirs), None)
 
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
     options["raw_scores"] = [True, False]

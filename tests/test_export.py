@@ -234,6 +234,23 @@ def test_pipelines_convert_to_onnx(estimator, kind):
     assert np.mean(labels == pipeline.predict(rows)) == 1
 
 
+@pytest.mark.parametrize("by_id", [True, False])
+@pytest.mark.parametrize("kind", ["integers", "strings"])
+def test_onnx_gives_numbers_for_labels_where_asked(kind, by_id):
+    register_onnx_converter()
+    X, y = load_iris(return_X_y=True)
+    labels = np.array(["setosa", "versicolor", "virginica"] if kind == "strings" else [5, 7, 9])[y]
+    pipeline = make_pipeline(StandardScaler(), TorchSoftmaxClassifier()).fit(X, labels)
+    rows, options = X.astype(np.float32), {"zipmap": False, "nocl": True}
+    given = {id(pipeline) if by_id else TorchSoftmaxClassifier: options}
+    before = {key: dict(value) for key, value in given.items()}
+    graph = to_onnx(pipeline, rows[:1], options=given)
+    assert given == before
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = np.searchsorted(pipeline.classes_, pipeline.predict(X))
+    np.testing.assert_array_equal(session.run(None, {"X": rows})[0], expected)
+
+
 @pytest.mark.parametrize("solver", ["auto", "adam"])
 def test_skops_files_need_no_trust_beyond_the_package(solver, tmp_path):
     X, y = load_iris(return_X_y=True)
