@@ -215,7 +215,8 @@ def _scatter(objective, theta: Tensor) -> Tensor:
     for block, targets, weights, _ in objective.portions(n_outputs):
         logits = block.logits(affine).view(-1, 1, n_outputs, block.parts[1])  # (parts, 1, K, part)
         residual = objective.loss.value_and_residual(logits, targets)[1][:, 0].mT.flatten(0, 1)  # (rows, K)
-        residual = residual.double() * weights[:, 0, 0].flatten()[:, None].double().sqrt()  # (rows, K)
+        roots = objective.gathered(weights[:, 0, 0].flatten()).sqrt()  # (rows,)
+        residual = objective.gathered(residual) * roots[:, None]  # (rows, K)
         for part in row_slices(len(residual), n_parameters):
             design = data.design(
                 slice(block.rows.start + part.start, min(block.rows.start + part.stop, block.rows.stop))

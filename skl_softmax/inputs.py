@@ -339,7 +339,7 @@ def as_numbers(values) -> np.ndarray:
 
 def as_given(result: Tensor, X):
     """A result as X was given: a tensor on its device, or an array."""
-    return result.to(X.device) if isinstance(X, Tensor) else result.cpu().numpy()
+    return on_device(result, X.device) if isinstance(X, Tensor) else result.cpu().numpy()
 
 
 def check_tensor_rows(estimator: BaseEstimator, X: Tensor, reset: bool, is_checked: bool) -> None:

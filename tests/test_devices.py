@@ -163,6 +163,22 @@ def test_arrays_are_moved_to_a_device_without_float64(monkeypatch):
     assert (clf.predict(X) == TorchSoftmaxClassifier().fit(X, y).predict(X)).mean() > 0.98
 
 
+@pytest.mark.parametrize("covariance", ["observed", "sandwich"])
+def test_labels_and_errors_on_a_device_without_float64(covariance, monkeypatch):
+    monkeypatch.setattr(devices, "WITHOUT_FLOAT64", {DEVICE.type})
+    X, y = load_wine(return_X_y=True)
+    X, y = torch.from_numpy(X[:, :2]).float(), y.astype(np.float64)
+    here = TorchSoftmaxClassifier(C=np.inf, tol=1e-4).fit(X, y)
+    with pretended_device(float64=False):
+        there = TorchSoftmaxClassifier(C=np.inf, tol=1e-4).fit(X.to(DEVICE), y)
+        labels = there.predict(X.to(DEVICE)).to("cpu")
+        assert there.score(X.to(DEVICE), y) == pytest.approx(here.score(X, y), abs=0.02)
+        errors = there.summary(X.to(DEVICE), y, covariance=covariance)["std err"]
+    assert labels.dtype == torch.float32
+    assert (labels == here.predict(X)).double().mean() > 0.97
+    np.testing.assert_allclose(errors, here.summary(X, y, covariance=covariance)["std err"], rtol=0.01)
+
+
 def test_sweeps_with_any_scorer():
     X, y = load_wine(return_X_y=True)
     here, there = both(lambda: TorchSoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3, scoring="f1_macro"), X, y)
