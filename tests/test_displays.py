@@ -339,3 +339,9 @@ def test_two_classes_of_ridge():
     X, y = load_iris(return_X_y=True)
     display = CoefficientDisplay.from_estimator(RidgeClassifier().fit(X[:100], y[:100]))
     assert display.axes_.shape == (1,)
+
+
+def test_styles_by_any_of_their_names(iris):
+    clf = TorchSoftmaxClassifier().fit(*iris)
+    (line,) = ConvergenceDisplay.from_estimator(clf, curve_kwargs={"ms": 8, "lw": 3, "c": "red"}).lines_
+    assert (line.get_markersize(), line.get_linewidth(), line.get_color()) == (8, 3, "red")

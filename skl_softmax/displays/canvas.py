@@ -31,6 +31,14 @@ def as_label(name) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
+def line_style(given: dict, **default) -> dict:
+    """What a line is drawn with: what is given, by any of matplotlib's names for it, else a default."""
+    from matplotlib.cbook import normalize_kwargs
+    from matplotlib.lines import Line2D
+
+    return default | normalize_kwargs(given, Line2D)
+
+
 def single(caller: str, ax):
     """The axes, or those of a new figure."""
     plt = pyplot(caller)

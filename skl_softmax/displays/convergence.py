@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skl_softmax.displays.canvas import as_label, fitted_model, pyplot, single
+from skl_softmax.displays.canvas import as_label, fitted_model, line_style, pyplot, single
 from skl_softmax.inputs import as_arrays
 
 LABELS = {
@@ -163,7 +163,7 @@ class ConvergenceDisplay:
         self.lines_ = []
         for (abscissa, ordinate), label, style in zip(curves, self.name, styles, strict=True):
             marker = "o" if len(abscissa) <= MARKED else None
-            style = {"label": as_label(label), "marker": marker, "markersize": 4, **style}  # noqa: PLW2901
+            style = line_style(style, label=as_label(label), marker=marker, markersize=4)  # noqa: PLW2901
             self.lines_ += ax.plot(abscissa, ordinate, **style)
         ax.set(xlabel=LABELS[x], ylabel=LABELS[kind], yscale="log" if kind == "gap" else "linear")
         if x == "iteration":
