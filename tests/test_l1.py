@@ -156,6 +156,7 @@ KINDS = {
     "sample": {"_exact_seconds": lambda *_: 1e3},
     "products": {"WORKING_LIMIT": 0, "PRICE_LIMIT": 0.0},
 }
+SAID = {"sample": "Hessian of a sample", "products": "products with the Hessian"}  # of the others of all rows
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,8 +173,7 @@ def test_every_kind_of_model_leads_to_the_minimum(kind, n_classes, monkeypatch, 
     model = TorchSoftmaxClassifier(C=0.1, l1_ratio=1.0, tol=1e-10, verbose=1).fit(X, y)
     assert model.converged_
     assert violation(model, X, y, 0.1) < 1e-5
-    said = {"sample": "Hessian of a sample", "products": "products with the Hessian"}.get(kind, "Hessian of all rows")
-    assert said in capsys.readouterr().out
+    assert SAID.get(kind, "Hessian of all rows") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seed", [27, 25])
@@ -243,13 +243,16 @@ def test_a_path_with_warm_starts_needs_fewer_passes():
 def test_stacked_models_are_solved_as_if_alone(kind, monkeypatch):
     for name, value in KINDS[kind].items():
         monkeypatch.setattr(quadratic, name, value)
+    monkeypatch.setattr(costs, "dense_rows", lambda *_: 30)  # of 40
     single = [make_objective(3, C=(C,)) for C in (0.05, 0.3, 5.0)]
     single = [replace(o, l2=0.2 * o.l2, l1=0.8 * o.l2) for o in single]
     l2, l1, total = (torch.cat([getattr(o, name) for o in single]) for name in ("l2", "l1", "total"))
     stack = replace(single[0], l2=l2, l1=l1, total=total)
     start = torch.zeros(3, 3, stack.data.n_columns, dtype=torch.float64)
-    options = SolverOptions(tol=1e-12, max_iter=100)
+    notes = []
+    options = SolverOptions(tol=1e-12, max_iter=100, note=notes.append)
     together = SOLVERS["proximal"].minimise(stack, start, options)
+    assert any(SAID.get(kind, "Hessian of all rows") in note for note in notes)
     for m, one in enumerate(single):
         alone = SOLVERS["proximal"].minimise(one, start[:1], options)
         torch.testing.assert_close(together.theta[m], alone.theta[0], rtol=1e-5, atol=1e-6)
