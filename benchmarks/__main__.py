@@ -62,8 +62,12 @@ def parse():
     for some in (run, reported):
         some.add_argument("--results", type=Path, default=RESULTS / "speed.json", help="the file of measurements")
     for some in (run, l1, sweep, predict):
-        some.add_argument("--problems", nargs="+", help="names; all that need no internet if not given")
-        some.add_argument("--data-dir", type=Path, help="folder of local copies of letter and covertype")
+        some.add_argument("--problems", nargs="+", help="names; all but 'online' ones if not given")
+        some.add_argument(
+            "--data-dir",
+            type=Path,
+            help="folder of local copies of letter and covertype, which are fetched if not given",
+        )
     for some, seconds in ((run, 60.0), (l1, 60.0), (sweep, 300.0), (probe, 60.0)):
         some.add_argument("--limit", type=float, default=seconds, help="seconds after which a fit is stopped")
     probe.add_argument("--rows", type=int, default=100_000, help="rows of X")

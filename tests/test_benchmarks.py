@@ -1,4 +1,4 @@
-"""The benchmarks run, on small problems, so that they cannot rot; `descent` takes minutes and is left out."""
+"""Most benchmarks run, on small problems, so that they cannot rot; `descent`, `probe` and `iris.py` are left out."""
 
 import json
 import sys

@@ -111,7 +111,7 @@ def report(result):
     yield (
         'By construction a fit by "lbfgs" holds beside X: some 8-byte numbers for each row (weights, labels, what '
         "encoding them takes); samples of rows, of 256 MB or 8 rows for each parameter; matrices of the curvature of "
-        'up to 1,200² numbers, or d² and K²; and blocks of 16 MB. "proximal" besides holds the logits of all rows '
+        'up to 1,200² numbers, or d² and K²; and blocks of 8 MB. "proximal" besides holds the logits of all rows '
         "when it bounds the gap. Rows of weight zero and `early_stopping` copy the rows that are left, "
         "and check for NaN in a pass of its own."
     )
