@@ -23,6 +23,8 @@ from skl_softmax.training import make_stack
 
 # Parameters of which the Hessian is formed.
 PARAMETER_LIMIT = DENSE_LIMIT
+# How many times as large a residual may become without the row. Beyond, 1 less the leverage is known to few digits.
+MOST_INFLUENCE = 1e12
 
 
 def left_out_scores(
@@ -46,7 +48,8 @@ def left_out_scores(
         if not rows.all_count:
             found = linear(rows.X, sweep.weight[0, j], sweep.bias[0, j]).cpu().double().T  # (K, n)
             logits = found.contiguous().masked_scatter(rows.counts, logits)
-        scores.append(measure(logits[None], targets))  # (1, n)
+        by_row = measure(logits[None], targets)  # (1, n)
+        scores.append(torch.where(logits.isnan().any(dim=0), torch.nan, by_row))
     return torch.cat(scores)
 
 
@@ -54,7 +57,8 @@ def left_out_logits(objective: Objective, theta: Tensor) -> Tensor:
     """The logits (K, n) of each row by the model without it, from the minimum θ (1, K, p) with all rows.
 
     B_i = (s_i / S) A_iᵀ A_i, A_i = L⁻¹ (I ⊗ x̃_i) by the Cholesky factor L: of collinear columns without a penalty L⁻¹
-    has entries of 1e7 that cancel, of which H⁻¹ has the squares. Costs the Hessian and as many operations again.
+    has entries of 1e7 that cancel, of which H⁻¹ has the squares. Costs the Hessian and as many operations again. Where
+    I - D_i B_i is singular to rounding, as of a row that alone holds a parameter, they are nan.
     """
     n_outputs, n_columns = theta.shape[1:]
     factor = curvature.factorise(curvature.hessian(objective, theta))[0]  # (P, P)
@@ -70,6 +74,8 @@ def left_out_logits(objective: Objective, theta: Tensor) -> Tensor:
         halves = (design @ half).view(len(design), n_outputs, -1)  # (rows, K, P)
         leverage = halves @ halves.mT * (shares / objective.total)[:, None, None]  # (rows, K, K)
         curved = objective.loss.curvature_product(objective.curvature_proba(logits), leverage.permute(2, 1, 0))
-        system = eye - curved.permute(2, 1, 0)  # (rows, K, K)
-        found.append(logits + (leverage @ torch.linalg.solve(system, residual.T[..., None]))[..., 0].T)
+        inverse = torch.linalg.inv_ex(eye - curved.permute(2, 1, 0)).inverse  # (rows, K, K)
+        is_open = ~(inverse.abs().amax(dim=(1, 2)) < MOST_INFLUENCE)  # (rows,)
+        change = (leverage @ (inverse @ residual.T[..., None]))[..., 0].T  # (K, rows)
+        found.append(torch.where(is_open, torch.nan, logits + change))
     return torch.cat(found, dim=1)

@@ -1056,24 +1056,6 @@ def test_callbacks_are_taken_down_where_a_fit_fails():
         assert not monitor.is_up
 
 
-@pytest.mark.parametrize("cv", [3, "alo"])
-@pytest.mark.parametrize("refit", [True, False])
-def test_a_callback_ends_a_sweep(cv, refit):
-    class Ending(ScoringMonitor):
-        def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
-            return context.task_name == "penalty" and context.task_id == 1
-
-    X, y = load_iris(return_X_y=True)
-    Cs = [100.0, 0.01, 1.0, 10.0]
-    model = TorchSoftmaxClassifierCV(Cs=Cs, cv=cv, refit=refit).set_callbacks(Ending(scoring="accuracy")).fit(X, y)
-    expected = TorchSoftmaxClassifierCV(Cs=Cs, cv=cv).fit(X, y)
-    np.testing.assert_array_equal(np.isnan(model.scores_[0, 0]), [True, False, False, True])
-    np.testing.assert_array_equal(model.scores_[..., 1:3], expected.scores_[..., 1:3])
-    assert model.C_ == 1.0
-    assert np.isfinite(model.coef_).all()
-    assert model.converged_
-
-
 def hits(estimator, X, y):
     """An accuracy as somebody may have written it."""
     return np.mean(estimator.predict(X) == y)
@@ -1110,3 +1092,27 @@ def test_of_equal_scores_the_first_c_is_taken_as_by_scikit_learn(refit):
     theirs = LogisticRegressionCV(**shared, solver="saga", max_iter=10_000, use_legacy_attributes=False).fit(X, y)
     np.testing.assert_array_equal(ours.scores_, theirs.scores_)
     assert (ours.C_, ours.l1_ratio_) == (theirs.C_, theirs.l1_ratio_) == (1e-3, 0.0)
+
+
+@pytest.mark.parametrize("scoring", [None, "accuracy"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_row_that_alone_holds_a_parameter_has_no_score_without_it(n_classes, scoring):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=(200, 2)), np.arange(200) == 7])
+    y = (X @ rng.normal(size=(3, n_classes)) + 2 * rng.gumbel(size=(200, n_classes))).argmax(axis=1)
+    shared = {"Cs": [1.0, np.inf], "label_smoothing": 0.1, "scoring": scoring, "cv": "alo"}
+    with pytest.warns(UserWarning, match="Some scores are nan"):
+        found = TorchSoftmaxClassifierCV(**shared).fit(X, y)
+    assert np.isnan(found.scores_).tolist() == [[[False, True]]]
+    assert found.C_ == 1.0
+    known = TorchSoftmaxClassifierCV(**shared).fit(X[:, :2], y)
+    assert np.isfinite(known.scores_).all()
+
+
+def test_rows_that_each_hold_a_parameter():
+    proba = np.random.default_rng(0).uniform(0.05, 0.95, 50)
+    with pytest.warns(UserWarning, match="Some scores are nan"):
+        found = TorchSoftmaxClassifierCV(Cs=[1.0, np.inf], cv="alo", fit_intercept=False).fit(
+            np.eye(50), np.column_stack([1 - proba, proba])
+        )
+    assert found.C_ == 1.0
