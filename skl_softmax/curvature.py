@@ -288,7 +288,7 @@ def gram(objective, dtype: torch.dtype = torch.float64) -> Tensor:
 
 def row_slices(n_rows: int, n_entries: int) -> list[slice]:
     """Rows in order, in as many at a time as have `WEIGHTED_ENTRIES` entries."""
-    return slices(n_rows, max(1, WEIGHTED_ENTRIES // n_entries))
+    return slices(n_rows, max(1, WEIGHTED_ENTRIES // max(1, n_entries)))
 
 
 def class_covariance(weighted: Tensor, proba: Tensor) -> Tensor:

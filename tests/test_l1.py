@@ -458,3 +458,14 @@ def test_rows_of_one_class_have_no_minimum(l1_ratio, n_classes):
         clf = TorchSoftmaxClassifier(l1_ratio=l1_ratio).fit(X, y, sample_weight=np.repeat([1, 0, 0], 3))
     assert clf.optimality_gap_ == clf.loss_curve_[-1] > 0
     assert not clf.converged_
+
+
+@pytest.mark.parametrize("n_classes", [3, 7, 10, 21, 22, 25, 30])
+def test_zero_is_an_end_also_where_rounding_leaves_a_gap(n_classes):
+    for n_rows in (4 * n_classes, 64 * n_classes, 101 * n_classes):
+        X = random_array((n_rows, 5), density=0.3, format="csr", random_state=0)
+        clf = TorchSoftmaxClassifier(C=1e-6, l1_ratio=1.0, fit_intercept=False, tol=1e-18)
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # of the floor of precision
+            clf.fit(X, np.arange(n_rows) % n_classes)
+        assert not clf.coef_.any()
+        assert clf.optimality_gap_ <= 1e-14 * clf.loss_curve_[-1]
