@@ -37,7 +37,6 @@ from skl_softmax.scores import (
     score_weights,
     search_results,
     standard_errors,
-    worst_if_nan,
 )
 from skl_softmax.solver_parameters import check_penalty, kind_of_penalty
 from skl_softmax.solvers import DETERMINISTIC, Status
@@ -439,7 +438,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     def _choose(self, scores: np.ndarray, errors: np.ndarray) -> int:
         """The place of the penalty, from scores (F, J) and the standard errors (J,) of their means."""
         shape = self.scores_.shape[1:]
-        means = worst_if_nan(scores.mean(axis=0)).reshape(shape)  # (n_l1_ratios, n_cs)
+        means = scores.mean(axis=0).reshape(shape)  # (n_l1_ratios, n_cs)
         errors = errors.reshape(shape)
         i, j = place_of_best(means)
         if self.refit == "1se":
@@ -461,7 +460,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()
             return result.status[0]
         weight, bias = (t.unflatten(1, self.scores_.shape[1:]) for t in (sweep.weight, sweep.bias))
-        best = [place_of_best(worst_if_nan(of_fold)) for of_fold in self.scores_]
+        best = [place_of_best(of_fold) for of_fold in self.scores_]
         pick = [(fold, *place) for fold, place in enumerate(best)]
         mean = (torch.stack([part[place] for place in pick]).mean(dim=0) for part in (weight, bias))
         self.coef_, self.intercept_ = (part.numpy() for part in narrowed(sweep.data, *mean, rows.dtype))

@@ -141,14 +141,15 @@ def check_scores(scores: np.ndarray) -> None:
 
 
 def place_of_best(scores: np.ndarray) -> tuple[int, int]:
-    """Where the best of scores (n_l1_ratios, n_cs) is: of equal ones that of the first C, as in scikit-learn."""
-    j, i = np.unravel_index(scores.T.argmax(), scores.T.shape)
+    """Where the best of scores (n_l1_ratios, n_cs) is: of equal ones that of the first C, as in scikit-learn.
+
+    What has none is not chosen, unless nothing has.
+    """
+    by_C = scores.T.flatten()
+    known = np.flatnonzero(~np.isnan(by_C))
+    best = known[by_C[known].argmax()] if known.size else 0
+    j, i = np.unravel_index(best, scores.T.shape)
     return int(i), int(j)
-
-
-def worst_if_nan(scores: np.ndarray) -> np.ndarray:
-    """Scores by which no penalty is chosen that has none."""
-    return np.where(np.isnan(scores), -np.inf, scores)
 
 
 def search_results(scores: np.ndarray, tried: list[dict[str, float]]) -> dict[str, np.ndarray | list]:
@@ -161,5 +162,5 @@ def search_results(scores: np.ndarray, tried: list[dict[str, float]]) -> dict[st
         **{f"split{i}_test_score": of_fold.copy() for i, of_fold in enumerate(scores)},
         "mean_test_score": means,
         "std_test_score": spread,
-        "rank_test_score": rankdata(-worst_if_nan(means), method="min").astype(np.int32),
+        "rank_test_score": rankdata(-np.where(np.isnan(means), -np.inf, means), method="min").astype(np.int32),
     }

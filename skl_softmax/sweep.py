@@ -102,7 +102,7 @@ class _Stack:
     """Folds (M, n) that are solved together, by what has been found of them."""
 
     def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
-        self._objective = make_stack(rows, data, weights, 1.0, 0.0).stretched()  # for any penalty
+        self._objective = make_stack(rows, data, weights, inf, 0.0).stretched()  # for any penalty
         self._total = weights.sum(dim=1).to(data.home)  # (M,)
         theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
         # The last three C and their minima, where these go, what is known of the last, and a metric from there.

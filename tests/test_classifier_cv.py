@@ -1056,6 +1056,29 @@ def test_callbacks_are_taken_down_where_a_fit_fails():
         assert not monitor.is_up
 
 
+class Ending(ScoringMonitor):
+    """Asks for an end after so many penalties."""
+
+    after = 2
+
+    def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
+        return context.task_name == "penalty" and context.task_id == self.after - 1
+
+
+@pytest.mark.parametrize("cv", [3, "alo"])
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_callback_ends_a_sweep(cv, refit):
+    X, y = load_iris(return_X_y=True)
+    Cs = [100.0, 0.01, 1.0, 10.0]
+    model = TorchSoftmaxClassifierCV(Cs=Cs, cv=cv, refit=refit).set_callbacks(Ending(scoring="accuracy")).fit(X, y)
+    expected = TorchSoftmaxClassifierCV(Cs=Cs, cv=cv).fit(X, y)
+    np.testing.assert_array_equal(np.isnan(model.scores_[0, 0]), [True, False, False, True])
+    np.testing.assert_array_equal(model.scores_[..., 1:3], expected.scores_[..., 1:3])
+    assert model.C_ == 1.0
+    assert np.isfinite(model.coef_).all()
+    assert model.converged_
+
+
 def hits(estimator, X, y):
     """An accuracy as somebody may have written it."""
     return np.mean(estimator.predict(X) == y)
@@ -1116,3 +1139,24 @@ def test_rows_that_each_hold_a_parameter():
             np.eye(50), np.column_stack([1 - proba, proba])
         )
     assert found.C_ == 1.0
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_penalty_without_models_is_not_chosen(refit):
+    X, y = load_iris(return_X_y=True)
+    clf = TorchSoftmaxClassifierCV(Cs=[10.0, 0.1], cv=3, scoring=lambda *_: -np.inf, refit=refit)
+    ending = Ending(scoring="accuracy")
+    ending.after = 1
+    clf.set_callbacks(ending).fit(X, y)
+    assert clf.C_ == pytest.approx(0.1)
+    assert np.isfinite(clf.coef_).all()
+
+
+def test_a_sweep_takes_weights_that_a_fit_takes():
+    X, y = load_iris(return_X_y=True)
+    found = TorchSoftmaxClassifierCV(Cs=[1e300], cv=3).fit(X, y, np.full(len(y), 1e-300))
+    expected = TorchSoftmaxClassifierCV(Cs=[1.0], cv=3).fit(X, y)
+    np.testing.assert_allclose(found.scores_, expected.scores_, rtol=1e-6)
+    y = np.random.default_rng(0).permutation(y)
+    found = TorchSoftmaxClassifierCV(Cs=[np.inf], cv=3).fit(X, y, np.full(len(y), 1e-311))
+    np.testing.assert_allclose(found.scores_, TorchSoftmaxClassifierCV(Cs=[np.inf], cv=3).fit(X, y).scores_, rtol=1e-6)
