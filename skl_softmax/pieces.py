@@ -59,7 +59,8 @@ class RowGroup(list):
     """Rows of several pieces, each piece's as `TrainingRows`."""
 
     def __sizeof__(self):
-        return sum(n_bytes(rows.X) + rows.targets.nbytes + rows.weights.nbytes for rows in self)
+        shared = next((rows.label_proba.nbytes for rows in self if rows.label_proba is not None), 0)
+        return shared + sum(n_bytes(rows.X) + rows.targets.nbytes + rows.weights.nbytes for rows in self)
 
 
 def load_piece(name: str, checker, X, y, sample_weight, classes=None) -> Piece | None:
@@ -150,8 +151,16 @@ def encode(pieces: list[Piece | None], checker, classes: np.ndarray) -> RowGroup
             continue
         with naming(piece.name):
             if _counts(piece, checker, classes):
-                group.append(check_training_rows(checker, piece.X, piece.y, piece.sample_weight, classes, reset=False))
+                rows = check_training_rows(checker, piece.X, piece.y, piece.sample_weight, classes, reset=False)
+                group.append(_sharing(rows, checker))
     return group
+
+
+def _sharing(rows: TrainingRows, encoder) -> TrainingRows:
+    """The rows with the matrix of smoothed labels that others of this encoder have: one for each would fill memory."""
+    if rows.label_proba is None:
+        return rows
+    return replace(rows, label_proba=vars(encoder).setdefault("_label_proba", rows.label_proba))
 
 
 def _counts(piece: Piece, checker, classes: np.ndarray) -> bool:

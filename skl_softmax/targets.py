@@ -35,12 +35,13 @@ def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, fo
         proba, of_row = _weighted(*_settings(estimator, classes, weights @ y, for_folds, is_soft=True), y)
         return Targets(proba if len(classes) > 2 else proba[:, 1].copy(), classes, of_row, None)
     index, classes = _encode(y, classes)
-    smoothing, label_proba, of_row = estimator.label_smoothing, np.eye(len(classes)), None
-    if estimator.class_weight is not None or smoothing:
-        counts = np.bincount(index, weights, minlength=len(classes))
-        label_proba, of_class = _weighted(*_settings(estimator, classes, counts, for_folds), label_proba)
-        of_row = of_class[index]
-    return Targets(index, classes, of_row, label_proba if smoothing else None)
+    if estimator.class_weight is None and not estimator.label_smoothing:
+        return Targets(index, classes, None, None)
+    counts, label_proba = np.bincount(index, weights, minlength=len(classes)), None
+    of_class, smoothing = _settings(estimator, classes, counts, for_folds)
+    if smoothing:
+        label_proba, of_class = _weighted(of_class, smoothing, np.eye(len(classes)))
+    return Targets(index, classes, of_class[index], label_proba)
 
 
 def true_targets(y, classes: np.ndarray) -> Tensor:

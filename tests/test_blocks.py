@@ -1,6 +1,8 @@
 """Rows that come in blocks: the same fit as of all rows at once."""
 
 import threading
+import warnings
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +12,10 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine
+from sklearn.exceptions import NotFittedError
 
-from skl_softmax import RowBlocks, TorchSoftmaxClassifier
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, pieces
+from skl_softmax.blocks import place_blocks
 
 EDGES = [0, 3, 50, 50, 51, 120, 178]
 
@@ -325,3 +329,14 @@ def test_rows_far_out_are_not_missed(tol):
     clf.fit(RowBlocks([(X[i::5], y[i::5]) for i in range(5)]))
     assert clf.converged_
     assert clf.loss_curve_[-1] <= exact.loss_curve_[-1] * (1 + 2 * tol)
+
+
+def test_blocks_share_what_smoothed_labels_stand_for(wine):
+    X, y, weights = wine
+    estimator = TorchSoftmaxClassifier(label_smoothing=0.1, class_weight="balanced")
+    known = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "draw", lambda group, *_: known.extend(rows.label_proba for rows in group) or group)
+        place_blocks(estimator, RowBlocks(parted(X, y, weights)), None, None, None)
+    assert len(known) > 3
+    assert len(set(map(id, known))) == 1

@@ -300,3 +300,14 @@ def test_standard_errors_are_of_the_weights_as_they_are():
         found = small.summary(X[50:, :2], Y[50:], weights[50:], covariance=covariance)["std err"]
         expected = one.summary(X[50:, :2], Y[50:], covariance=covariance)["std err"]
         np.testing.assert_allclose(found, 2.0**50 * expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 2.0}])
+def test_encoding_many_classes_takes_no_matrix_of_them(class_weight):
+    n_classes = 5_000
+    y, estimator = np.repeat(np.arange(n_classes), 3), TorchSoftmaxClassifier(class_weight=class_weight)
+    tracemalloc.start()
+    encode_targets(estimator, y, None, np.ones(len(y)), for_folds=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * n_classes**2 / 20
