@@ -62,8 +62,8 @@ def place_blocks(estimator, blocks: RowBlocks, y, sample_weight, classes) -> Pla
     share = pieces.sample_share(n_rows, size, estimator.n_features_in_ + 1, len(found))
     total, drawn = None, []
     for group in groups():
+        drawn.append(pieces.draw(group, share, 0 if total is None else total.n_rows))
         total = pieces.merge_tallies([total, pieces.tally(group)])
-        drawn.append(pieces.draw(group, share))
     if total is None:
         raise ValueError("class_weight and sample_weight leave no row with a positive weight.")
     return PlacedBlocks(groups, total, pieces.join(drawn))
@@ -88,7 +88,7 @@ def _look_through(
             layout = piece.X.layout if layout is None else layout
             _refuse_another_layout(piece, layout)
             counts = pieces.merge_counts([counts, pieces.count_labels(piece)])
-            n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X)
+            n_rows, size = n_rows + len(piece.X), size + n_bytes(piece.X) + (piece.y.nbytes if is_soft else 0)
     return counts, is_soft, layout, n_rows, size
 
 

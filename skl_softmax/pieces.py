@@ -176,7 +176,7 @@ class Tally:
     """What has to be known of all rows."""
 
     n_rows: int
-    n_bytes: int  # of X
+    n_bytes: int  # of X, and of targets that are probabilities
     total_weight: float  # S
     lightest: float  # the smallest s_i
     telling: Tensor  # up to three targets that tell whether all are alike and any lies between 0 and 1
@@ -189,7 +189,8 @@ class Tally:
         total_weight, lightest = rows.weights.sum().item(), rows.weights.min().item()
         targets = rows.output_targets
         telling = targets[_telling(targets)]
-        return cls(len(rows.weights), n_bytes(rows.X), total_weight, lightest, telling, *column_ranges(rows.X))
+        size = n_bytes(rows.X) + (0 if rows.has_labels else targets.nbytes)
+        return cls(len(rows.weights), size, total_weight, lightest, telling, *column_ranges(rows.X))
 
     def __add__(self, other: "Tally") -> "Tally":
         if len(self.lowest) != len(other.lowest):  # none of sparse rows
@@ -229,16 +230,19 @@ def sample_share(n_rows: int, size: int, n_columns: int, n_outputs: int) -> floa
     return min(1.0, enough / n_rows, DRAWN_BYTES / size)
 
 
-def draw(group: RowGroup, share: float) -> RowGroup:
-    """A part of the rows of each piece, one or more, weighted so that they stand for all of them."""
+def draw(group: RowGroup, share: float, before: int = 0) -> RowGroup:
+    """A part of the rows, weighted so that they stand for all: of the first piece one or more, of small ones some none.
+
+    ``before`` is how many rows there are in groups that were drawn from before.
+    """
     drawn = RowGroup()
     for rows in group:
         n_rows = len(rows.weights)
-        wanted = ceil(share * n_rows)
-        if wanted < n_rows:
-            some = rows.take(spread_rows(n_rows, wanted))
-            rows = replace(some, weights=some.weights * (n_rows / wanted))  # noqa: PLW2901
-        drawn.append(replace(rows, X=rows.X.cpu()))
+        wanted = ceil(share * (before + n_rows)) - ceil(share * before)
+        before += n_rows
+        if wanted:
+            some = rows.take(spread_rows(n_rows, wanted)) if wanted < n_rows else rows
+            drawn.append(replace(some, X=some.X.cpu(), weights=some.weights / share))
     return drawn
 
 

@@ -331,6 +331,25 @@ def test_rows_far_out_are_not_missed(tol):
     assert clf.loss_curve_[-1] <= exact.loss_curve_[-1] * (1 + 2 * tol)
 
 
+@pytest.mark.parametrize("size", [1, 7, 100])
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_the_sample_of_the_rows_is_bounded_however_small_blocks_are(size, is_soft, monkeypatch):
+    monkeypatch.setattr(pieces, "DRAWN_BYTES", 50 * 8 * (4 + 3 * is_soft))
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 4))
+    y = rng.dirichlet(np.ones(3), size=2000) if is_soft else rng.integers(0, 3, 2000)
+    blocks, clf = (
+        RowBlocks([(X[i : i + size], y[i : i + size]) for i in range(0, 2000, size)]),
+        TorchSoftmaxClassifier(),
+    )
+    placed = place_blocks(clf, blocks, None, None, None)
+    assert len(placed.sample.X) == 50
+    places = [np.flatnonzero((x == X).all(axis=1)).item() for x in placed.sample.X.numpy()]
+    assert np.diff(places).max() <= 2 * max(2000 / 50, size)
+    assert placed.sample.weights.sum().item() == pytest.approx(2000)
+    np.testing.assert_allclose(clf.fit(blocks).coef_, TorchSoftmaxClassifier().fit(X, y).coef_, atol=1e-3)
+
+
 def test_blocks_share_what_smoothed_labels_stand_for(wine):
     X, y, weights = wine
     estimator = TorchSoftmaxClassifier(label_smoothing=0.1, class_weight="balanced")
