@@ -85,11 +85,13 @@ class Work:
     def get(self, task: Delayed):
         """The result of a task."""
         future = self.client.compute(task, optimize_graph=False)
+        patience = NO_WORKERS_SECONDS
         try:
             while True:
                 self._finish(future)
-                with suppress(TimeoutError):  # the workers that held the result are lost
-                    return future.result(timeout=NO_WORKERS_SECONDS)
+                with suppress(TimeoutError):  # the workers that held the result are lost, or it is long on its way
+                    return future.result(timeout=patience)
+                patience *= 2
         finally:
             future.release()
 

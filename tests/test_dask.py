@@ -1,5 +1,6 @@
 """The estimator on a cluster is the local one, whatever the partitions and whichever workers are lost."""
 
+import asyncio
 import os
 import pickle
 import signal
@@ -574,3 +575,16 @@ def test_wide_models_go_through_the_scheduler_once(monkeypatch):
     n_pieces = -(-8 * 100 * 641 // 2**17)
     assert len(fetched) == len(set(fetched))  # by the one worker that is not given it
     assert len(fetched) <= n_pieces * sum(n_vectors for *_, n_vectors in sums)
+
+
+def test_a_result_may_be_long_on_its_way(client, monkeypatch):
+    monkeypatch.setattr(skl_softmax.cluster, "NO_WORKERS_SECONDS", 0.2)
+    gather = Client._gather
+
+    async def slowly(self, *arguments, **settings):
+        await asyncio.sleep(0.5)
+        return await gather(self, *arguments, **settings)
+
+    monkeypatch.setattr(Client, "_gather", slowly)
+    total = skl_softmax.cluster.Work(client).get(dask.delayed(sum)([1, 2]))
+    assert total == 3
