@@ -154,6 +154,7 @@ class LinearPredictor(ClassifierMixin):
             If X has other features than those of the fit, or NaN or infinity, of which row and column are named.
             If ``y`` holds probabilities, or no row has a positive weight.
         """
+        check_is_fitted(self)
         if isinstance(X, RowBlocks):
             refuse_beside_blocks(y, sample_weight)
         elif y is None:

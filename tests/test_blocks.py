@@ -359,3 +359,21 @@ def test_blocks_share_what_smoothed_labels_stand_for(wine):
         place_blocks(estimator, RowBlocks(parted(X, y, weights)), None, None, None)
     assert len(known) > 3
     assert len(set(map(id, known))) == 1
+
+
+def test_blocks_of_few_rows_with_many_labels_are_no_reason_to_wonder():
+    y = np.array(list("abcdefghijklmnopqrstuvwxyz") * 10, dtype=object)
+    X = np.random.default_rng(0).normal(size=(260, 2))
+    with warnings.catch_warnings(action="error"):
+        clf = TorchSoftmaxClassifier().fit(RowBlocks([(X[i : i + 26], y[i : i + 26]) for i in range(0, 260, 26)]))
+    assert len(clf.classes_) == 26
+    numbers = np.random.default_rng(0).normal(size=260)
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        TorchSoftmaxClassifier().fit(RowBlocks([(X, numbers)]))
+
+
+def test_scores_before_a_fit():
+    X, y = load_iris(return_X_y=True)
+    for arguments in ((RowBlocks([(X, y)]),), (X, y)):
+        with pytest.raises(NotFittedError):
+            TorchSoftmaxClassifier().score(*arguments)
