@@ -361,6 +361,26 @@ def test_blocks_share_what_smoothed_labels_stand_for(wine):
     assert len(set(map(id, known))) == 1
 
 
+@pytest.mark.parametrize("read_ahead", [0, 1, 3])
+def test_a_fit_holds_some_blocks(read_ahead, monkeypatch):
+    monkeypatch.setattr(pieces, "DRAWN_BYTES", 800)  # or else the sample were all of them
+    X, y = load_iris(return_X_y=True)
+    alive, most = set(), [0]
+
+    class Source:
+        def __iter__(self):
+            for i in range(15):
+                x = X[i::15].copy()
+                alive.add(id(x))
+                weakref.finalize(x, alive.discard, id(x))
+                most[0] = max(most[0], len(alive))
+                yield x, y[i::15]
+                del x
+
+    TorchSoftmaxClassifier().fit(RowBlocks(Source(), read_ahead=read_ahead))
+    assert most[0] <= read_ahead + 2
+
+
 def test_blocks_of_few_rows_with_many_labels_are_no_reason_to_wonder():
     y = np.array(list("abcdefghijklmnopqrstuvwxyz") * 10, dtype=object)
     X = np.random.default_rng(0).normal(size=(260, 2))

@@ -42,7 +42,7 @@ class RowBlocks:
     Notes
     -----
     ``fit`` takes them with the solvers "auto", "newton" and "lbfgs", without an L1 penalty or early stopping. It holds
-    ``read_ahead`` + 1 blocks and a sample of the rows of some 128 MB.
+    ``read_ahead`` + 2 blocks and a sample of the rows of some 128 MB.
 
     Examples
     --------
