@@ -39,7 +39,7 @@ NAMES = (
 )
 RIGHT = 1e-4
 TOLERANCES, REFERENCE_TOL = (1e-7, 1e-8, 1e-9, 1e-10, 1e-11), 1e-12  # of ours
-ROUGH_TO_EXACT = tuple(float(f"1e-{digits}") for digits in range(4, 13))  # of peers
+ROUGH_TO_EXACT = tuple(float(f"1e-{digits}") for digits in range(2, 13))  # of peers
 STARTUP = 15.0  # seconds for imports and data
 OURS = "TorchSoftmaxClassifierCV"
 SMALL, LARGE = 1e5, 1e7  # entries of X up to which two jobs may not pay, from which one fit takes seconds
