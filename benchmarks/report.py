@@ -89,20 +89,26 @@ def table(rows):
 
 def summary(rows):
     """Geometric mean and worst of the ratios, by size."""
-    lines = ["| size | problems | reached | geometric mean | worst |", "| --- | --- | --- | --- | --- |"]
+    heads = "size", "problems", "reached", "geometric mean", "worst", "others there within the limit", "their mean"
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for size in SIZES:
         chosen = [r for r in rows if r["size"] == size]
         ratios = [r["ratio"] for r in chosen if r["ratio"] is not None]
+        closed = [r["ratio"] for r in chosen if r["ratio"] is not None and not r["open"]]
         if ratios:
-            lines.append(
-                f"| {size} | {len(chosen)} | {len(ratios)} | {geometric_mean(ratios):.1f}× | {min(ratios):.1f}× |"
+            at_least, of_closed = (
+                "≥ " * (len(closed) < len(ratios)),
+                f"{geometric_mean(closed):.1f}×" if closed else "–",
             )
+            means = f"{at_least}{geometric_mean(ratios):.1f}× | {min(ratios):.1f}×"
+            lines.append(f"| {size} | {len(chosen)} | {len(ratios)} | {means} | {len(closed)} | {of_closed} |")
     return "\n".join(lines)
 
 
 def silent(record):
-    """Default fits of the peers that stopped short of the target without a warning."""
-    lines = ["| problem | C | stopped without a warning, at tol=1e-4 | relative gap |", "| --- | --- | --- | --- |"]
+    """Fits of the peers at their default tolerance, with iterations enough, that stopped short without a warning."""
+    what = "stopped without a warning, at tol=1e-4 and with iterations enough"
+    lines = [f"| problem | C | {what} | relative gap |", "| --- | --- | --- | --- |"]
     for result in record["results"]:
         for t in result["tried"]:
             short = 1e-4 < t["gap"] < float("inf") and not t.get("warns", True)

@@ -4,14 +4,12 @@ Each part leaves its figures in results/reliability.json; the page results/relia
 """
 
 import json
-import platform
 
-import numpy as np
 import sklearn
 import torch
 
 from benchmarks.reliability import honesty, leaks, memory, threads
-from skl_softmax import __version__
+from benchmarks.run import machine
 
 PARTS = {
     "honesty": (honesty.measure, honesty.report),
@@ -28,12 +26,14 @@ def main(folder, parts, gigabytes):
     results = json.loads(path.read_text()) if path.exists() else {}
     for name in parts:
         results[name] = PARTS[name][0](*([gigabytes] if name == "memory" else []))
+        results.setdefault("measured", {})[name] = machine()["date"]
         path.write_text(json.dumps(results))
+    dates = ", ".join(f"{name} on {date}" for name, date in results["measured"].items())
     lines = [
         "# Reliability\n",
-        f"skl_softmax {__version__}, scikit-learn {sklearn.__version__}, torch {torch.__version__}, NumPy "
-        f"{np.__version__}, Python {platform.python_version()}. Again: `python -m benchmarks reliability`, some "
-        f"parts: `--parts {' '.join(PARTS)}`. Hostile problems beside scikit-learn: `make fuzz`.\n",
+        f"Measured: {dates}; with scikit-learn {sklearn.__version__} and torch {torch.__version__}. Again: `python -m "
+        f"benchmarks reliability`, some parts: `--parts {' '.join(PARTS)}`. Hostile problems beside scikit-learn: "
+        "`make fuzz`.\n",
     ]
     for name, (_, report) in PARTS.items():
         lines += [*report(results[name]), ""] if name in results else []
