@@ -68,7 +68,7 @@ def parse():
             type=Path,
             help="folder of local copies of letter and covertype, which are fetched if not given",
         )
-    for some, seconds in ((run, 60.0), (l1, 60.0), (sweep, 300.0), (probe, 60.0)):
+    for some, seconds in ((run, 60.0), (l1, 60.0), (sweep, 300.0), (probe, 300.0)):
         some.add_argument("--limit", type=float, default=seconds, help="seconds after which a fit is stopped")
     probe.add_argument("--rows", type=int, default=100_000, help="rows of X")
     probe.add_argument("--classes", type=int, default=1000, help="classes")

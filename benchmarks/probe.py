@@ -1,8 +1,9 @@
 """A linear probe on embeddings with a thousand classes: 100,000 x 512 x 1,000, float32 and float16.
 
-One fit and a sweep over three C with one validation set, beside `LogisticRegression(solver="lbfgs")` on the float32
-rows, which is stopped after the limit. F is recomputed in float64 NumPy from the coefficients and the rows as they are
-stored.
+One fit and a sweep over three C with one validation set, beside `LogisticRegression` on the float32 rows by newton-cg
+and lbfgs, at ever smaller tolerances until a relative gap of 1e-6 is reached or a fit is stopped after the limit. F is
+recomputed in float64 NumPy from the coefficients and the rows as they are stored; the gap is that to the lowest F of
+rows of the same type.
 """
 
 import json
@@ -20,6 +21,8 @@ from benchmarks.run import machine
 from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 
 N_FEATURES, C, CS = 512, 1.0, (0.1, 1.0, 10.0)
+TARGET, DTYPES = 1e-6, ("float32", "float16")
+SOLVERS, TOLERANCES = ("newton-cg", "lbfgs"), (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 
 
 def data(n_rows, n_classes):
@@ -41,9 +44,18 @@ def single(name, make, X, y, limit):
     if model is not None:
         found["F"] = measure.objective(model, X, y, C)
         found["passes"] = float(getattr(model, "n_passes_", np.nan))
-        found["gap"] = float(getattr(model, "optimality_gap_", np.nan))
     print(found, flush=True)
     return found
+
+
+def peers(X, y, limit, best):
+    """What the table says of the fits by scikit-learn; ``best`` is the lowest F known."""
+    for solver in SOLVERS:
+        for tol in TOLERANCES:
+            make = lambda: LogisticRegression(solver=solver, tol=tol, max_iter=10_000)  # noqa: B023, E731
+            yield (found := single(f"LogisticRegression({solver}), tol={tol:g}", make, X, y, limit))
+            if found.get("F", best) <= best * (1 + TARGET):
+                break
 
 
 def sweep(X, y):
@@ -66,8 +78,8 @@ def main(results: Path, limit: float, n_rows: int, n_classes: int):
     fits = [
         single("TorchSoftmaxClassifier", TorchSoftmaxClassifier, X, y, 10 * limit),
         single("TorchSoftmaxClassifier", TorchSoftmaxClassifier, half, y, 10 * limit),
-        single("LogisticRegression(lbfgs)", lambda: LogisticRegression(tol=1e-6, max_iter=10_000), X, y, limit),
     ]
+    fits += peers(X, y, limit, fits[0]["F"])
     sweeps = [sweep(X, y), sweep(half, y)]
     record = {"machine": machine(), "shape": [*X.shape, n_classes], "limit": limit, "fits": fits, "sweeps": sweeps}
     (results / "probe.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -79,12 +91,13 @@ def write(results: Path):
     record = json.loads((results / "probe.json").read_text(encoding="utf-8"))
     n, d, n_classes = record["shape"]
     megabytes = lambda n_bytes: "–" if n_bytes is None else f"{n_bytes / 1e6:,.0f}"  # noqa: E731
+    best = {dtype: min(f["F"] for f in record["fits"] if f["dtype"] == dtype and "F" in f) for dtype in DTYPES}
     fits = pd.DataFrame(
         {
             "": f["name"], "X": f["dtype"], "fit [s]": f"{f['seconds']:.0f}" if "F" in f else f"> {record['limit']:g}",
             "passes": f"{f['passes']:.0f}" if f.get("passes", np.nan) == f.get("passes") else "–",
             "F": f"{f['F']:.8f}" if "F" in f else "–",
-            "estimated relative gap": f"{f['gap'] / f['F']:.0e}" if f.get("gap", np.nan) == f.get("gap") else "–",
+            "relative gap": f"{f['F'] / best[f['dtype']] - 1:.0e}" if "F" in f else "–",
             "memory above X [MB]": megabytes(f["bytes"]),
         }
         for f in record["fits"]
