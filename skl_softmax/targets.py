@@ -249,10 +249,11 @@ def _class_weight(class_weight, classes, counts) -> np.ndarray:
             )
         return by_class
     labels = classes.tolist()
-    unknown, missing = set(class_weight).difference(labels), set(labels).difference(class_weight)
+    known = set(labels)
+    unknown, missing = [label for label in class_weight if label not in known], known.difference(class_weight)
     try:  # not by scikit-learn's function, which looks for the numbers that labels such as "1" stand for
         by_class = np.array([class_weight.get(label, 1.0) for label in labels], dtype=np.float64)
-        why = f"{shortened(list(unknown))} are none of them." if unknown and missing else None
+        why = f"{shortened(unknown)} are none of them." if unknown and missing else None
     except (OverflowError, TypeError, ValueError) as error:
         why = error
     if why is not None:
