@@ -193,8 +193,8 @@ def write(results: Path):
     text = (
         f"# L1 and elastic net\n\n{table(record['results'])}\n\n{__doc__.strip()}\n\n## Paths\n\n"
         f"Ten values of C from the smallest to the largest above, l1_ratio=1, each fit starting from the last "
-        f"(warm_start) or from zero:\n\n{paths}\n\nMeasured on {about['cores']} cores, scikit-learn "
-        f"{about['scikit-learn']}, torch {about['torch']}.\n"
+        f"(warm_start) or from zero, on the days of these rows:\n\n{paths}\n\nMeasured on "
+        f"{about['cores']} cores, scikit-learn {about['scikit-learn']}, torch {about['torch']}.\n"
     )
     (results / "l1.md").write_text(text, encoding="utf-8")
     print(text)

@@ -1,9 +1,9 @@
 """A linear probe on embeddings with a thousand classes: 100,000 x 512 x 1,000, float32 and float16.
 
 One fit and a sweep over three C with one validation set, beside `LogisticRegression` on the float32 rows by newton-cg
-and lbfgs, at ever smaller tolerances until a relative gap of 1e-6 is reached or a fit is stopped after the limit. F is
-recomputed in float64 NumPy from the coefficients and the rows as they are stored; the gap is that to the lowest F of
-rows of the same type.
+and lbfgs, at ever smaller tolerances from 1e-4 on until a relative gap of 1e-6 is reached or a fit is stopped after the
+limit. F is recomputed in float64 NumPy from the coefficients and the rows as they are stored; the gap is that to the
+lowest F of rows of the same type.
 """
 
 import json

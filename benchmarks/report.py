@@ -96,10 +96,8 @@ def summary(rows):
         ratios = [r["ratio"] for r in chosen if r["ratio"] is not None]
         closed = [r["ratio"] for r in chosen if r["ratio"] is not None and not r["open"]]
         if ratios:
-            at_least, of_closed = (
-                "≥ " * (len(closed) < len(ratios)),
-                f"{geometric_mean(closed):.1f}×" if closed else "–",
-            )
+            at_least = "≥ " if len(closed) < len(ratios) else ""
+            of_closed = f"{geometric_mean(closed):.1f}×" if closed else "–"
             means = f"{at_least}{geometric_mean(ratios):.1f}× | {min(ratios):.1f}×"
             lines.append(f"| {size} | {len(chosen)} | {len(ratios)} | {means} | {len(closed)} | {of_closed} |")
     return "\n".join(lines)

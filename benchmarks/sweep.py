@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from benchmarks.peers import TOLERANCES
 from benchmarks.problems import PROBLEMS
 from benchmarks.run import machine
 
@@ -38,8 +39,7 @@ NAMES = (
     "sparse_text",
 )
 RIGHT = 1e-4
-TOLERANCES, REFERENCE_TOL = (1e-7, 1e-8, 1e-9, 1e-10, 1e-11), 1e-12  # of ours
-ROUGH_TO_EXACT = tuple(float(f"1e-{digits}") for digits in range(2, 13))  # of peers
+OUR_TOLERANCES, REFERENCE_TOL = TOLERANCES[5:10], 1e-12  # from the default on
 STARTUP = 15.0  # seconds for imports and data
 OURS = "TorchSoftmaxClassifierCV"
 SMALL, LARGE = 1e5, 1e7  # entries of X up to which two jobs may not pay, from which one fit takes seconds
@@ -95,8 +95,8 @@ def settings(X, n_classes):
     for solver in solvers:
         for n_jobs in jobs:
             name = f"LogisticRegressionCV({solver}, n_jobs={n_jobs})"
-            yield name, [(peer, solver, tol, n_jobs) for tol in ROUGH_TO_EXACT]
-    yield f"GridSearchCV({solvers[0]}, n_jobs=2)", [(grid, solvers[0], tol) for tol in ROUGH_TO_EXACT]
+            yield name, [(peer, solver, tol, n_jobs) for tol in TOLERANCES]
+    yield f"GridSearchCV({solvers[0]}, n_jobs=2)", [(grid, solvers[0], tol) for tol in TOLERANCES]
 
 
 def fit(connection, make, arguments, name, data_dir):
@@ -142,7 +142,7 @@ def contest(name, data_dir, limit):
     _, right, _ = timed(clipped, (REFERENCE_TOL,), name, data_dir, 10 * limit)
     entries = X.shape[0] * X.shape[1]
     repeats = 5 if entries <= SMALL else 3 if entries <= LARGE else 1
-    for tol in TOLERANCES:  # the loosest that is right
+    for tol in OUR_TOLERANCES:  # the loosest that is right
         _, scores, C = timed(ours, (tol,), name, data_dir, 10 * limit)
         if (error := off_by(scores, exact)) <= RIGHT:
             break

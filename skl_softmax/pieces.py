@@ -20,6 +20,7 @@ from skl_softmax.data import column_ranges, join_rows, n_bytes, spread_rows
 from skl_softmax.inputs import (
     TrainingRows,
     as_arrays,
+    as_labels,
     check_prediction_rows,
     check_training_rows,
     check_weights,
@@ -77,8 +78,7 @@ def load_piece(name: str, checker, X, y, sample_weight, classes=None) -> Piece |
         check_consistent_length(X, y)
         if np.shape(X)[0] == 0:
             return None
-        X, y = check_prediction_rows(checker, X), np.asarray(y)
-        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # a table of one column
+        X, y = check_prediction_rows(checker, X), np.asarray(as_labels(y))
         if not has_columns(y):
             refuse_other_objects(y)
         sample_weight = None if sample_weight is None else check_weights(sample_weight, X, may_be_zero=True)

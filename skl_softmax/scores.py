@@ -143,12 +143,11 @@ def check_scores(scores: np.ndarray) -> None:
 def place_of_best(scores: np.ndarray) -> tuple[int, int]:
     """Where the best of scores (n_l1_ratios, n_cs) is: of equal ones that of the first C, as in scikit-learn.
 
-    What has none is not chosen, unless nothing has.
+    Some has to be known, not nan, of which `check_scores` makes sure.
     """
     by_C = scores.T.flatten()
     known = np.flatnonzero(~np.isnan(by_C))
-    best = known[by_C[known].argmax()] if known.size else 0
-    j, i = np.unravel_index(best, scores.T.shape)
+    j, i = np.unravel_index(known[by_C[known].argmax()], scores.T.shape)
     return int(i), int(j)
 
 

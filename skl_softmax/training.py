@@ -176,7 +176,7 @@ class Problem:
         """How much higher F is with a weight and a bias beside those of the result."""
         objective, theta = self._precise, self._precise_theta(result)
         begin = objective.data.to_theta(weight, bias)[None]  # (1, K, p)
-        change = (begin if self.solver.optimizer else _centred(objective, begin)) - theta
+        change = (_centred(objective, begin) if self.solver.optimizer is None else begin) - theta
         with making_on(objective.data.home):
             known = result.gradient is not None
             gradient = torch.stack(result.gradient) if known else objective.at(theta).gradient

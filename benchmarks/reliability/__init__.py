@@ -5,8 +5,7 @@ Each part leaves its figures in results/reliability.json; the page results/relia
 
 import json
 
-import sklearn
-import torch
+import pandas as pd
 
 from benchmarks.reliability import honesty, leaks, memory, threads
 from benchmarks.run import machine
@@ -26,14 +25,14 @@ def main(folder, parts, gigabytes):
     results = json.loads(path.read_text()) if path.exists() else {}
     for name in parts:
         results[name] = PARTS[name][0](*([gigabytes] if name == "memory" else []))
-        results.setdefault("measured", {})[name] = machine()["date"]
+        results.setdefault("measured", {})[name] = {key: machine()[key] for key in ("date", "scikit-learn", "torch")}
         path.write_text(json.dumps(results))
-    dates = ", ".join(f"{name} on {date}" for name, date in results["measured"].items())
+    measured = pd.DataFrame(results["measured"]).T.rename_axis("part").to_markdown(disable_numparse=True)
     lines = [
         "# Reliability\n",
-        f"Measured: {dates}; with scikit-learn {sklearn.__version__} and torch {torch.__version__}. Again: `python -m "
-        f"benchmarks reliability`, some parts: `--parts {' '.join(PARTS)}`. Hostile problems beside scikit-learn: "
-        "`make fuzz`.\n",
+        f"{measured}\n",
+        f"Again: `python -m benchmarks reliability`, some parts: `--parts {' '.join(PARTS)}`. Hostile problems beside "
+        "scikit-learn: `make fuzz`.\n",
     ]
     for name, (_, report) in PARTS.items():
         lines += [*report(results[name]), ""] if name in results else []

@@ -63,7 +63,7 @@ class Memory:
     """What descent carries over from one call to the next."""
 
     state: dict  # the optimiser's, by parameter
-    group: dict  # what it has noted besides, beside its settings
+    group: dict  # what it has set anew in its group
     rate: float  # where its schedule began
     n_updates: int
     theta: Tensor  # the parameters
