@@ -11,9 +11,9 @@ from scipy.stats import norm
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skl_softmax.curvature import hessian, row_slices
 from skl_softmax.data import as_tensor, making_on, plain_torch, standardised
 from skl_softmax.inputs import check_training_rows, dense_array
+from skl_softmax.objective.curvature import hessian, row_slices
 from skl_softmax.solver_parameters import has_l1
 from skl_softmax.training import make_objective
 

@@ -12,11 +12,10 @@ cross-validation"; Stephenson & Broderick (2020), "Approximate cross-validation 
 import torch
 from torch import Tensor
 
-from skl_softmax import curvature
-from skl_softmax.costs import DENSE_LIMIT
 from skl_softmax.data import linear, making_on
 from skl_softmax.inputs import TrainingRows
-from skl_softmax.objective import Objective
+from skl_softmax.objective import Objective, curvature
+from skl_softmax.objective.costs import DENSE_LIMIT
 from skl_softmax.scores import Measure, by_class
 from skl_softmax.sweep import Sweep
 from skl_softmax.training import make_stack

@@ -18,10 +18,10 @@ from operator import add
 import torch
 from torch import Tensor
 
-from skl_softmax import costs, curvature, metrics
 from skl_softmax.data import Data, making_on, n_bytes, standardised
 from skl_softmax.inputs import TrainingRows
-from skl_softmax.objective import Evaluation, Objective, spread
+from skl_softmax.objective import Evaluation, Objective, costs, curvature, metrics
+from skl_softmax.objective.losses import apart
 from skl_softmax.pieces import RowGroup, Tally
 from skl_softmax.solvers import DETERMINISTIC, SOLVERS
 from skl_softmax.training import make_part, make_stack, penalty_terms
@@ -175,7 +175,7 @@ class PartsObjective:
 
     def change_at_most(self, direction: Tensor) -> Tensor:
         """How far it moves them at most, (1,), as dense columns are 1 in size; infinity of sparse rows."""
-        return spread(direction).sum(dim=1) if self.data.is_dense else torch.full((1,), inf, dtype=torch.float64)
+        return apart(direction).sum(dim=1) if self.data.is_dense else torch.full((1,), inf, dtype=torch.float64)
 
     def slope_rounding(self, direction: Tensor) -> Tensor:
         """What rounding makes of the slope along a direction (1, K, p), as of `Objective`."""

@@ -15,7 +15,6 @@ import torch
 from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
-from skl_softmax import costs
 from skl_softmax.data import column_ranges, join_rows, n_bytes, spread_rows
 from skl_softmax.inputs import (
     TrainingRows,
@@ -26,7 +25,8 @@ from skl_softmax.inputs import (
     check_weights,
     naming,
 )
-from skl_softmax.sampling import FIRST_SAMPLE, SAMPLE_GROWTH
+from skl_softmax.objective import costs
+from skl_softmax.objective.sampling import FIRST_SAMPLE, SAMPLE_GROWTH
 from skl_softmax.targets import (
     as_classes,
     check_probabilities,

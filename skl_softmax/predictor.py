@@ -25,7 +25,7 @@ from skl_softmax.inputs import (
     naming,
     refuse_beside_blocks,
 )
-from skl_softmax.losses import loss_for, most_probable
+from skl_softmax.objective.losses import loss_for, most_probable
 from skl_softmax.targets import refuse_probabilities
 
 

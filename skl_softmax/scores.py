@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skl_softmax.data import linear, n_bytes, take_rows
 from skl_softmax.inputs import TrainingRows, check_weights
-from skl_softmax.losses import loss_for, most_probable
+from skl_softmax.objective.losses import loss_for, most_probable
 from skl_softmax.routing import scorer_parts
 
 # Entries of held-out rows and of their logits that are made at a time.

@@ -56,7 +56,7 @@ def solve_sweep(
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
     and one model of the curvature serves all; or several stacks, where larger ones would gain nothing. X is copied once
-    at most, and up to `skl_softmax.objective.STRETCHED_BYTES`, so that rows of a fold lie together.
+    at most, and up to `skl_softmax.objective.base.STRETCHED_BYTES`, so that rows of a fold lie together.
     From the last C the next, weaker penalty is begun. Each penalty is one of ``tasks``
     (`skl_softmax.watch.FitTasks`), of which a callback may ask to be the last.
     """

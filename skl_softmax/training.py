@@ -12,12 +12,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from skl_softmax import costs
-from skl_softmax.batches import BatchedObjective
 from skl_softmax.data import FLOAT32_RANGE, Data, making_on, rotated, standardised
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
-from skl_softmax.objective import Objective
-from skl_softmax.small import SmallObjective, is_small
+from skl_softmax.objective import Objective, costs
+from skl_softmax.objective.batches import BatchedObjective
+from skl_softmax.objective.small import SmallObjective, is_small
+from skl_softmax.objective.tiny import TinyObjective, is_tiny
 from skl_softmax.solver_parameters import has_l1, rate_of, uses_optimizer
 from skl_softmax.solvers import (
     SCHEDULES,
@@ -33,7 +33,6 @@ from skl_softmax.solvers import (
     optimality,
 )
 from skl_softmax.stream import Stream
-from skl_softmax.tiny import TinyObjective, is_tiny
 
 # What coefficients rounded to the type of X may add to a gap, as part of it, where there is no room up to ``tol``.
 MOST_ROUNDING = 0.1

@@ -8,11 +8,11 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from skl_softmax import TorchSoftmaxClassifier, anchor, costs, sampling
-from skl_softmax.anchor import make_anchor
+from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.data import DenseData
-from skl_softmax.losses import loss_for
-from skl_softmax.objective import Evaluation, Objective
+from skl_softmax.objective import Evaluation, Objective, anchor, costs, sampling
+from skl_softmax.objective.anchor import make_anchor
+from skl_softmax.objective.losses import loss_for
 from tests import reference
 from tests.formulas import take_general_formulas
 

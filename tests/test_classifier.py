@@ -25,11 +25,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs, metrics
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.classifier import SOLVERS
 from skl_softmax.data import SparseData
-from skl_softmax.objective import Objective
-from skl_softmax.tiny import TinyObjective
+from skl_softmax.objective import Objective, costs, metrics
+from skl_softmax.objective.tiny import TinyObjective
 
 DETERMINISTIC = ["newton", "lbfgs"]
 TIGHT = 1e-18  # tol at which coefficients, not only the objective, agree to 1e-8

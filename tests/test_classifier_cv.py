@@ -38,7 +38,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, classifier_cv, metrics, sweep
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, classifier_cv, sweep
+from skl_softmax.objective import metrics
 from skl_softmax.solvers.run import Run
 
 CS = (0.01, 1.0, 100.0)

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skl_softmax import costs
 from skl_softmax.data import standardised
-from skl_softmax.objective import Objective
+from skl_softmax.objective import Objective, costs
 
 
 def tall_objective(n_rows, n_features, n_outputs, dtype=torch.float64):

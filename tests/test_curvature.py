@@ -7,8 +7,9 @@ import pytest
 import torch
 from test_objective import draw, make_objective
 
-from skl_softmax import curvature
-from skl_softmax.curvature import (
+from skl_softmax.data import standardised
+from skl_softmax.objective import Objective, curvature
+from skl_softmax.objective.curvature import (
     factorise,
     gram,
     hessian,
@@ -16,10 +17,8 @@ from skl_softmax.curvature import (
     loss_hessian,
     row_slices,
 )
-from skl_softmax.data import standardised
-from skl_softmax.objective import Objective
-from skl_softmax.small import SmallObjective
-from skl_softmax.tiny import TinyObjective
+from skl_softmax.objective.small import SmallObjective
+from skl_softmax.objective.tiny import TinyObjective
 
 
 @pytest.mark.parametrize("few", [0, 6])

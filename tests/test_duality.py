@@ -8,8 +8,8 @@ import torch
 from scipy.special import logsumexp
 from test_objective import make_objective
 
-from skl_softmax.duality import convex_gap
 from skl_softmax.objective import Objective
+from skl_softmax.objective.duality import convex_gap
 from skl_softmax.solvers import SolverOptions
 from skl_softmax.solvers.proximal import proximal
 

@@ -22,8 +22,9 @@ from sklearn.svm import l1_min_c
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_objective import make_objective
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs, quadratic
-from skl_softmax.losses import loss_for
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax.objective import costs, quadratic
+from skl_softmax.objective.losses import loss_for
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_iris
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, finite, inputs, predictor
 from skl_softmax.objective import Objective
-from skl_softmax.sampling import SAMPLE_BYTES
+from skl_softmax.objective.sampling import SAMPLE_BYTES
 
 # What fits and predictions may need beside X, which is 120 MB in float32.
 LIMIT = 100 * 2**20

@@ -9,11 +9,19 @@ import pytest
 import torch
 from test_objective import draw, make_objective
 
-from skl_softmax import TorchSoftmaxClassifier, curvature, metrics
-from skl_softmax.curvature import hessian, inverse, loss_hessian, narrow_inverse
+from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.data import raw, standardised
 from skl_softmax.inputs import check_training_rows
-from skl_softmax.metrics import class_metric, dense_metric, diagonal_metric, draw_columns, kronecker_metric, make_metric
+from skl_softmax.objective import curvature, metrics
+from skl_softmax.objective.curvature import hessian, inverse, loss_hessian, narrow_inverse
+from skl_softmax.objective.metrics import (
+    class_metric,
+    dense_metric,
+    diagonal_metric,
+    draw_columns,
+    kronecker_metric,
+    make_metric,
+)
 from skl_softmax.training import make_objective as make_problem_objective
 
 

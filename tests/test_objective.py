@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skl_softmax import costs
-from skl_softmax.batches import Batch, BatchedObjective, SmallBatch, SmallChunk
-from skl_softmax.curvature import hessian
 from skl_softmax.data import DenseData
 from skl_softmax.data import dense as data_module
-from skl_softmax.losses import loss_for
-from skl_softmax.metrics import dense_metric, diagonal_metric, kronecker_metric
-from skl_softmax.objective import Objective
-from skl_softmax.small import SmallObjective, is_small
-from skl_softmax.tiny import TinyObjective, is_tiny
+from skl_softmax.objective import Objective, costs
+from skl_softmax.objective.batches import Batch, BatchedObjective, SmallBatch, SmallChunk
+from skl_softmax.objective.curvature import hessian
+from skl_softmax.objective.losses import loss_for
+from skl_softmax.objective.metrics import dense_metric, diagonal_metric, kronecker_metric
+from skl_softmax.objective.small import SmallObjective, is_small
+from skl_softmax.objective.tiny import TinyObjective, is_tiny
 
 N, D = 40, 4
 

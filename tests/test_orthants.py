@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skl_softmax.quadratic import DenseModel
+from skl_softmax.objective.quadratic import DenseModel
 from skl_softmax.solvers.orthants import minimise_on_orthants
 
 P = 12

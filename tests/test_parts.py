@@ -10,9 +10,10 @@ from pretended import DEVICE, pretended_device
 from scipy.sparse import csr_array
 from sklearn.datasets import make_classification
 
-from skl_softmax import TorchSoftmaxClassifier, costs, parts, pieces
+from skl_softmax import TorchSoftmaxClassifier, parts, pieces
 from skl_softmax.data import in_coordinates, standardised
 from skl_softmax.inputs import check_training_rows
+from skl_softmax.objective import costs
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 from skl_softmax.targets import class_weights
 from skl_softmax.training import make_objective

@@ -13,8 +13,10 @@ from scipy.sparse import csr_array
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
-from skl_softmax import TorchSoftmaxClassifier, curvature
-from skl_softmax.curvature import Inverse
+from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax.objective import curvature
+from skl_softmax.objective.curvature import Inverse
+from skl_softmax.objective.tiny import TinyObjective
 from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, newton_steps
 from skl_softmax.solvers.base import SolveResult
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
@@ -22,7 +24,6 @@ from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, SUFFICIENT_DECREA
 from skl_softmax.solvers.quasi_newton import MIN_SCALE, QuasiNewton
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
-from skl_softmax.tiny import TinyObjective
 
 OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
 DESCENT_OPTIONS = DescentOptions(tol=0.0, max_iter=5000)

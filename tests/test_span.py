@@ -6,8 +6,9 @@ import torch
 from reference import converged, objective
 from sklearn.model_selection import LeaveOneOut, StratifiedKFold
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, costs, inputs
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, inputs
 from skl_softmax.data import rotated, standardised
+from skl_softmax.objective import costs
 
 N_ROWS, N_COLUMNS = 40, 260
 

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from skl_softmax import TorchSoftmaxClassifier
-from skl_softmax.batches import SmallBatch
+from skl_softmax.objective.batches import SmallBatch
 from skl_softmax.solver_parameters import UNFIT
 from skl_softmax.solvers import SCHEDULES
 

@@ -8,10 +8,10 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.model_selection import KFold, PredefinedSplit, ShuffleSplit, StratifiedKFold, TimeSeriesSplit
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, anchor, costs, stretches
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.data import DenseData, SparseData, csr_tensor, spread_rows
-from skl_softmax.objective import Objective
-from skl_softmax.stretches import WHOLE, find_stretches, order_rows
+from skl_softmax.objective import Objective, anchor, costs, stretches
+from skl_softmax.objective.stretches import WHOLE, find_stretches, order_rows
 
 N, D = 700, 6
 
@@ -85,7 +85,7 @@ def test_sums_are_those_of_all_rows(cv, n_outputs, fit_intercept, keeps, dtype):
 @pytest.mark.parametrize("cv", SPLITTERS, ids=lambda cv: type(cv).__name__)
 @pytest.mark.parametrize("keeps_proba", [True, False])
 def test_order_and_stretches_leave_f_as_it_is(cv, keeps_proba, monkeypatch):
-    monkeypatch.setattr("skl_softmax.curvature.KEEP_PROBA_BYTES", 10**9 if keeps_proba else 0)
+    monkeypatch.setattr("skl_softmax.objective.curvature.KEEP_PROBA_BYTES", 10**9 if keeps_proba else 0)
     objective = make_objective(cv)
     other, theta, direction = objective.stretched(), draw(objective), draw(objective, 1)
     torch.testing.assert_close(other.at(theta).value, whole(objective).at(theta).value)
@@ -150,7 +150,7 @@ def test_where_stretches_do_not_pay_rows_stay_where_they_are(monkeypatch):
         patch.setattr(costs, "STRETCH_SECONDS", 1.0)
         assert objective.stretched() is objective
     with monkeypatch.context() as patch:
-        patch.setattr("skl_softmax.objective.STRETCHED_BYTES", 8 * N * D - 1)
+        patch.setattr("skl_softmax.objective.base.STRETCHED_BYTES", 8 * N * D - 1)
         assert objective.stretched() is objective
     with monkeypatch.context() as patch:
         patch.setattr(stretches, "LEAST_ROWS", N // 5 + 1)

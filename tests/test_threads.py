@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from skl_softmax import TorchSoftmaxClassifier, threads
 from skl_softmax.data import linear
-from skl_softmax.losses import SoftmaxLoss
+from skl_softmax.objective.losses import SoftmaxLoss
 
 
 def awake(*_):

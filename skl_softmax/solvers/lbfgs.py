@@ -19,7 +19,7 @@ CHECK = 3.0
 def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
     """L-BFGS, Nocedal & Wright (2006), algorithms 7.4 and 7.5, with a metric of the objective's for H₀.
 
-    - H₀ is an approximate inverse Hessian at a recent iterate (`skl_softmax.metrics`), so that the iterates
+    - H₀ is an approximate inverse Hessian at a recent iterate (`skl_softmax.objective.metrics`), so that the iterates
       do not depend on the units of the parameters and few pairs do what is left. A Hessian is made anew as soon as the
       passes since it was made have cost as much as a new one will (which is at most twice the cost of knowing the best
       moment beforehand), in place of a rough metric after an eighth of that, if the fit is not expected to end sooner;

@@ -177,7 +177,7 @@ class SoftmaxLoss:
 
 
 def change(proba: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of loss and probabilities by those of the logits, measured from the target's (`skl_softmax.anchor`)."""
+    """Those of loss and probabilities by those of the logits, measured from the target's (`anchor`)."""
     growth = torch.expm1(along)  # (..., K, rows)
     mean = (proba * growth).sum(dim=-2, keepdim=True)  # (..., 1, rows)
     whole = 1 + mean
@@ -193,6 +193,13 @@ def change(proba: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
         value[is_far] = whole.log()
         residual.movedim(-2, -1)[far] = (grown / whole[:, None] - before).flatten()
     return value, residual
+
+
+def apart(by_output: Tensor) -> Tensor:
+    """How far outputs are apart, (..., n), by numbers of each (..., K, n); one output from zero."""
+    if by_output.shape[-2] == 1:
+        return by_output[..., 0, :].abs()
+    return by_output.amax(dim=-2) - by_output.amin(dim=-2)
 
 
 def most_probable(logits: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from skl_softmax.data import Block, Data
-from skl_softmax.stretches import WHOLE, Stretch
+from skl_softmax.objective.stretches import WHOLE, Stretch
 
 
 class Portion(NamedTuple):

@@ -12,10 +12,10 @@ import torch
 from scipy.linalg.lapack import dpotrf, dpotrs
 from torch import Tensor
 
-from skl_softmax.curvature import LEAST_CURVATURE, Inverse, inverse
 from skl_softmax.data import Data
-from skl_softmax.quadratic import RIDGE, DenseModel, HessianModels
-from skl_softmax.small import SmallObjective, is_small
+from skl_softmax.objective.curvature import LEAST_CURVATURE, Inverse, inverse
+from skl_softmax.objective.quadratic import RIDGE, DenseModel, HessianModels
+from skl_softmax.objective.small import SmallObjective, is_small
 from skl_softmax.threads import SerialRows
 
 # Multiplications of a Hessian up to which it costs less than the calls around it, and nothing beats Newton's method.

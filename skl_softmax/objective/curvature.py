@@ -10,10 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from skl_softmax.costs import NARROW_WORK
 from skl_softmax.data import Affine
+from skl_softmax.objective.costs import NARROW_WORK
+from skl_softmax.objective.stretches import sum_over
 from skl_softmax.products import subtract_product, times_transposed
-from skl_softmax.stretches import sum_over
 from skl_softmax.threads import slices
 
 # Parts of the diagonal, in units of eps, that are added in turn to a matrix without a Cholesky factor until it has one.
@@ -180,7 +180,7 @@ def inverse_hessian(objective, theta: Tensor, dtype: torch.dtype) -> Inverse:
 
 
 def _inverse_at_zero(objective, dtype: torch.dtype) -> Inverse:
-    """The same for several outputs at θ = 0, as `skl_softmax.tiny.InverseAtZero`, on any device.
+    """The same for several outputs at θ = 0, as `skl_softmax.objective.tiny.InverseAtZero`, on any device.
 
     All probabilities are 1/K there, and it is (I - 11ᵀ/K) ⊗ G/K + I ⊗ D, G the mean of x̃ x̃ᵀ and D the penalty: G/K + D,
     of p columns and not of K p, for parameters that sum to zero over the classes. What these have in common only the

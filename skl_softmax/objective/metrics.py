@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skl_softmax.costs import (
+from skl_softmax.objective.costs import (
     DENSE_LIMIT,
     GRAM_LIMIT,
     ROWS_PER_COLUMN,
@@ -35,7 +35,7 @@ from skl_softmax.costs import (
     pass_seconds,
     rows_at_zero,
 )
-from skl_softmax.curvature import (
+from skl_softmax.objective.curvature import (
     Inverse,
     class_covariance,
     complement,

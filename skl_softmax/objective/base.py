@@ -1,20 +1,4 @@
-"""The objective of penalised softmax regression and its gradient.
-
-With rows x_i, classes y_i, weights s_i, S = Σ s_i, logits z_i = W x_i + b:
-
-    F(W, b) = (1/S) Σ s_i ℓ(y_i, z_i)  +  λ₂/2 ‖W‖²_F  +  λ₁ ‖W‖₁,        λ₂ = (1 - ρ)/(C S),  λ₁ = ρ/(C S),
-
-ρ the l1_ratio. ℓ is softmax cross-entropy over K outputs, or, for two classes, binary cross-entropy of the sigmoid of
-one output. All but the last term is smooth: gradients and curvature are those of that part.
-
-Everything here works on a stack of M models over one X, because sweeps over C and folds solve many at
-once; a single fit is M = 1. Shapes, throughout:
-
-    theta, gradient, direction   (M, K, p)              K outputs, p columns of the design (`skl_softmax.data`)
-    logits, residual             (parts, M, K, part)    one block of rows, in parts of rows
-    value, l2, l1, total         (M,)
-    weights                      (M or 1, n)
-"""
+"""F of M models over one X, and what solvers ask of it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,12 +8,12 @@ from math import inf
 import torch
 from torch import Tensor
 
-from skl_softmax import costs, curvature, duality, metrics, quadratic, sampling, separability
-from skl_softmax.anchor import Anchor, make_anchor
 from skl_softmax.data import Affine, Block, Data, spread_rows
-from skl_softmax.losses import SigmoidLoss, SoftmaxLoss, loss_for
-from skl_softmax.portions import Portion, Portions
-from skl_softmax.stretches import WHOLE, Stretch, find_stretches, order_rows, sum_over
+from skl_softmax.objective import costs, curvature, duality, metrics, quadratic, sampling, separability
+from skl_softmax.objective.anchor import Anchor, make_anchor
+from skl_softmax.objective.losses import SigmoidLoss, SoftmaxLoss, apart, loss_for
+from skl_softmax.objective.portions import Portion, Portions
+from skl_softmax.objective.stretches import WHOLE, Stretch, find_stretches, order_rows, sum_over
 
 # Errors of logits beyond this are not rounding but another objective: with 3e-4 F had seven right digits.
 LOGIT_ACCURACY = 1e-3
@@ -351,7 +335,7 @@ class Objective:
         largest = torch.zeros_like(self.total)
         for block, _, weights, _ in self.portions(self.n_models * self.n_outputs):
             along = block.logits(affine).view(-1, *shape, block.parts[1])  # (parts, M, K, part)
-            moved = torch.where(weights[:, :, 0] > 0, spread(along), 0.0).amax(dim=(0, 2))  # (M,)
+            moved = torch.where(weights[:, :, 0] > 0, apart(along), 0.0).amax(dim=(0, 2))  # (M,)
             largest = torch.maximum(largest, self.gathered(moved))
         return largest
 
@@ -363,7 +347,7 @@ class Objective:
         """How far it moves them at most, (M,), by the sizes of the columns; infinity where rows tell that as soon."""
         if not costs.bound_pays(self):
             return torch.full((len(direction),), inf, dtype=torch.float64)
-        return spread(direction).double() @ self.data.column_sizes
+        return apart(direction).double() @ self.data.column_sizes
 
     def block_proba(self, block: Block, affine: Affine) -> Tensor:
         """Those of `curvature_proba` for a block."""
@@ -489,10 +473,3 @@ class Objective:
         order = order_rows(self.weights) if self._stretches[0].is_whole else None
         other = self if order is None else self.take(order)
         return self if other._stretches[0].is_whole else other
-
-
-def spread(by_output: Tensor) -> Tensor:
-    """How far outputs are apart, (..., n), by numbers of each (..., K, n); one output from zero."""
-    if by_output.shape[-2] == 1:
-        return by_output[..., 0, :].abs()
-    return by_output.amax(dim=-2) - by_output.amin(dim=-2)

@@ -22,7 +22,8 @@ from operator import add
 import torch
 from torch import Tensor
 
-from skl_softmax.curvature import class_covariance, factorise, solve_by_factor
+from skl_softmax.objective.curvature import class_covariance, factorise, solve_by_factor
+from skl_softmax.objective.losses import apart
 
 # Newton steps for the intercept alone; a class without rows takes log 2 a step to its infinite minimum and is left
 # somewhere on the way.
@@ -207,8 +208,8 @@ def _balance(objective, rows: list[_Rows]) -> tuple[Tensor, Tensor]:
         loss = _mean_loss(objective, rows)  # (M,)
         is_balanced = -(gradient * step).sum(dim=1) <= BALANCED * loss.clamp_max(1.0)  # (M,)
         is_balanced |= loss < objective.separable_below  # there is no best one
-        apart = step.abs().amax(dim=1) if n_outputs == 1 else step.amax(dim=1) - step.amin(dim=1)  # (M,)
-        step = torch.where(apart > FULL_STEP, apart.log1p() / apart, 1.0)[:, None] * step
+        moves = apart(step[..., None])[:, 0]  # (M,)
+        step = torch.where(moves > FULL_STEP, moves.log1p() / moves, 1.0)[:, None] * step
         if not step.isfinite().all():  # probabilities of 0 and 1 only have no curvature
             break
         moved += step

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from skl_softmax import costs, curvature
+from skl_softmax.objective import costs, curvature
 
 # Parameters of a working set for which a matrix is formed, and passes over its columns that it may cost: products with
 # the Hessian take as many. Digits at C=1 took up to 3,573 without a matrix.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skl_softmax import threads
 from skl_softmax.data import Data
-from skl_softmax.objective import Evaluation, Objective
+from skl_softmax.objective.base import Evaluation, Objective
 
 # Multiplications of a product with all rows up to which F is evaluated here, and logits, which it takes copies of.
 SMALL_PRODUCT, SMALL_LOGITS = 2**23, 2**18
@@ -102,11 +102,11 @@ class SmallObjective(Objective):
         return softmax_loss(logits, self._places, self._shares)
 
     def largest_change(self, direction: Tensor) -> Tensor:
-        apart = spread(self._rows.logits(direction.numpy()))  # (M, n)
-        return torch.from_numpy((apart * (self._shares[:, 0] > 0)).max(axis=1))
+        moved = apart(self._rows.logits(direction.numpy()))  # (M, n)
+        return torch.from_numpy((moved * (self._shares[:, 0] > 0)).max(axis=1))
 
     def change_at_most(self, direction: Tensor) -> Tensor:
-        return torch.from_numpy(spread(direction.numpy()) @ self._column_sizes)
+        return torch.from_numpy(apart(direction.numpy()) @ self._column_sizes)
 
     def penalty_gradient(self, theta: Tensor) -> Tensor:
         return torch.from_numpy(self._penalty * theta.numpy())
@@ -252,7 +252,7 @@ def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray)
     return threads.dots(losses, weights)[:, 0] - gained.sum(axis=1), proba
 
 
-def spread(by_output: np.ndarray) -> np.ndarray:
+def apart(by_output: np.ndarray) -> np.ndarray:
     """How far outputs are apart, (M, n), by numbers of each (M, K, n); one output from zero."""
     return by_output.max(axis=1) - by_output.min(axis=1) if by_output.shape[1] > 1 else np.abs(by_output[:, 0])
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax import costs, curvature
-from skl_softmax.objective import Evaluation, Objective
-from skl_softmax.small import loss_and_proba, target_proba
+from skl_softmax.objective import costs, curvature
+from skl_softmax.objective.base import Evaluation, Objective
+from skl_softmax.objective.small import loss_and_proba, target_proba
 
 # Rows that are fetched at a time, for many batches.
 CHUNK_ROWS = 2**13
@@ -105,7 +105,7 @@ class SmallChunk:
 
 
 class SmallBatch:
-    """A `Batch` by the formulas of small tables (`skl_softmax.small`)."""
+    """A `Batch` by the formulas of small tables (`skl_softmax.objective.small`)."""
 
     def __init__(self, chunk: SmallChunk, rows: slice, total: float):
         self._parts = chunk.design[rows], chunk.weights[..., rows], chunk.targets[..., rows]
