@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from fuzz import COLUMNS, STORAGES, TARGETS, WEIGHTS, Case, check, draw, fit, problem
+from fuzz import COLUMNS, STORAGES, TARGETS, WEIGHTS, Case, check, draw, fit, improved, problem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reference import objective
+from sklearn.exceptions import ConvergenceWarning
 
 from skl_softmax import TorchSoftmaxClassifier
 
@@ -30,6 +32,30 @@ CASES = st.builds(
 def test_hostile_problems(first):
     found = {seed: check(draw(seed))[0] for seed in range(first, first + 15)}
     assert not {seed: wrong for seed, wrong in found.items() if wrong}
+
+
+def test_most_hostile_problems_converge():
+    ends = [fit(case, *problem(case))[0].converged_ for case in map(draw, range(0, 150, 3)) if not case.has_one_class]
+    assert sum(ends) > 0.9 * len(ends)
+
+
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_fit_that_ends_early_would_be_found(n_classes, l1_ratio):
+    """By descent from where it ended, also where no peer gets there."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100, 5))
+    proba = np.eye(n_classes)[(X[:, :n_classes] + rng.gumbel(size=(100, n_classes))).argmax(axis=1)]
+    X *= np.logspace(-3, 3, 5)
+    parameters = {"C": 1e3, "l1_ratio": l1_ratio, "fit_intercept": True}
+    exact = TorchSoftmaxClassifier(tol=1e-12, **parameters).fit(X, proba)
+    with pytest.warns(ConvergenceWarning):
+        rough = TorchSoftmaxClassifier(max_iter=1, **parameters).fit(X, proba)
+    values = [objective(model, X, proba, **parameters) for model in (exact, rough)]
+    assert values[0] < (1 - 1e-6) * values[1]
+    for model in (exact, rough):
+        lowest = improved(model, X, proba, np.ones(100), parameters, tiny=0.0)
+        assert (1 - 1e-9) * values[0] <= lowest <= (1 + 1e-7) * values[0]
 
 
 @pytest.mark.parametrize(

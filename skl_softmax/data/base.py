@@ -111,6 +111,11 @@ class Data:
         scale = self.scale.square().reciprocal()
         return torch.cat([scale, scale.new_zeros(int(self.fit_intercept))])  # (p,)
 
+    @property
+    def sizes(self) -> Tensor:
+        """About the largest |x̃_ij| of each column, (p,): 1 where columns are divided by theirs."""
+        return torch.ones(self.n_columns, dtype=torch.float64, device=self.home)
+
     def to_theta(self, weight: Tensor, bias: Tensor) -> Tensor:
         """θ, in float64, from weight (..., K, d) and bias (..., K) of X as the user gave it."""
         weight, bias = weight.double().to(self.home), bias.double().to(self.home)
@@ -133,7 +138,8 @@ class Data:
 
     def largest_terms(self, weight: Tensor, bias: Tensor) -> Tensor:
         """About Σ_j |w_j x_ij| + |b|, at its largest of all rows, (..., K): what logits are rounded in units of."""
-        spread = self.to_theta(weight, bias)[..., : self.X.shape[1]].abs().sum(dim=-1)  # (..., K)
+        n_features = self.X.shape[1]
+        spread = self.to_theta(weight, bias)[..., :n_features].abs() @ self.sizes[:n_features]  # (..., K)
         return weight.double().abs() @ self.offset.abs() + bias.double().abs() + spread
 
     def affine(self, theta: Tensor) -> Affine:

@@ -102,8 +102,13 @@ class SparseData(Data):
         if fits >= min(self.n_rows, self._block_rows):
             yield from self._blocks
             return
-        for start in range(0, self.n_rows, fits):
-            yield self.block(slice(start, min(start + fits, self.n_rows)))
+        yield from map(self.block, slices(self.n_rows, fits))
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        values, columns = self.X.values().abs().double(), self.X.col_indices().long()
+        sizes = torch.zeros(self.X.shape[1], dtype=torch.float64).scatter_reduce_(0, columns, values, "amax")  # (d,)
+        return torch.cat([sizes, sizes.new_ones(int(self.fit_intercept))])  # (p,)
 
     def affine(self, theta: Tensor) -> Affine:
         weight = theta[:, : self.X.shape[1]].to(self.dtype)  # (q, d)

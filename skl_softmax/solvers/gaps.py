@@ -134,6 +134,7 @@ def _certified(run: Run, found: Certificate) -> list[float]:
     run.n_passes += 1
     excess = found.point.value - run.point.value  # (M,)
     if (excess > GAP_ROUNDING * run.point.value.abs()).any():  # intercepts without a minimum went astray
-        return (found.gap - excess).tolist()
+        # A bound below that is none.
+        return torch.where(found.gap >= excess, found.gap - excess, excess).tolist()
     run.theta, run.point = found.theta, found.point
     return found.gap.tolist()
