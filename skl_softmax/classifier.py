@@ -28,7 +28,7 @@ from skl_softmax.inputs import (
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.solver_parameters import check_solver, draws, has_partial_fit, kind_of_penalty, uses_optimizer
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
-from skl_softmax.state import follow, unchanged_on_error
+from skl_softmax.state import follow, forget_fit, unchanged_on_error
 from skl_softmax.stream import Stream
 from skl_softmax.training import (
     Problem,
@@ -332,7 +332,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         call = {"X": X, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         tasks = FitTasks(self, "epoch" if uses_optimizer(self) else "iteration", self.max_iter, call)
         with unchanged_on_error(self) as keep, plain_torch():
-            known = dict(vars(self))
+            known = forget_fit(self)
             placed = place_blocks(self, X, y, sample_weight, classes) if isinstance(X, RowBlocks) else None
             is_lazy = not self.early_stopping
             rows = placed.sample if placed else check_training_rows(self, X, y, sample_weight, classes, is_lazy=is_lazy)
@@ -398,7 +398,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             known = dict(vars(self))
             rows = check_batch(self, X, y, classes, sample_weight)
             generator = torch_generator(self.random_state)
-            stream, seen = self._stream_of(known, rows) or Stream(self, rows), known.get("_seen", 0.0)
+            stream, seen = self._stream_of(known, rows), known.get("_seen", 0.0)
+            stream = Stream(self, rows) if stream is None else stream.over(rows)
             so_far = (dense_array(self.coef_), self.intercept_) if "coef_" in known else (None, None)
             begin = start.begin(self, rows, so_far, generator, known)
             problem = make_batch_problem(self, rows, begin, generator, stream, seen)
@@ -419,7 +420,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         stream = known.get("_stream")
         names = (known.get("feature_names_in_"), getattr(self, "feature_names_in_", None))
         same = stream is not None and np.array_equal(known["classes_"], rows.classes) and np.array_equal(*names)
-        return stream.over(rows) if same and stream.goes_on(self, rows) else None
+        return stream if same and stream.goes_on(self, rows) else None
 
     def _store_stream(self, problem: Problem, result: SolveResult) -> None:
         vars(self).pop("_stream", None)
@@ -489,7 +490,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     def _store_records(self, watch: Watch | None) -> None:
         for name in ("seconds_curve_", "validation_scores_", "best_iteration_"):
             vars(self).pop(name, None)
-        vars(self).update(watch.records(len(self.loss_curve_)) if watch else {})
+        vars(self).update(watch.records(len(self.loss_curve_), uses_optimizer(self)) if watch else {})
 
     def _store_interrupted(self, rows: TrainingRows, watch: Watch) -> None:
         """Leave the last iterate; what a finished fit says besides is not known of it."""

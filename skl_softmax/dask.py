@@ -19,7 +19,7 @@ from skl_softmax.data import plain_torch
 from skl_softmax.inputs import check_weights, naming, note_features
 from skl_softmax.parts import PARTS_SOLVERS
 from skl_softmax.solver_parameters import has_l1
-from skl_softmax.state import unchanged_on_error
+from skl_softmax.state import forget_fit, unchanged_on_error
 from skl_softmax.targets import has_columns, refuse_probabilities
 from skl_softmax.training import make_placed_problem, warn_unless_converged
 from skl_softmax.watch import FitTasks, Printer, Watch
@@ -172,7 +172,7 @@ converged_, optimality_gap_, module_
         tasks = FitTasks(self, "iteration", self.max_iter, call)
         partitions = align(X, y, sample_weight)
         with unchanged_on_error(self) as keep, plain_torch(), Work(self.client_) as work:
-            known = dict(vars(self))
+            known = forget_fit(self)
             note_features(self, _without_rows(X))
             placed = place(work, partitions, self._checker(), classes, has_columns(y))
             rows, self._seen = placed.sample, placed.total.total_weight  # for partial_fit of the local estimator

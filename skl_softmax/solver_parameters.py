@@ -56,8 +56,9 @@ def rate_of(estimator) -> float | str:
 
 
 def has_partial_fit(estimator) -> bool:
-    """True for optimisers; an error that names them for others."""
-    if uses_optimizer(estimator):
+    """True for optimisers, and for what is no solver, as the call will say; for others an error that names them."""
+    is_known = not isinstance(estimator.solver, str) or estimator.solver in {"auto", *SOLVERS}
+    if not is_known or uses_optimizer(estimator):
         return True
     raise AttributeError(f"partial_fit is for optimisers such as solver='sgd', not for solver={estimator.solver!r}.")
 

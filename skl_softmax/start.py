@@ -12,13 +12,17 @@ from skl_softmax.solver_parameters import takes_any_units, uses_optimizer
 
 def begin(estimator, rows: TrainingRows, given_init: tuple, generator, known: dict) -> tuple[Tensor, Tensor] | None:
     """The weight (K, d) and bias (K,) that the parameters of ``fit`` and of the estimator ask for; None for zeros."""
+    begin = None
     if any(init is not None for init in given_init):
-        return given(rows, *given_init)
-    if estimator.warm_start and "coef_" in known:
-        return continued(rows, estimator, known)
+        begin = given(rows, *given_init)
+    elif estimator.warm_start and "coef_" in known:
+        begin = continued(rows, estimator, known)
     if uses_optimizer(estimator) and estimator.random_state is not None and not takes_any_units(estimator):
-        return drawn(rows, estimator.fit_intercept, generator)
-    return None
+        if begin is None:
+            return drawn(rows, estimator.fit_intercept, generator)
+        if estimator.early_stopping:  # so that the rows that are held out next are those of a fit that begins anew
+            drawn(rows, estimator.fit_intercept, generator)
+    return begin
 
 
 def zeros(rows: TrainingRows) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,12 @@ from torch import Tensor
 from skl_softmax.data import on_device
 from skl_softmax.memory import explained
 
+# What a fit finds, but for the features that it has seen.
+FOUND = (
+    "classes_", "coef_", "intercept_", "n_iter_", "n_passes_", "loss_curve_", "optimality_gap_", "converged_",
+    "seconds_curve_", "validation_scores_", "best_iteration_", "_stream",
+)  # fmt: skip
+
 
 @contextmanager
 def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]:
@@ -39,6 +45,14 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]
         if drawn_from is not None:
             drawn_from.set_state(undrawn)
         raise explained(error, estimator)  # noqa: B904, its cause is set
+
+
+def forget_fit(estimator: BaseEstimator) -> dict:
+    """All that the estimator knows, of which it forgets what a fit has found: callbacks see copies of it."""
+    known = dict(vars(estimator))
+    for name in known.keys() & set(FOUND):
+        delattr(estimator, name)
+    return known
 
 
 def follow(estimator: BaseEstimator, X) -> None:

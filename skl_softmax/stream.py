@@ -1,8 +1,7 @@
 """What a stream of batches, or fits that go on from one another, carry over."""
 
 from copy import copy
-from dataclasses import asdict
-from math import inf
+from dataclasses import asdict, fields
 
 import numpy as np
 import torch
@@ -12,6 +11,10 @@ from skl_softmax.data import Data, as_tensor, home_of, in_coordinates, normalise
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.solver_parameters import takes_any_units
 from skl_softmax.solvers import Memory
+
+# How many times as large columns may be as in the rows before, and how far from the mean in units of their spread, for
+# an optimiser to go on with what it knows of gradients.
+NEAR_SCALE = 2.0
 
 
 class Stream:
@@ -48,20 +51,32 @@ class Stream:
         return self._key == self._key_of(estimator, rows)
 
     def over(self, rows: TrainingRows) -> "Stream":
-        """The same in the coordinates of these rows, which are others where dense ones follow sparse ones.
-
-        What an optimiser knows of gradients is lost then; parameters, their mean and the number of updates are not.
-        """
+        """The same for the next batch, in other coordinates where dense rows follow sparse ones."""
         layout = self._layout_of(rows)
         if layout == self._layout:
             return self
+        known = self._coordinates.get(layout)
+        return self._in(layout, self._coordinates_of(rows) if known is None else known)
+
+    def anew(self, rows: TrainingRows) -> "Stream":
+        """The same for a fit, which sees all its rows: in their coordinates, if the last ones do not suit them."""
+        layout, coordinates = self._layout_of(rows), self._coordinates_of(rows)
+        is_suited = layout == self._layout and _suit(self._coordinates[layout], coordinates)
+        later = copy(self) if is_suited else self._in(layout, coordinates)
+        if later._memory is not None:
+            later._memory = later._memory | {"smoothness": 0.0}
+        return later
+
+    def _in(self, layout: str, coordinates: tuple[np.ndarray, np.ndarray]) -> "Stream":
+        """The same in other coordinates of the columns.
+
+        What an optimiser knows of gradients is lost then; parameters, their mean and the number of updates are not.
+        """
         later = copy(self)
-        later._layout = layout
-        if layout not in self._coordinates:
-            later._coordinates = self._coordinates | {layout: self._coordinates_of(rows)}
+        later._layout, later._coordinates = layout, self._coordinates | {layout: coordinates}
         if self._memory is not None:
             moved = {name: self._moved(self._memory[name], later) for name in ("theta", "mean")}
-            later._memory = self._memory | moved | {"state": {}, "group": {}, "rate": inf}
+            later._memory = self._memory | moved | {"state": {}, "group": {}, "smoothness": 0.0}
         return later
 
     def _moved(self, theta: np.ndarray, later: "Stream") -> np.ndarray:
@@ -88,9 +103,16 @@ class Stream:
 
     def recall(self) -> Memory | None:
         """What the last call has left."""
-        if self._memory is None:
-            return None
+        if self._memory is None or self._memory.keys() != {field.name for field in fields(Memory)}:
+            return None  # or an earlier version has left it
         return Memory(**_map(self._memory, np.ndarray, lambda array: torch.from_numpy(array.copy())))
+
+
+def _suit(coordinates: tuple[np.ndarray, np.ndarray], own: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether rows whose own mean and scale are these have about that in the coordinates of others."""
+    (mean, scale), (own_mean, own_scale) = coordinates, own
+    ratio, shift = own_scale / scale, np.abs(own_mean - mean) / scale
+    return bool(((ratio > 1 / NEAR_SCALE) & (ratio < NEAR_SCALE) & (shift < NEAR_SCALE)).all())
 
 
 def _map(tree, kind: type, function):

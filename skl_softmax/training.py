@@ -241,7 +241,7 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
     ``stream`` is what an earlier fit of the same features and classes has left, or None.
     """
     if uses_optimizer(estimator):
-        stream = Stream(estimator, rows) if stream is None else stream
+        stream = Stream(estimator, rows) if stream is None else stream.anew(rows)
         objective = make_batched(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
     data = choose_coordinates(rows.X, estimator.fit_intercept, [(estimator.l1_ratio, estimator.C)])

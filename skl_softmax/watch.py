@@ -57,10 +57,14 @@ class Watch:
         """The iterate that scored best, if any was scored."""
         return self._early_stopping.best if self._early_stopping else None
 
-    def records(self, n_points: int) -> dict:
-        """When each of the last points was reached, in seconds, and what early stopping has found."""
+    def records(self, n_points: int, is_after: bool) -> dict:
+        """When each point was reached, in seconds, and what early stopping has found.
+
+        ``is_after`` says that iterates are those after what their value belongs to, as epochs of optimisers are.
+        """
         seconds = np.array(self._times) - self._times[0]
-        records, stopping = {"seconds_curve_": seconds[len(seconds) - n_points :].tolist()}, self._early_stopping
+        seconds = seconds[:n_points] if is_after else seconds[len(seconds) - n_points :]
+        records, stopping = {"seconds_curve_": seconds.tolist()}, self._early_stopping
         if stopping:
             records |= {"validation_scores_": stopping.scores, "best_iteration_": stopping.best_iteration}
         return records

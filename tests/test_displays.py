@@ -87,6 +87,23 @@ class TestConvergenceDisplay:
         np.testing.assert_array_equal(line.get_ydata(), clf.validation_scores_)
         np.testing.assert_array_equal(line.get_xdata(), np.arange(n_without, clf.n_iter_[0] + 1))
 
+    def test_scores_of_a_fit_that_was_interrupted_stand_at_the_ends_of_epochs(self, iris):
+        class Interrupt:
+            def setup(self, estimator, context): ...
+            def teardown(self, estimator, context): ...
+            def on_fit_task_begin(self, estimator, context, **_): ...
+            def on_fit_task_end(self, estimator, context, **_):
+                if context.task_id == 4 and context.task_name == "epoch":
+                    raise KeyboardInterrupt
+
+        clf = TorchSoftmaxClassifier(early_stopping=True, random_state=0, **DESCENT).set_callbacks(Interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(*iris)
+        line = ConvergenceDisplay.from_estimator(clf, kind="validation_score").lines_[0]
+        drawn = np.isfinite(line.get_ydata())
+        np.testing.assert_array_equal(line.get_xdata()[drawn], [1, 2, 3, 4])  # of five, whose end is in no curve
+        np.testing.assert_array_equal(line.get_ydata()[drawn], clf.validation_scores_[:4])
+
     def test_several_fits_in_one_picture(self, iris):
         fits = [TorchSoftmaxClassifier(solver=solver).fit(*iris) for solver in ("newton", "lbfgs")]
         styles = [{"color": "red"}, {"color": "blue"}]

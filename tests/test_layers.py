@@ -55,7 +55,7 @@ ALLOWED = {
         "sweep",
         "training",
     },
-    "displays": {"displays", "inputs"},
+    "displays": {"displays", "inputs", "solver_parameters"},
     "export": {"data", "inputs", "targets"},
     "onnx": {"classifier", "classifier_cv"},
     "inference": {"data", "inputs", "objective.curvature", "solver_parameters", "training"},

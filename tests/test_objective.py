@@ -298,14 +298,24 @@ def test_small_tables_know_losses_to_rounding_of_themselves(n_outputs):
 @pytest.mark.parametrize("n_outputs", [1, 4])
 def test_smoothness_bounds_the_change_of_the_gradient(n_outputs, batch_size):
     objective = make_objective(n_outputs, standardised=False, kind=BatchedObjective)
-    smoothness = objective.smoothness(batch_size)
+    smoothness, bound = objective.smoothness(batch_size)[0], 0.25 if n_outputs == 1 else 0.5
+    design, shares = objective.data.design(slice(N)).numpy(), (objective.weights[0] / objective.total).numpy()
+    whole = bound * np.linalg.eigvalsh((design * shares[:, None]).T @ design)[-1]
     if batch_size is None:
+        assert smoothness == pytest.approx(whole)
         a, b = draw(objective, 0), draw(objective, 1)
         change = (objective.at(a).gradient - objective.at(b).gradient).norm()
-        assert change <= smoothness[0] * (a - b).norm()
+        assert change <= (smoothness + objective.largest_l2[0]) * (a - b).norm()
     else:
-        assert smoothness[0] >= objective.smoothness(None)[0]
-        assert smoothness[0] <= objective.smoothness(1)[0]
+        single = bound * (N * shares * (design**2).sum(axis=1)).max()
+        part = N * (batch_size - 1) / (batch_size * (N - 1))  # Gower et al. (2019), eq. 33
+        assert smoothness == pytest.approx(part * whole + (N - batch_size) / (batch_size * (N - 1)) * single)
+        assert whole < smoothness <= single * (1 + 1e-12)
+
+
+def test_the_penalty_bends_columns_that_have_one():
+    objective = make_objective(standardised=False, kind=BatchedObjective)
+    assert objective.largest_l2[0] == objective.l2[0]
 
 
 @pytest.mark.parametrize("n_outputs", [1, 4])

@@ -144,6 +144,8 @@ class Quadratic:
 
 @dataclass
 class LogCosh(Quadratic):
+    largest_l2 = torch.zeros(1)
+
     """Σ log cosh(θ - m) + 1: convex, and Newton's full steps from afar overshoot without bound."""
 
     def at(self, theta):

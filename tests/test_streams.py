@@ -9,6 +9,7 @@ import pytest
 import torch
 from reference import converged, objective, relative_error
 from scipy.sparse import csr_array
+from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine, make_classification
 from sklearn.exceptions import ConvergenceWarning
@@ -18,6 +19,7 @@ from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.objective.batches import SmallBatch
 from skl_softmax.solver_parameters import UNFIT
 from skl_softmax.solvers import SCHEDULES
+from skl_softmax.watch import hold_out
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -367,6 +369,23 @@ class OtherName(torch.optim.SGD):
         super().__init__(params, learning_rate)
 
 
+class Forwards(torch.optim.SGD):
+    """One that passes on what it does not know."""
+
+    def __init__(self, params, momentum=0.0, **settings):
+        super().__init__(params, momentum=momentum, **settings)
+
+
+class Rebinds(torch.optim.SGD):
+    """One that puts parameters elsewhere in memory."""
+
+    def step(self, closure):
+        loss = closure()
+        for parameter in self.param_groups[0]["params"]:
+            parameter.data = parameter.data - self.param_groups[0]["lr"] * parameter.grad
+        return loss
+
+
 class WithoutRate(torch.optim.Optimizer):
     """One that has none."""
 
@@ -390,10 +409,119 @@ def test_an_optimiser_whose_step_gives_nothing_back():
         TorchSoftmaxClassifier(solver=torch.optim.Optimizer).fit(X, y)
     found = TorchSoftmaxClassifier(solver=OtherName, learning_rate=0.1, max_iter=9).fit(X, y)
     np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
+    found = TorchSoftmaxClassifier(solver=Forwards, learning_rate=0.1, max_iter=9).fit(X, y)
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
     with pytest.raises(TypeError, match=r"Deaf\.step has to call the closure"):
         TorchSoftmaxClassifier(solver=Deaf).fit(X, y)
-    with pytest.raises(TypeError, match="solver=WithoutRate has no learning rate 'lr'"):
+    with pytest.raises(TypeError, match="solver=WithoutRate does not keep its learning rate as 'lr'"):
         TorchSoftmaxClassifier(solver=WithoutRate).fit(X, y)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_an_optimiser_that_puts_parameters_elsewhere(average):
+    X, y = load_iris(return_X_y=True)
+    settings = {"learning_rate": 0.1, "max_iter": 9, "batch_size": 10, "shuffle": False, "average": average}
+    found, expected = (TorchSoftmaxClassifier(solver=solver, **settings).fit(X, y) for solver in (Rebinds, "sgd"))
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
+
+
+class TestAutomaticRates:
+    """One over the smoothness of the loss and the penalty."""
+
+    @pytest.mark.parametrize("later", [{"C": 1.0}, {"batch_size": None}])
+    def test_a_fit_that_goes_on_takes_that_of_its_own(self, later):
+        X, y = load_iris(return_X_y=True)
+        settings = {"solver": "sgd", "C": 1e-4, "batch_size": 1, "shuffle": False, "tol": 0.0} | {"max_iter": 2}
+        if "batch_size" not in later:
+            settings["batch_size"] = None
+        clf = TorchSoftmaxClassifier(**settings, warm_start=True).fit(X, y)
+        fresh = TorchSoftmaxClassifier(**(settings | later))
+        fresh.fit(X, y, coef_init=clf.coef_, intercept_init=clf.intercept_)
+        clf.set_params(**later).fit(X, y)
+        np.testing.assert_allclose(clf.coef_, fresh.coef_, rtol=1e-9)
+
+    def test_the_penalty_of_a_stream_falls_and_its_rate_rises(self):
+        X, y = load_iris(return_X_y=True)
+        X = StandardScaler().fit_transform(X)
+        clf = TorchSoftmaxClassifier(solver="sgd", C=1e-3).partial_fit(X, y, classes=[0, 1, 2])
+        weight, bias = clf.coef_, clf.intercept_
+        design, penalty = np.column_stack([X, np.ones(150)]), 1 / (1e-3 * 300)
+        smoothness = 0.5 * np.linalg.eigvalsh(design.T @ design / 150)[-1] + penalty
+        residual = softmax(X @ weight.T + bias, axis=1) - np.eye(3)[y]
+        clf.partial_fit(X, y)
+        np.testing.assert_allclose(clf.coef_, weight - (residual.T @ X / 150 + penalty * weight) / smoothness)
+
+
+@pytest.mark.parametrize(("solver", "was_constant"), [("sgd", False), ("sgd", True), ("adam", True)])
+def test_a_fit_that_goes_on_takes_the_units_of_its_rows(solver, was_constant):
+    X, y = load_iris(return_X_y=True)
+    before = X * [1, 1, 0, 0] if was_constant else 1000 * X
+    settings = {"solver": solver, "C": 0.1, "max_iter": 1000}
+    clf = TorchSoftmaxClassifier(**settings, warm_start=True).fit(before, y).fit(X, y)
+    cold = TorchSoftmaxClassifier(**settings).fit(X, y)
+    assert clf.loss_curve_[-1] < 1.01 * cold.loss_curve_[-1]
+
+
+@pytest.mark.parametrize("given", ["warm_start", "coef_init"])
+def test_rows_that_are_held_out_are_those_of_the_seed(given, monkeypatch):
+    X, y = load_iris(return_X_y=True)
+    held_out = []
+
+    def noted(*arguments):
+        rows, others = hold_out(*arguments)
+        held_out.append(others.X)
+        return rows, others
+
+    monkeypatch.setattr("skl_softmax.classifier.hold_out", noted)
+    settings = {"solver": "sgd", "learning_rate": 0.1, "random_state": 0, "early_stopping": True, "max_iter": 2}
+    clf = TorchSoftmaxClassifier(**settings, warm_start=given == "warm_start").fit(X, y)
+    clf.fit(X, y, coef_init=clf.coef_ if given == "coef_init" else None)
+    torch.testing.assert_close(*held_out)
+
+
+def test_inverse_scaling_goes_by_epochs():
+    X, y = load_iris(return_X_y=True)
+    rows, labels, n_epochs = torch.from_numpy(X), torch.from_numpy(y), 0
+    linear = torch.nn.Linear(4, 3, dtype=torch.float64)
+    torch.nn.init.zeros_(linear.weight), torch.nn.init.zeros_(linear.bias)
+    settings = {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.1, "C": np.inf}
+    clf = TorchSoftmaxClassifier(**settings, shuffle=False, warm_start=True, max_iter=3, tol=0.0)
+    for size in (40, 150):
+        parts = torch.arange(150).split(size)
+        for epoch in range(3):
+            for i, part in enumerate(parts):
+                linear.zero_grad()
+                torch.nn.functional.cross_entropy(linear(rows[part]), labels[part]).backward()
+                rate = 0.1 / np.sqrt(1 + n_epochs + epoch + i / len(parts))
+                torch.optim.SGD(linear.parameters(), rate).step()
+        n_epochs += 3
+        clf.set_params(batch_size=size).fit(X, y)
+        np.testing.assert_allclose(clf.coef_, linear.weight.detach().numpy(), rtol=1e-9)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_rows():
+    """Each batch before its update; the last one is smaller."""
+    X, y = load_iris(return_X_y=True)
+    rows, labels, weights = torch.from_numpy(X), torch.from_numpy(y), torch.arange(1.0, 151.0, dtype=torch.float64)
+    linear = torch.nn.Linear(4, 3, dtype=torch.float64)
+    torch.nn.init.zeros_(linear.weight), torch.nn.init.zeros_(linear.bias)
+    mean = 0.0
+    for part in torch.arange(150).split(40):
+        linear.zero_grad()
+        losses = torch.nn.functional.cross_entropy(linear(rows[part]), labels[part], reduction="none")
+        loss = (losses @ weights[part]) / (weights.sum() * len(part) / 150)
+        mean += loss.item() * len(part) / 150
+        loss.backward()
+        torch.optim.SGD(linear.parameters(), 0.01).step()
+    settings = {"solver": "sgd", "learning_rate": 0.01, "C": np.inf, "batch_size": 40, "shuffle": False}
+    clf = TorchSoftmaxClassifier(**settings, max_iter=1).fit(X, y, weights.numpy())
+    assert clf.loss_curve_[0] == pytest.approx(mean, rel=1e-12)
+
+
+def test_a_misspelt_solver_is_named():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="'solver' parameter of TorchSoftmaxClassifier must be"):
+        TorchSoftmaxClassifier(solver="SGD").partial_fit(X, y, classes=[0, 1, 2])
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])

@@ -130,6 +130,7 @@ class TestCallbacks:
         assert clf.n_iter_[0] == 4
         np.testing.assert_array_equal(clf.loss_curve_, whole.loss_curve_[:n_points])
         assert len(clf.seconds_curve_) == n_points
+        assert (clf.seconds_curve_[0] == 0) == ("max_iter" in settings)  # where the first epoch begins
         assert not clf.converged_
         assert clf.predict(X).shape == (150,)
         assert not hasattr(clf, "_callback_fit_ctx")
@@ -142,6 +143,27 @@ class TestCallbacks:
         with pytest.raises(KeyboardInterrupt):
             clf.fit((X + offset).astype(np.float32), y)
         assert clf.coef_.dtype == recorder.fitted[0].coef_.dtype == clf.intercept_.dtype == dtype
+
+    def test_what_callbacks_see_is_of_this_fit(self, settings):
+        X, y = load_iris(return_X_y=True)
+        clf = TorchSoftmaxClassifier(solver="sgd", max_iter=2, early_stopping=True, random_state=0).fit(X, y)
+        recorder = Recorder(stop_after=1)
+        clf.set_params(early_stopping=False, **settings).set_callbacks(recorder).fit(X, y)
+        seen = set(vars(recorder.fitted[0]))
+        found = {"classes_", "coef_", "intercept_", "n_features_in_"} | (
+            {"_stream"} if "max_iter" in settings else set()
+        )
+        assert {name for name in seen if name.endswith("_") or name == "_stream"} == found
+        assert not hasattr(clf, "validation_scores_")
+
+    def test_callbacks_see_the_best_epoch_of_a_run_that_diverges(self):
+        X, y = load_wine(return_X_y=True)
+        recorder = Recorder()
+        clf = TorchSoftmaxClassifier(solver="sgd", learning_rate=1e308).set_callbacks(recorder).fit(X, y)
+        np.testing.assert_array_equal(recorder.fitted[-1].coef_, clf.coef_)
+        assert np.isfinite(clf.coef_).all()
+        assert not hasattr(recorder.fitted[-1], "_stream")
+        clf.set_callbacks(ScoringMonitor(scoring="neg_log_loss")).fit(X, y)
 
     def test_an_interrupt_at_the_end_leaves_the_fit(self, settings):
         class Late(Recorder):

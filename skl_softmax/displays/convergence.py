@@ -4,6 +4,7 @@ import numpy as np
 
 from skl_softmax.displays.canvas import as_label, fitted_model, line_style, pyplot, single
 from skl_softmax.inputs import as_arrays
+from skl_softmax.solver_parameters import uses_optimizer
 
 LABELS = {
     "objective": "Objective",
@@ -116,6 +117,7 @@ class ConvergenceDisplay:
             [as_arrays(getattr(fit, curve, None)) for fit in fits]
             for curve in ("loss_curve_", "validation_scores_", "seconds_curve_")
         )
+        validation_score = [_at_points(fit, scores) for fit, scores in zip(fits, validation_score, strict=True)]
         display = cls(
             objective=objective,
             gap=[curve - curve[-1] + fit.optimality_gap_ for curve, fit in zip(objective, fits, strict=True)],
@@ -188,3 +190,12 @@ class ConvergenceDisplay:
         if kind == "gap":
             points = np.where(points > 0, points, np.nan)
         return abscissa[len(abscissa) - len(points) :], points
+
+
+def _at_points(fit, scores: np.ndarray | None) -> np.ndarray | None:
+    """Scores at the last points of the objective: that of an epoch, where it ends and not where it begins.
+
+    Of an optimiser that was interrupted the objective after the last epoch is not known.
+    """
+    is_cut = scores is not None and uses_optimizer(fit) and len(scores) == len(fit.loss_curve_)
+    return np.r_[np.nan, scores[:-1]] if is_cut else scores

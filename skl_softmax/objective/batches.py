@@ -42,13 +42,18 @@ class BatchedObjective(Objective):
                 share = (rows.stop - start) / self.n_rows
                 yield share, make(chunk, rows, share * total)
 
-    def smoothness(self, batch_size: int | None) -> Tensor:
-        """A Lipschitz constant (M,) of the gradient of F, or of its estimate from ``batch_size`` rows.
+    @property
+    def largest_l2(self) -> Tensor:
+        """The largest second derivative of the penalty, (M,)."""
+        return self.column_l2.amax(dim=(1, 2))
 
-        From the curvature bound: L of all rows is c λ_max(gram) + λ; that of batches lies between L and the largest
-        one of a single row, Gower et al. (2019), "SGD: general analysis and improved rates", eq. 33.
+    def smoothness(self, batch_size: int | None) -> Tensor:
+        """A Lipschitz constant (M,) of the gradient of the mean loss, or of its estimate from ``batch_size`` rows.
+
+        From the curvature bound: L of all rows is c λ_max(gram); that of batches lies between L and the largest one of
+        a single row, Gower et al. (2019), "SGD: general analysis and improved rates", eq. 33.
         """
-        bound, penalty = self.loss.curvature_bound, self.column_l2.amax(dim=(1, 2))
+        bound = self.loss.curvature_bound
         norms = self.data.row_norms()  # (n,)
         if self.n_parameters <= costs.DENSE_LIMIT:
             whole = bound * torch.linalg.eigvalsh(curvature.gram(self))[:, -1]  # (M,)
@@ -56,10 +61,10 @@ class BatchedObjective(Objective):
             whole = bound * (self.weights.to(norms) @ norms) / self.total
         n_rows = self.data.n_rows
         if batch_size is None or batch_size >= n_rows:
-            return whole + penalty
+            return whole
         single = bound * (self.weights.to(norms) * norms).amax(dim=1) * n_rows / self.total
         rest = batch_size * (n_rows - 1)
-        return n_rows * (batch_size - 1) / rest * whole + (n_rows - batch_size) / rest * single + penalty
+        return n_rows * (batch_size - 1) / rest * whole + (n_rows - batch_size) / rest * single
 
     def _small_chunks(self, indices: Sequence[Tensor]) -> Iterator["SmallChunk"]:
         """The rows of each index, in the same memory one after the other.

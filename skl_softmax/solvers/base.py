@@ -150,6 +150,8 @@ class BatchedObjective(Objective, Protocol):
 
     def batches(
         self, size: int | None, generator: torch.Generator, shuffle: bool = True
+    largest_l2: Tensor  # (M,), the largest second derivative of the penalty
+
     ) -> Iterator[tuple[float, Objective]]: ...
 
     def smoothness(self, batch_size: int | None) -> Tensor: ...

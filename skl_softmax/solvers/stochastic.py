@@ -64,18 +64,19 @@ class Memory:
 
     state: dict  # the optimiser's, by parameter
     group: dict  # what it has set anew in its group
-    rate: float  # where its schedule began
+    smoothness: float  # of the losses of the steepest rows so far; zero where rates are given
     n_updates: int
+    n_epochs: int
     theta: Tensor  # the parameters
     mean: Tensor  # of the parameters over all updates
 
 
-# From the optimiser, the updates in an epoch, the epochs to come and the updates of earlier calls, something with a
-# ``step`` for each update.
+# From the optimiser, the updates in an epoch, the epochs to come and those of earlier calls, something with a ``step``
+# for each update.
 SCHEDULES = {
     "constant": lambda *_: None,
     "invscaling": lambda optimizer, updates, epochs, done: lr_scheduler.LambdaLR(  # noqa: ARG005
-        optimizer, lambda update: (1 + (done + update) / updates) ** -0.5
+        optimizer, lambda update: (1 + done + update / updates) ** -0.5
     ),
     "adaptive": lambda *_: None,
     "cosine": lambda optimizer, updates, epochs, *_: lr_scheduler.CosineAnnealingLR(optimizer, updates * epochs),
@@ -114,20 +115,20 @@ def descend(objective: BatchedObjective, start: Tensor, options: DescentOptions)
                 bound = FAR * options.patience * max(curve[0], ALIKE)
                 status = Status.DIVERGED if sum(curve[-options.patience :]) > bound else Status.STALLED
         is_last = status is not Status.MAX_ITER or epoch == options.max_iter - 1
-        memory = run.memory()
-        seen = Iterate(epoch, torch.tensor(curve[-1:], dtype=torch.float64), None, run.theta, is_last, memory)
+        theta, memory = (best_theta, None) if status is Status.DIVERGED else (run.theta, run.memory())
+        seen = Iterate(epoch, torch.tensor(curve[-1:], dtype=torch.float64), None, theta, is_last, memory)
         if options.observe is not None and options.observe(seen) and status is Status.MAX_ITER:
             status = Status.STOPPED
         if status is not Status.MAX_ITER:
             break
     return SolveResult(
-        theta=best_theta if status is Status.DIVERGED else run.theta,
+        theta=theta,
         gap=torch.full((1,), torch.nan, dtype=torch.float64),
         n_iter=[len(curve)],
         status=[status],
         loss_curve=[curve],
         n_passes=run.n_passes,
-        memory=None if status is Status.DIVERGED else memory,
+        memory=memory,
     )
 
 
@@ -145,10 +146,10 @@ class _Descent:
     def __init__(self, objective: BatchedObjective, start: Tensor, options: DescentOptions):
         self._objective, memory = objective, options.memory
         self.parameter = torch.nn.Parameter(start.clone())
-        self._rate = _first_rate(objective, options)
-        self._optimizer = _made(options.optimizer, self.parameter, self._rate)
+        self._smoothness, rate = _first_rate(objective, options)
+        self._optimizer = _made(options.optimizer, self.parameter, rate)
         self.n_passes = 0.0
-        self._averages, self._mean, self._n_updates = options.average, start.clone(), 0
+        self._averages, self._mean, self._n_updates, self._n_epochs = options.average, start.clone(), 0, 0
         if memory is not None and memory.state:  # some optimisers make theirs at once, and miss it
             groups = self._optimizer.state_dict()["param_groups"]
             self._optimizer.load_state_dict({"state": memory.state, "param_groups": groups})
@@ -156,9 +157,10 @@ class _Descent:
         self._settings = dict(self._group)
         if memory is not None:
             self._group.update(memory.group)
-            self._mean, self._n_updates = memory.mean.to(start, copy=True), memory.n_updates
+            self._mean = memory.mean.to(start, copy=True)
+            self._n_updates, self._n_epochs = memory.n_updates, memory.n_epochs
         updates = 1 if options.batch_size is None else -(-objective.n_rows // options.batch_size)
-        self._schedule = SCHEDULES[options.schedule](self._optimizer, updates, options.max_iter, self._n_updates)
+        self._schedule = SCHEDULES[options.schedule](self._optimizer, updates, options.max_iter, self._n_epochs)
         self._adapts = options.schedule == "adaptive"
         self._lowest_rate = ADAPTIVE_END * self._group["lr"]
 
@@ -169,12 +171,12 @@ class _Descent:
 
     def epoch(self, options: DescentOptions) -> float:
         """Visit every row, as often as the optimiser asks; return the mean of the batches' losses before that."""
-        values, shares, n_asked, theta = [], [], 0, self.parameter.detach()  # which shares its memory
+        values, shares, n_asked = [], [], 0
         for share, batch in self._objective.batches(options.batch_size, options.generator, options.shuffle):
             found = []  # the loss each time that the optimiser asks for it
 
             def closure(batch=batch, found=found):
-                point = batch.at(theta)
+                point = batch.at(self.parameter.detach())  # which a step may have put elsewhere in memory
                 self.parameter.grad = point.gradient.contiguous()  # of sparse rows it lies column by column
                 found.append(point.value)
                 return point.value
@@ -187,10 +189,11 @@ class _Descent:
             n_asked += len(found)
             self._n_updates += 1
             if self._averages:
-                self._mean += (theta - self._mean) / self._n_updates
+                self._mean += (self.parameter.detach() - self._mean) / self._n_updates
             if self._schedule is not None:
                 self._schedule.step()
         self.n_passes += n_asked / len(shares)
+        self._n_epochs += 1
         return (torch.cat(values) @ torch.tensor(shares, dtype=values[0].dtype, device=values[0].device)).item()
 
     def slow_down(self) -> bool:
@@ -204,7 +207,7 @@ class _Descent:
         """What the next run may go on with, as it is now: an epoch that is interrupted is none."""
         theta, mean = self.parameter.detach().clone(), self._mean.clone()
         state, group = deepcopy((self._optimizer.state_dict()["state"], self._noted()))
-        return Memory(state, group, self._rate, self._n_updates, theta, mean)
+        return Memory(state, group, self._smoothness, self._n_updates, self._n_epochs, theta, mean)
 
     def _noted(self) -> dict:
         """What the optimiser has set anew in its group, such as a count of its steps; rates are set by schedules."""
@@ -214,23 +217,26 @@ class _Descent:
 
 def _made(optimizer: Callable, parameter: Tensor, rate: float | None) -> torch.optim.Optimizer:
     """An optimiser of a parameter, given the rate by torch's name for it or, if it has another, in its place."""
+    known = signature(optimizer).parameters
     if rate is None:
         made = optimizer([parameter])
-    elif "lr" in signature(optimizer).parameters:
+    elif "lr" in known or any(one.kind is one.VAR_KEYWORD for one in known.values()):
         made = optimizer([parameter], lr=rate)
     else:
         made = optimizer([parameter], rate)
-    if "lr" not in made.param_groups[0]:
+    group = made.param_groups[0]
+    if "lr" not in group or rate not in (None, group["lr"]):
         raise TypeError(
-            f"solver={type(made).__name__} has no learning rate 'lr' in its param_groups, as optimisers of torch.optim "
-            "do, by which schedules and epochs go. Pass lr in the defaults of its base class."
+            f"solver={type(made).__name__} does not keep its learning rate as 'lr' in its param_groups, as optimisers "
+            "of torch.optim do, by which schedules and epochs go. Pass lr in the defaults of its base class."
         )
     return made
 
 
-def _first_rate(objective: BatchedObjective, options: DescentOptions) -> float | None:
+def _first_rate(objective: BatchedObjective, options: DescentOptions) -> tuple[float, float | None]:
+    """The smoothness of the losses, as it is known after this run, and the rate with which the run begins."""
+    known = 0.0 if options.memory is None else options.memory.smoothness
     if options.learning_rate != "auto":
-        return options.learning_rate
-    rate = 1 / max(objective.smoothness(options.batch_size).item(), LEAST_SMOOTHNESS)
-    # Rows that come later may be steeper than all before.
-    return rate if options.memory is None else min(rate, options.memory.rate)
+        return known, options.learning_rate
+    smoothness = max(objective.smoothness(options.batch_size).item(), known)  # rows may be less steep than some before
+    return smoothness, 1 / max(smoothness + objective.largest_l2.item(), LEAST_SMOOTHNESS)
