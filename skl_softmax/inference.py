@@ -109,7 +109,7 @@ class InferenceMixin:
                 unit = rows.weights.sum().item() / objective.total.item()  # of the weights in the objective
                 coef, errors = _differences(data, theta[0], inverse / unit, place)
         others = np.delete(self.classes_, place)
-        labels = [*["intercept"] * self.fit_intercept, *names]
+        labels = [*["intercept"] * data.fit_intercept, *names]
         index = pd.MultiIndex.from_product([others, labels], names=["class", "feature"])
         return pd.DataFrame(_columns(coef, errors, confidence), index=index)
 

@@ -32,6 +32,7 @@ from skl_softmax.objective import Objective, costs, metrics
 from skl_softmax.objective.tiny import TinyObjective
 
 DETERMINISTIC = ["newton", "lbfgs"]
+Y = load_iris().target
 TIGHT = 1e-18  # tol at which coefficients, not only the objective, agree to 1e-8
 
 
@@ -327,6 +328,36 @@ class TestMetamorphic:
                 a, b = (TorchSoftmaxClassifier(**settings).fit(Z, y) for Z in (X, padded))
                 np.testing.assert_allclose(a.coef_, b.coef_[:, :-2], rtol=1e-6, atol=1e-9)
                 np.testing.assert_allclose(b.coef_[:, -2:], 0, atol=1e-12)
+
+
+def test_a_penalty_beyond_floats_leaves_a_column_at_zero():
+    X = load_iris().data * [1, 1, 1, 1e-150]
+    clf = TorchSoftmaxClassifier(C=1e-10).fit(X[::50], Y[::50])
+    assert clf.converged_
+    np.testing.assert_allclose(clf.coef_, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"solver": "lbfgs"}, {"l1_ratio": 0.5}, {"solver": "sgd", "max_iter": 5}, {"C": np.inf},
+        {"solver": "sgd", "learning_rate": 0.1, "max_iter": 5, "random_state": 0, "early_stopping": True},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("storage", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("has_intercept", [True, False])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_bools_of_numpy(settings, storage, has_intercept):
+    """As of a grid that is an array."""
+    rows, given = storage(load_iris().data - 3), (has_intercept, np.bool_(has_intercept))
+    a, b = (TorchSoftmaxClassifier(fit_intercept=one, **settings).fit(rows, Y) for one in given)
+    np.testing.assert_array_equal(a.coef_, b.coef_)
+    assert a.optimality_gap_ == b.optimality_gap_
+    if not {"l1_ratio", "learning_rate", "max_iter"} & settings.keys():
+        blocks = RowBlocks([(rows[::2], Y[::2]), (rows[1::2], Y[1::2])])
+        c, d = (TorchSoftmaxClassifier(fit_intercept=one, **settings).fit(blocks) for one in given)
+        np.testing.assert_array_equal(c.coef_, d.coef_)
 
 
 class TestLabelsAndWeights:

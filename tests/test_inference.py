@@ -136,6 +136,32 @@ def test_float32_rows():
     assert relative_error(again["std err"], table["std err"]) < 1e-4
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_probabilities_are_rows_of_each_class(n_classes, smoothing):
+    X, y = drawn(n_classes)
+    proba = np.random.default_rng(1).dirichlet(np.ones(n_classes), size=len(y))
+    if smoothing:  # which stands for the same
+        proba = (1 - smoothing) * np.eye(n_classes)[y] + smoothing / n_classes
+        clf = maximum_likelihood(label_smoothing=smoothing).fit(X, y)
+        table = clf.summary(X, y)
+    else:
+        table = maximum_likelihood().fit(X, proba).summary(X, proba)
+    rows, labels = np.repeat(X, n_classes, axis=0), np.tile(np.arange(n_classes), len(X))
+    again = maximum_likelihood().fit(rows, labels, proba.ravel()).summary(rows, labels, proba.ravel())
+    pd.testing.assert_frame_equal(table, again, rtol=1e-6)
+
+
+@pytest.mark.parametrize("has_intercept", [True, False])
+def test_bools_of_numpy(has_intercept):
+    X, y = drawn(3)
+    a, b = (
+        maximum_likelihood(fit_intercept=given).fit(X, y).summary(X, y)
+        for given in (has_intercept, np.bool_(has_intercept))
+    )
+    pd.testing.assert_frame_equal(a, b)
+
+
 def test_several_blocks_of_rows():
     """As many rows as are taken in portions: the sandwich is the sum over them, whatever the portions."""
     X, y = drawn(5, n_rows=60_000)

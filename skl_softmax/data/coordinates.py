@@ -15,8 +15,9 @@ from skl_softmax.threads import slices
 
 def standardised(X: Tensor, fit_intercept: bool) -> Data:
     """X in the coordinates that suit its storage."""
-    is_dense = X.layout == torch.strided
-    return DenseData.standardised(X, fit_intercept) if is_dense else SparseData.raw(X, fit_intercept, torch.float64)
+    if X.layout != torch.strided:
+        return SparseData.raw(X, bool(fit_intercept), torch.float64)
+    return DenseData.standardised(X, bool(fit_intercept))  # torch takes no bools of NumPy
 
 
 def rotated(data: Data) -> Data:
@@ -31,7 +32,7 @@ def normalised(X: Tensor, weights: Tensor, fit_intercept: bool) -> Data:
     home, stride = home_of(X.device), max(1, SLICE_BYTES // (8 * X.shape[1]))
     shares, chunks = (weights / weights.sum()).to(home), slices(len(X), stride)
     rows_of = lambda chunk: X[chunk].to(home).double()  # noqa: E731, (rows, d)
-    mean = sum(shares[chunk] @ rows_of(chunk) for chunk in chunks) * fit_intercept
+    mean = sum(shares[chunk] @ rows_of(chunk) for chunk in chunks) * bool(fit_intercept)
     unit = reduce(torch.maximum, (rows_of(chunk).abs().amax(dim=0) for chunk in chunks))  # squares may overflow
     unit = torch.where(unit > 0, unit, 1.0)
     scale = unit * sum(shares[chunk] @ ((rows_of(chunk) - mean) / unit).square() for chunk in chunks).sqrt()
@@ -43,9 +44,9 @@ def in_coordinates(X: Tensor, fit_intercept: bool, mean: Tensor, scale: Tensor) 
     """X in the coordinates of other rows; sparse X in its own."""
     if X.layout != torch.strided:
         return raw(X, fit_intercept)
-    return DenseData.in_coordinates(X, mean, scale, fit_intercept)
+    return DenseData.in_coordinates(X, mean, scale, bool(fit_intercept))
 
 
 def raw(X: Tensor, fit_intercept: bool) -> Data:
     """X in its own coordinates and its own dtype; half precision in float32."""
-    return (DenseData if X.layout == torch.strided else SparseData).raw(X, fit_intercept, widened(X.dtype))
+    return (DenseData if X.layout == torch.strided else SparseData).raw(X, bool(fit_intercept), widened(X.dtype))
