@@ -5,12 +5,13 @@ from reprlib import repr as shortened
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skl_softmax.data import widened
-from skl_softmax.inputs import dense_array
+from skl_softmax.inputs import as_arrays, dense_array
 from skl_softmax.targets import as_classes
 
 # Parameters that mean the same in `LogisticRegression`.
@@ -169,9 +170,8 @@ class ExportMixin:
         found |= PENALTIES.get(found.get("penalty", "elasticnet"), {})
         found["l1_ratio"] = found.get("l1_ratio") or 0.0  # old versions called none None
         parameters = {name: found[name] for name in SHARED if name in found and name in cls._get_param_names()}
-        estimator = cls._fitted(
-            model.classes_.copy(), dense_array(model.coef_).copy(), np.array(model.intercept_, ndmin=1), **parameters
-        )
+        classes, coef, intercept = as_arrays(model.classes_), dense_array(model.coef_), as_arrays(model.intercept_)
+        estimator = cls._fitted(classes.copy(), coef.copy(), np.array(intercept, ndmin=1), **parameters)
         _refuse_other_probabilities(model, estimator)
         if hasattr(model, "feature_names_in_"):
             estimator.feature_names_in_ = model.feature_names_in_.copy()
@@ -228,8 +228,11 @@ def _refuse_other_probabilities(model, estimator) -> None:
     sizes[sizes == 0] = np.inf
     units = weight / sizes  # (K, d), and in `rows` those of which the logit of one class is -2 or 1
     rows = np.vstack([units * ((logit - bias) / sizes) for logit in (-2, 1)] + [np.zeros_like(units[:1])])
-    theirs = nameless.predict_proba(rows)[:, np.argsort(model.classes_)]
-    if not np.allclose(theirs, estimator.predict_proba(rows), atol=SAME_PROBA):
+    for name in ("classes_", "coef_", "intercept_"):  # with array API dispatch they may be tensors
+        setattr(nameless, name, as_arrays(getattr(model, name)))
+    with config_context(array_api_dispatch=False):
+        theirs, ours = nameless.predict_proba(rows)[:, np.argsort(nameless.classes_)], estimator.predict_proba(rows)
+    if not np.allclose(theirs, ours, atol=SAME_PROBA):
         raise TypeError(
             f"The probabilities of {model!r} are not the softmax, or for two classes the sigmoid, of its logits, and "
             f"{type(estimator).__name__} has no others."

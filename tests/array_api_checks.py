@@ -85,6 +85,19 @@ def test_displays_of_tensors():
     assert isinstance(ConvergenceDisplay.from_estimator(fit).objective[0], np.ndarray)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_models_of_scikit_learn_that_were_fitted_on_tensors(n_classes):
+    X, y = load_wine(return_X_y=True)
+    X, y = torch.from_numpy(X[y < n_classes]), torch.from_numpy(y[y < n_classes])
+    theirs = LogisticRegression(max_iter=5000).fit(X, y)
+    for dispatch in (True, False):
+        with config_context(array_api_dispatch=dispatch):
+            ours = TorchSoftmaxClassifier.from_sklearn(theirs)
+    expected = np.asarray(theirs.predict_proba(X))
+    np.testing.assert_allclose(ours.predict_proba(X.numpy()), expected, rtol=1e-6, atol=1e-12)
+    assert ours.classes_.tolist() == list(range(n_classes))
+
+
 @pytest.mark.parametrize("settings", [{"solver": "sgd"}, {"solver": "lbfgs", "warm_start": True}])
 def test_what_goes_on_from_tensors(settings):
     X, y = load_wine(return_X_y=True)
