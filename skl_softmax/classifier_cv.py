@@ -3,6 +3,7 @@
 import warnings
 from itertools import product
 from numbers import Integral, Real
+from reprlib import repr as shortened
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,15 @@ from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.data import plain_torch
 from skl_softmax.export import ExportMixin
 from skl_softmax.folds import refuse_weightless, split_rows, warn_of_single_rows, warn_of_unknown_classes
-from skl_softmax.inputs import TrainingRows, as_labels, as_numbers, as_rows, check_training_rows, with_signature
+from skl_softmax.inputs import (
+    TrainingRows,
+    as_labels,
+    as_numbers,
+    as_rows,
+    check_training_rows,
+    check_weights,
+    with_signature,
+)
 from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.routing import part_of, routed_parameters, routed_score_parameters, with_classes
@@ -34,6 +43,7 @@ from skl_softmax.scores import (
     negative_log_loss,
     place_of_best,
     refuse_metrics_of_labels,
+    refuse_scorers_without_weights,
     score_weights,
     search_results,
     standard_errors,
@@ -42,7 +52,7 @@ from skl_softmax.solver_parameters import check_penalty, kind_of_penalty
 from skl_softmax.solvers import DETERMINISTIC, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
-from skl_softmax.targets import fold_weights, has_columns, true_targets
+from skl_softmax.targets import balanced_weights, has_columns, true_targets
 from skl_softmax.training import choose_coordinates, narrowed
 from skl_softmax.watch import FitTasks
 
@@ -243,6 +253,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             truth = rows.targets if rows.has_labels else true_targets(y, rows.classes)
             if not rows.has_labels:
                 refuse_metrics_of_labels(self.scoring, self._scorer())
+            if "sample_weight" in for_scorer and find_measure(self.scoring) is None:
+                refuse_scorers_without_weights(self.scoring, self._scorer())
             folds = self._folds(X, y, truth, for_splitter)
             if self._is_alo:
                 sweep, scores, errors = self._leave_one_out(rows, truth, penalties, for_scorer, tasks)
@@ -293,7 +305,10 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             # An imported model has chosen none: such parameters tell a scorer what it does not ask for.
             penalty = getattr(self, "l1_ratio_", 0.0), getattr(self, "C_", 1.0)
             model = self._model(self.classes_, penalty, self.coef_, self.intercept_)
-            return with_classes(self._scorer(), self.classes_)(model, as_rows(X), truth, **parameters)
+            if "sample_weight" in parameters:
+                parameters = parameters | {"sample_weight": check_weights(sample_weight, truth)}
+            X = as_rows(X.cpu() if isinstance(X, Tensor) else X)
+            return with_classes(self._scorer(), self.classes_)(model, X, truth, **parameters)
         if measure is accuracy and not has_columns(truth):
             return super().score(X, y, **parameters)
         logits, targets = self._of_logits(lambda logits: logits, X), true_targets(truth, self.classes_)
@@ -364,10 +379,11 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         self, rows: TrainingRows, truth: Tensor, penalties, folds, X, y, for_scorer: dict, tasks: FitTasks
     ) -> tuple[Sweep, np.ndarray]:
         """The models of all folds and penalties, and their scores (F, J)."""
-        counts = np.stack([np.bincount(train, minlength=len(truth)) for train, _ in folds])
-        refuse_weightless("trains on", counts @ rows.weights.numpy())
+        known, n_rows = rows.weights.numpy(), len(truth)
+        trained = np.stack([np.bincount(train, known[train], n_rows) for train, _ in folds])  # (F, n)
+        refuse_weightless("trains on", trained.sum(axis=1))
         data = choose_coordinates(rows.counted.X, self.fit_intercept, penalties)
-        trained = fold_weights(self, rows.classes, rows.weights, truth, counts)  # (F, n)
+        trained = balanced_weights(self, rows.classes, trained, truth)
         sweep = solve_sweep(self, rows.counted, data, rows.of_counted(trained), penalties, tasks)
         tests = [test for _, test in folds]
         measure, weights = find_measure(self.scoring), score_weights(for_scorer, truth)
@@ -402,7 +418,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 f"{self.l1_ratios_.tolist()}, scoring={self.scoring!r}, {n_parameters} parameters. Set cv=5, or what "
                 "is missing."
             )
-        weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
+        weights = balanced_weights(self, rows.classes, rows.weights.numpy()[None], truth)  # (1, n)
         shares = score_weights(for_scorer, truth)
         if measure is negative_log_loss and rows.has_labels and self._leaves_free(rows.n_outputs):
             warn_of_single_rows(rows.classes, truth.numpy(), weights[0].numpy(), shares.numpy())
@@ -453,7 +469,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         Returns what became of the fit of all rows, if there is one.
         """
         if self.refit:
-            weights = fold_weights(self, rows.classes, rows.weights, truth, np.ones((1, len(truth))))  # (1, n)
+            weights = balanced_weights(self, rows.classes, rows.weights.numpy()[None], truth)  # (1, n)
             weights, penalty = rows.of_counted(weights), (self.l1_ratio_, self.C_)
             weight, bias, result = solve_refit(self, rows.counted, sweep, weights, penalty, place)
             self.coef_, self.intercept_ = weight.numpy(), bias.numpy()
@@ -476,9 +492,10 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         statuses = {refit} - {None, Status.CONVERGED}
         if failed.any():
             statuses = set(sweep.status[failed])
+            folds = shortened(np.flatnonzero(failed.any(axis=1)).tolist())
             what = (
                 f"{failed.sum()} of the {len(failed) * sweep.solved.sum()} models of the folds, in the folds "
-                f"{np.flatnonzero(failed.any(axis=1)).tolist()}, did not converge: by estimate they are up to "
+                f"{folds}, did not converge: by estimate they are up to "
                 f"{sweep.worst_gap:.1e} of the objective above its minimum"
             )
         elif statuses:

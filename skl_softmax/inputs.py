@@ -118,7 +118,7 @@ def check_training_rows(
     ``is_lazy`` leaves NaN and infinity in large X to `check_finite`, for when F is not a number.
 
     ``n_features_in_`` and ``feature_names_in_`` are set, or without ``reset`` X is checked against them.
-    ``for_folds`` keeps the rows of weight zero and leaves "balanced" weights of classes to `fold_weights`.
+    ``for_folds`` keeps the rows of weight zero and leaves "balanced" weights of classes to `targets.balanced_weights`.
     """
     if isinstance(X, RowBlocks):
         raise TypeError(

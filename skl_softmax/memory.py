@@ -32,10 +32,14 @@ def explained(error: BaseException, estimator) -> BaseException:
         f"{size} ({error}). X is used without a copy if it is float32, float64 or float16 in C order, in memory or a "
         "np.memmap, and no row is left out by a weight of 0 or by early_stopping. What a fit needs besides depends on "
         "the solver: 'newton' holds a matrix of all parameters squared, 'lbfgs' smaller ones, and 'sgd' with a "
-        f"batch_size next to nothing; this is solver={estimator.solver!r}."
+        f"batch_size next to nothing; this is solver={estimator.solver!r}.{_of_sweeps(estimator)}"
     )
     better.__cause__ = error
     return better
+
+
+def _of_sweeps(estimator) -> str:
+    return " Weights of 8 bytes are held for each row and fold: set cv to fewer." if hasattr(estimator, "cv") else ""
 
 
 def _wanted(error: BaseException) -> int | None:

@@ -54,7 +54,8 @@ def with_classes(scorer, classes: np.ndarray):
     takes, told = signature(function).parameters, {}
     if "labels" in takes and response_method != "predict":
         told["labels"] = classes
-    is_of_one = known.get("average", "binary") == "binary"  # and not a mean over classes
+    # Not a mean over classes, which a score of labels alone can be.
+    is_of_one = response_method != "predict" or known.get("average", "binary") == "binary"
     if "pos_label" in takes and len(classes) == 2 and takes["pos_label"].default not in classes.tolist():
         told["pos_label"] = classes[-1] if is_of_one else None
     return make_scorer(function, response_method=response_method, greater_is_better=sign == 1, **(told | known))

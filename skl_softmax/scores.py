@@ -5,6 +5,7 @@ And what scores of folds tell, whoever has given them.
 
 import warnings
 from collections.abc import Callable
+from inspect import signature
 from math import sqrt
 
 import numpy as np
@@ -63,6 +64,20 @@ def refuse_metrics_of_labels(scoring, scorer) -> None:
         )
 
 
+def refuse_scorers_without_weights(scoring, scorer) -> None:
+    """Refuse a scorer that takes no weights, which it would be given, before all models are solved."""
+    function, *_ = scorer_parts(scorer) or [scorer]
+    try:
+        known = signature(function).parameters
+    except ValueError:  # some functions in C have none
+        return
+    if "sample_weight" not in known and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        raise ValueError(
+            f"scoring={scoring!r} takes no sample_weight, by which scores are weighted. Set another, give it that "
+            "argument, or say with scikit-learn's metadata routing that weights are for the fit alone."
+        )
+
+
 def mean_score(rows: TrainingRows, weight: Tensor, bias: Tensor, measure: Measure) -> float:
     """Mean of a measure over the rows, weighted, for weight (K, d) and bias (K,). Labels are not smoothed."""
     return mean_of_logits(linear(rows.X, weight, bias), rows.targets, rows.weights, measure)
@@ -71,6 +86,7 @@ def mean_score(rows: TrainingRows, weight: Tensor, bias: Tensor, measure: Measur
 def mean_of_logits(logits: Tensor, targets: Tensor, weights: Tensor, measure: Measure) -> float:
     """Mean of a measure, weighted, of logits (n, K) and targets and weights (n,)."""
     by_row = measure(logits.cpu().double().T[None], by_class(targets))[0]  # (n,)
+    by_row = torch.where(weights > 0, by_row, 0.0)  # scores of others may be no numbers
     return (by_row @ weights / weights.sum()).item()
 
 

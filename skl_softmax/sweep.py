@@ -55,10 +55,10 @@ def solve_sweep(
     ``data`` are the rows in the coordinates that `skl_softmax.training` chooses.
 
     The folds of one penalty are one stack of models, so that every evaluation is one product over X for all of them,
-    and one model of the curvature serves all; or several stacks, where larger ones would gain nothing. X is copied once
-    at most, and up to `skl_softmax.objective.base.STRETCHED_BYTES`, so that rows of a fold lie together.
-    From the last C the next, weaker penalty is begun. Each penalty is one of ``tasks``
-    (`skl_softmax.watch.FitTasks`), of which a callback may ask to be the last.
+    and one model of the curvature serves all; or several stacks, where larger ones would gain nothing. Each may copy X,
+    if that takes `skl_softmax.objective.base.STRETCHED_BYTES` at most, so that rows of a fold lie together. From the
+    last C the next, weaker penalty is begun. Each penalty is one of ``tasks`` (`skl_softmax.watch.FitTasks`), of which
+    a callback may ask to be the last.
     """
     keep_what_is_freed()
     n_folds, most = len(weights), min(WEIGHT_BYTES / (8 * weights.shape[1]), data.most_outputs / rows.n_outputs)

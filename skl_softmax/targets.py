@@ -28,7 +28,7 @@ class Targets(NamedTuple):
 def encode_targets(estimator: BaseEstimator, y, classes, weights: np.ndarray, for_folds: bool) -> Targets:
     """Targets of checked ``y``, of these classes or its own, by class_weight and label_smoothing.
 
-    ``for_folds`` leaves "balanced" weights of classes to `fold_weights`.
+    ``for_folds`` leaves "balanced" weights of classes to `balanced_weights`.
     """
     if has_columns(y):
         y, classes = check_probabilities(y, classes)
@@ -273,20 +273,17 @@ def class_weights(estimator: BaseEstimator, classes: np.ndarray, counts: np.ndar
     return None if (by_class == 1).all() else by_class
 
 
-def fold_weights(
-    estimator: BaseEstimator, classes: np.ndarray, weights: Tensor, index: Tensor, counts: np.ndarray
-) -> Tensor:
-    """Weights (F, n) of the rows in the training parts of F folds, with "balanced" weights of each part's classes.
+def balanced_weights(estimator: BaseEstimator, classes: np.ndarray, weights: np.ndarray, index: Tensor) -> Tensor:
+    """Weights (F, n) of the rows in F training parts, with "balanced" weights of each part's classes if asked for.
 
-    All rows have ``weights`` (n,) and ``classes`` of this ``index`` (n,), and training parts hold them ``counts``
-    (F, n) times.
+    Rows are of ``classes`` by this ``index`` (n,).
     """
-    weights, index = weights.numpy() * counts, index.numpy()  # (F, n), (n,)
-    if isinstance(estimator.class_weight, str):
-        by_class = np.ones((len(counts), len(classes)))  # (F, K)
-        for fold, of_fold in enumerate(weights):
-            of_class = np.bincount(index, of_fold, minlength=len(classes))
-            found = of_class > 0
-            by_class[fold, found] = _class_weight("balanced", classes[found], of_class[found])
-        weights *= by_class[:, index]
+    if not isinstance(estimator.class_weight, str):
+        return torch.from_numpy(weights)
+    index, weights = index.numpy(), weights.copy()
+    for fold in range(len(weights)):
+        by_class, of_class = np.ones(len(classes)), np.bincount(index, weights[fold], minlength=len(classes))
+        found = of_class > 0
+        by_class[found] = _class_weight("balanced", classes[found], of_class[found])
+        weights[fold] *= by_class[index]
     return torch.from_numpy(weights)

@@ -1,6 +1,7 @@
 """The sweep over folds and C against the plain loop."""
 
 import dataclasses
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import sklearn
 import torch
 from reference import relative_error
+from scipy import stats
 from scipy.sparse import bsr_array, coo_array, csr_array, random_array
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
@@ -17,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError, UnsetMetadata
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
     f1_score,
     get_scorer,
     jaccard_score,
@@ -39,7 +42,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, classifier_cv, sweep
-from skl_softmax.objective import metrics
+from skl_softmax.objective import metrics, tiny
+from skl_softmax.scores import standard_errors
 from skl_softmax.solvers.run import Run
 
 CS = (0.01, 1.0, 100.0)
@@ -166,6 +170,41 @@ def test_results_are_a_table():
     best = frame.sort_values("rank_test_score").iloc[0]
     assert (best["param_C"], best["param_l1_ratio"]) == (model.C_, model.l1_ratio_)
     assert best["mean_test_score"] == model.best_score_ == frame["mean_test_score"].max()
+
+
+def test_standard_errors_are_those_of_scipy():
+    scores = np.random.default_rng(0).normal(size=(5, 7))
+    np.testing.assert_allclose(standard_errors(scores), stats.sem(scores, axis=0), rtol=1e-12)
+    np.testing.assert_array_equal(standard_errors(scores[:1]), np.zeros(7))
+
+
+@pytest.mark.parametrize("l1_ratios", [(0.0,), (0.5, 0.0)])
+def test_one_standard_error_rule_takes_penalties_in_any_order(l1_ratios):
+    X, y = load_iris(return_X_y=True)
+    Cs = np.logspace(-4, 4, 10)[np.random.default_rng(0).permutation(10)]
+    model = TorchSoftmaxClassifierCV(Cs=Cs, l1_ratios=l1_ratios, cv=10, refit="1se").fit(X, y)
+    means, errors = model.scores_.mean(axis=0), stats.sem(model.scores_, axis=0)  # (ratios, Cs)
+    i, j = np.unravel_index(means.argmax(), means.shape)
+    chosen = min(np.flatnonzero(means[i] >= means[i, j] - errors[i, j]), key=lambda place: Cs[place])
+    assert (model.l1_ratio_, model.C_, model.best_score_) == (l1_ratios[i], Cs[chosen], means[i, chosen])
+    assert Cs[j] >= model.C_
+
+
+def test_what_a_sweep_without_refit_tells():
+    X, y = load_iris(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match=r"of the 9 models of the folds, in the folds \[0, 1, 2\]"):
+        model = TorchSoftmaxClassifierCV(Cs=3, cv=3, refit=False, max_iter=2).fit(X, y)
+    assert not model.converged_
+    assert np.isnan(model.optimality_gap_)
+    model = TorchSoftmaxClassifierCV(Cs=3, cv=3, refit=False).fit(X, y)
+    assert model.converged_
+    assert model.best_score_ == pytest.approx(model.scores_[:, 0].max(axis=1).mean())
+
+
+def test_a_warning_names_some_of_many_folds():
+    X, y = load_iris(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match=r"in the folds \[0, 1, 2, 3, 4, 5, \.\.\.\]"):
+        TorchSoftmaxClassifierCV(Cs=[1.0], cv=LeaveOneOut(), refit=False, max_iter=2).fit(X, y)
 
 
 def test_one_standard_error_rule():
@@ -351,8 +390,55 @@ def test_approximate_leave_one_out_is_within_a_hundredth(load):
         exact = TorchSoftmaxClassifierCV(Cs=Cs, cv=LeaveOneOut(), refit=False, tol=1e-6).fit(X, y)
     np.testing.assert_allclose(approximate.scores_[0, 0], exact.scores_.mean(axis=0)[0], rtol=0.01)
     assert approximate.scores_.shape == (1, 1, 3)
-    by_accuracy = TorchSoftmaxClassifierCV(Cs=Cs, cv="alo", scoring="accuracy", refit="1se").fit(X, y)
+    by_accuracy = TorchSoftmaxClassifierCV(Cs=Cs, cv="alo", scoring="accuracy").fit(X, y)
     assert 0.8 < by_accuracy.best_score_ <= 1
+
+
+@pytest.mark.parametrize("weighing", [{"sample_weight": True}, {"class_weight": {0: 0.2, 1: 1.0, 2: 3.0}}], ids=str)
+def test_approximate_leave_one_out_of_weighted_rows(weighing):
+    X, y = load_iris(return_X_y=True)
+    weights = np.random.default_rng(0).uniform(0.1, 3.0, 150) if "sample_weight" in weighing else np.ones(150)
+    parameters = {"Cs": (0.01, 0.1, 1.0), "class_weight": weighing.get("class_weight")}
+    approximate = TorchSoftmaxClassifierCV(cv="alo", **parameters).fit(X, y, weights)
+    exact = TorchSoftmaxClassifierCV(cv=LeaveOneOut(), refit=False, tol=1e-8, **parameters).fit(X, y, weights)
+    expected = np.average(exact.scores_[:, 0], axis=0, weights=weights)
+    np.testing.assert_allclose(approximate.scores_[0, 0], expected, rtol=0.01)
+
+
+def test_the_standard_error_of_approximate_leave_one_out_is_that_of_rows():
+    X, y = load_wine(return_X_y=True)
+    Cs = np.logspace(-5, 0, 11)
+    exact = TorchSoftmaxClassifierCV(Cs=Cs, cv=LeaveOneOut(), refit=False, tol=1e-6).fit(X, y).scores_[:, 0]  # (n, J)
+    means, best = exact.mean(axis=0), exact.mean(axis=0).argmax()
+    limit = means[best] - exact[:, best].std() / np.sqrt(len(y))
+    chosen = TorchSoftmaxClassifierCV(Cs=Cs, cv="alo", refit="1se").fit(X, y).C_
+    assert chosen == Cs[means >= limit].min() < Cs[best]
+    assert chosen > Cs[means >= means[best] - 3 * exact[:, best].std() / np.sqrt(len(y))].min()
+
+
+@pytest.mark.parametrize("settings", [{}, {"class_weight": "balanced"}], ids=str)
+def test_rows_that_are_drawn_repeatedly_count_as_often(settings):
+    X, y = load_iris(return_X_y=True)
+    rng = np.random.default_rng(0)
+    folds = [(train := rng.integers(150, size=150), np.setdiff1d(np.arange(150), train)) for _ in range(3)]
+    model = TorchSoftmaxClassifierCV(Cs=CS, cv=folds, tol=1e-12, **settings).fit(X, y)
+    assert relative_error(model.coefs_paths_, separate(X, y, folds, CS, tol=1e-12, **settings)) < 1e-5
+
+
+def test_steps_of_many_folds_take_no_more_memory_than_their_weights(monkeypatch):
+    """Columns weighted for each model at once took as many times that as there are columns."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 40))
+    y = (X[:, 0] + rng.logistic(size=600) > 0).astype(int)
+    parameters = {"Cs": [0.1], "cv": LeaveOneOut(), "refit": False, "solver": "newton"}
+    whole = TorchSoftmaxClassifierCV(**parameters).fit(X, y)
+    monkeypatch.setattr(tiny, "PRODUCT_BYTES", 2**22)
+    tracemalloc.start()
+    parts = TorchSoftmaxClassifierCV(**parameters).fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(parts.scores_, whole.scores_, rtol=1e-12)
+    assert peak < 8 * 600 * 600 * 41 / 2
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -612,6 +698,36 @@ def test_the_scorer_says_whether_a_score_takes_weights():
             search = GridSearchCV(model, {"fit_intercept": [True, False]}).fit(X, y, sample_weight=weights)
             found.append(search.score(X, y, sample_weight=weights))
     np.testing.assert_allclose(found[:2], found[2:], rtol=1e-12)
+
+
+@pytest.mark.parametrize("scoring", ["rand_score", lambda model, X, y: model.score(X, y)], ids=["name", "function"])
+def test_a_scorer_that_takes_no_weights_is_refused_before_the_fits(scoring, calls_of):
+    X, y = load_iris(return_X_y=True)
+    solved, model = calls_of(classifier_cv, "solve_sweep"), TorchSoftmaxClassifierCV(Cs=2, scoring=scoring)
+    with pytest.raises(ValueError, match=r"scoring=.* takes no sample_weight, by which scores are weighted"):
+        model.fit(X, y, np.ones(150))
+    assert not solved
+    assert model.fit(X, y).best_score_ > 0.8
+    taking = [lambda model, X, y, sample_weight: 1.0, lambda model, X, y, **known: 1.0]
+    for function in taking:
+        assert clone(model).set_params(scoring=function).fit(X, y, np.ones(150)).best_score_ == 1
+
+
+def test_rows_without_weight_leave_no_mark_on_a_score():
+    X, y = load_iris(return_X_y=True)
+    model = TorchSoftmaxClassifierCV(Cs=[1e3, 1e4]).fit(X, y)
+    X[0], weights = 1e308, np.r_[0.0, np.ones(149)]
+    assert model.score(X, y, weights) == pytest.approx(model.score(X[1:], y[1:]))
+
+
+def test_a_mean_over_classes_of_scores_by_logits_has_a_positive_class():
+    X, y = load_breast_cancer(return_X_y=True)
+    y = np.array(["no", "yes"])[y]
+    by_mean = make_scorer(average_precision_score, response_method="decision_function", average="macro")
+    found, expected = (
+        TorchSoftmaxClassifierCV(Cs=2, cv=3, scoring=scoring).fit(X, y) for scoring in (by_mean, "average_precision")
+    )
+    np.testing.assert_array_equal(found.scores_, expected.scores_)
 
 
 def test_a_scalar_weighs_all_rows_alike():

@@ -297,7 +297,7 @@ def test_labels_that_are_scored_are_like_those_of_the_fit(client):
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_predictions_are_lazy_and_equal(client, rows, n_classes):
-    X, y, _ = rows
+    X, y, weighs = rows
     y = y if n_classes == 3 else y == "one"
     blocks, labels = chunked((0, 60, 61), X, y)
     found = DaskTorchSoftmaxClassifier().fit(blocks, labels)
@@ -323,6 +323,8 @@ def test_predictions_are_lazy_and_equal(client, rows, n_classes):
     with pytest.raises(ValueError, match="a label for each row"):
         found.score(blocks, da.stack([labels, labels], axis=1))
     assert found.score(X, y) == local.score(X, y)
+    uneven = da.from_array(weighs, chunks=labels.chunks)
+    assert found.score(blocks, labels, uneven) == pytest.approx(local.score(X, y, weighs)) != local.score(X, y)
 
 
 def test_what_is_lazy_does_not_change_with_the_estimator(client, rows):

@@ -183,6 +183,12 @@ def test_sweeps_with_any_scorer():
     X, y = load_wine(return_X_y=True)
     here, there = both(lambda: TorchSoftmaxClassifierCV(Cs=[0.1, 1.0], cv=3, scoring="f1_macro"), X, y)
     np.testing.assert_allclose(there.scores_, here.scores_)
+    weights = torch.arange(1.0, len(y) + 1).bfloat16()
+    for scoring in ("f1_macro", "roc_auc_ovr"):
+        there.set_params(scoring=scoring), here.set_params(scoring=scoring)
+        with pretended_device():
+            found = there.score(torch.from_numpy(X).to(DEVICE), y, weights)
+        assert found == pytest.approx(here.score(X, y, weights.double().numpy()))
 
 
 def test_an_array_is_moved_where_device_says():

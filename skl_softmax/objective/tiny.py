@@ -27,6 +27,9 @@ TINY_HESSIAN_OF_PAIRS = 2**24
 # What the products of pairs of columns may take: larger ones are read from memory each time.
 PAIR_BYTES = 4 * 2**20
 
+# What the weighted columns of models that are multiplied at the same time may take: folds may be as many as rows.
+PRODUCT_BYTES = 2**26
+
 
 def is_tiny(data: Data, n_models: int, n_outputs: int) -> bool:
     """Whether the calls of a Newton step take longer than its arithmetic."""
@@ -102,8 +105,10 @@ class TinyObjective(SmallObjective):
         """Σ_i c_i x̃_i x̃_iᵀ (M, q, p, p) of numbers for each row (M, q, n)."""
         if self._keeps_pairs:
             return self._pairs.pullback(curvature)[:, :, _places(self.data.n_columns)]
-        weighted = curvature[:, :, None] * self.data.small_columns  # (M, q, p, n)
-        products = self._rows.pullback(weighted.reshape(-1, *weighted.shape[2:]))  # (M q, p, p)
+        columns = self.data.small_columns  # (p, n)
+        at_once, flat = max(1, PRODUCT_BYTES // columns.nbytes), curvature.reshape(-1, 1, self.n_rows)
+        parts = (flat[i : i + at_once] * columns for i in range(0, len(flat), at_once))  # (part, p, n) each
+        products = np.concatenate([self._rows.pullback(part) for part in parts])  # (M q, p, p)
         return products.reshape(*curvature.shape[:2], *products.shape[1:])
 
     @cached_property
