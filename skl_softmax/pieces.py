@@ -241,7 +241,7 @@ def draw(group: RowGroup, share: float, before: int = 0) -> RowGroup:
         wanted = ceil(share * (before + n_rows)) - ceil(share * before)
         before += n_rows
         if wanted:
-            some = rows.take(spread_rows(n_rows, wanted)) if wanted < n_rows else rows
+            some = rows.take(spread_rows(n_rows, wanted))  # a copy: the next block may be made in the same memory
             drawn.append(replace(some, X=some.X.cpu(), weights=some.weights / share))
     return drawn
 

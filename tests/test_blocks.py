@@ -397,3 +397,26 @@ def test_scores_before_a_fit():
     for arguments in ((RowBlocks([(X, y)]),), (X, y)):
         with pytest.raises(NotFittedError):
             TorchSoftmaxClassifier().score(*arguments)
+
+
+class Reused:
+    """A source whose blocks are all in the same memory, one after the other."""
+
+    def __init__(self, *arrays):
+        self.blocks = [block for block in parted(*arrays) if len(block[0])]
+
+    def __iter__(self):
+        memory = np.empty_like(np.concatenate([X for X, *_ in self.blocks]))
+        for X, *rest in self.blocks:
+            memory[: len(X)] = X
+            yield memory[: len(X)], *rest
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton"])
+def test_blocks_in_the_same_memory_are_read_one_by_one(wine, solver):
+    X, y, weights = wine
+    whole = TorchSoftmaxClassifier(solver=solver, tol=1e-13).fit(X, y, weights)
+    clf = TorchSoftmaxClassifier(solver=solver, tol=1e-13).fit(RowBlocks(Reused(X, y, weights), read_ahead=0))
+    np.testing.assert_allclose(clf.coef_, whole.coef_, rtol=1e-6, atol=1e-9)
+    apart = TorchSoftmaxClassifier(solver=solver, tol=1e-13).fit(RowBlocks(parted(X, y, weights)))
+    assert clf.n_passes_ == apart.n_passes_  # led by the same sample

@@ -187,3 +187,14 @@ def test_a_number_that_overflows_in_float32_is_named():
     rows[5, 3] = 1e200
     with pytest.raises(ValueError, match=r"number of size 1e\+200 in row 5, column 3"):
         TorchSoftmaxClassifier().fit(rows, labels)
+
+
+@pytest.mark.parametrize("size", [1e155, 1e200, 1e300])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"solver": "newton"}, {"C": np.inf}], ids=str)
+def test_sparse_numbers_whose_squares_overflow(settings, n_classes, size):
+    """Left alone, a parameter of infinite curvature is never moved, and the gap does not see it."""
+    rows, labels = X[y < n_classes], y[y < n_classes]
+    rows = sp.csr_array(rows * [1, 1, 1, size])
+    with pytest.raises(ValueError, match=r"X holds a number of size .*column 3"):
+        TorchSoftmaxClassifier(**settings).fit(rows, labels)

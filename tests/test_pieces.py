@@ -31,3 +31,12 @@ def test_rows_drawn_are_rows():
     assert places == sorted(set(places))
     torch.testing.assert_close(drawn.weights, 4 * rows.weights[places])
     torch.testing.assert_close(take_rows(rows.X, torch.tensor(places)), drawn.X)
+
+
+def test_rows_drawn_are_copies():
+    """What comes next may be made in the same memory."""
+    rows = check_training_rows(*problem())
+    (drawn,) = pieces.draw(pieces.RowGroup([rows]), 1.0)
+    expected = drawn.X.clone()
+    rows.X.zero_()
+    torch.testing.assert_close(drawn.X, expected)

@@ -178,3 +178,13 @@ def test_where_to_rotate_is_told_by_sizes():
     assert not costs.rotation_pays(50, 100)  # over before threads are awake
     assert not costs.rotation_pays(1000, 1100)
     assert not costs.rotation_pays(10_000, 100_000)  # 8 GB
+
+
+def test_a_column_whose_square_overflows_changes_no_row():
+    X, y = make_table(3)
+    X[:, 0] *= 1e155
+    span = rotated(standardised(torch.from_numpy(X), fit_intercept=True))
+    assert span.rotates
+    clf = TorchSoftmaxClassifier().fit(X, y)
+    assert clf.converged_
+    np.testing.assert_allclose(clf.loss_curve_[-1], objective(clf, X, y), rtol=1e-9)

@@ -25,7 +25,8 @@ class RowBlocks:
         iterator, which ends: a list, or an object whose ``__iter__`` starts anew, such as torch's ``DataLoader``
         without shuffling.
     read_ahead : int, default=1
-        Blocks that another thread reads while one is worked on. Each takes memory. 0 is no thread.
+        Blocks that another thread reads while one is worked on. Each has to have memory of its own: where ``source``
+        makes all of them in the same, set 0, which is no thread.
 
     Raises
     ------

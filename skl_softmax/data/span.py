@@ -99,6 +99,7 @@ def _drop_rounding(rows: Tensor, sizes: Tensor) -> None:
 
     That is what the columns, of these ``sizes`` (d,), from its own place on have.
     """
-    left = sizes.square().flip(0).cumsum(0).flip(0)[: len(rows)].sqrt()  # (n,)
+    unit = sizes.max()  # squares may overflow
+    left = (sizes / unit).square().flip(0).cumsum(0).flip(0)[: len(rows)].sqrt() * unit  # (n,)
     own = rows.diagonal()  # (n,)
     own[own.abs() <= len(rows) * torch.finfo(own.dtype).eps * left] = 0.0

@@ -86,7 +86,8 @@ class Objective:
     @cached_property
     def column_l2(self) -> Tensor:
         """λ₂ of each model and column, (M, 1, p), in the units of θ: it adds ½ Σ λ₂θ² to F."""
-        return (self.l2[:, None] * self.data.penalty_scale())[:, None]  # (M, 1, p)
+        products = self.l2[:, None] * self.data.penalty_scale()  # (M, p)
+        return products.clamp_max(torch.finfo(products.dtype).max)[:, None]  # (M, 1, p), as infinity times zero is none
 
     @cached_property
     def column_l1(self) -> Tensor:

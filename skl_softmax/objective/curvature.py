@@ -351,7 +351,12 @@ def factorise(matrices: Tensor) -> Tensor:
 
 
 def factorise_by(matrices: Tensor, ridges: tuple[float, ...]) -> tuple[Tensor, tuple[float, ...]]:
-    """Cholesky factors as of `factorise` by one of these ridges, and those that may yet do for others of the kind."""
+    """Cholesky factors as of `factorise` by one of these ridges, and those that may yet do for others of the kind.
+
+    Infinity on the diagonal, of squares that overflow, would hide its parameter: a FloatingPointError.
+    """
+    if (matrices.diagonal(dim1=-2, dim2=-1) == torch.inf).any():
+        raise FloatingPointError("The Hessian is not finite: squares of X overflow.")
     factor, failed = torch.linalg.cholesky_ex(with_ridge(matrices, ridges[0]) if ridges[0] else matrices)
     if failed.any() and len(ridges) > 1:
         return factorise_by(matrices, ridges[1:])

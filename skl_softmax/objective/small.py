@@ -178,7 +178,8 @@ class SmallObjective(Objective):
         data = self.data
         scale = np.zeros(data.n_columns)
         scale[: data.X.shape[1]] = 1 / np.square(data.scale.numpy())
-        return self.l2.numpy()[:, None, None] * scale  # (M, 1, p)
+        with np.errstate(over="ignore"):
+            return np.minimum(self.l2.numpy()[:, None, None] * scale, np.finfo(np.float64).max)  # (M, 1, p)
 
 
 def sigmoid_loss(logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None, weights: np.ndarray) -> Loss:
