@@ -191,9 +191,11 @@ def _inverse_information(objective, theta: Tensor, names: list[str]) -> Tensor:
     flat = values <= ROUNDING_ERRORS * len(values) * torch.finfo(values.dtype).eps  # (P,)
     if flat.any():
         directions = (vectors[:, flat] / sizes[:, None]).T.reshape(-1, *theta.shape[1:])  # (flat, K, p)
+        is_held = bool((objective.l2 > 0).all())  # by next to nothing
+        to_rounding, better = ("to rounding, ", "lower C") if is_held else ("", "set a finite C")
         raise ValueError(
-            f"The data do not identify the coefficients of {_named(directions, objective.data, names)}: other values "
-            "fit as well. Leave out features that are constant or follow from others, or set a finite C."
+            f"The data do not identify the coefficients of {_named(directions, objective.data, names)}: {to_rounding}"
+            f"other values fit as well. Leave out features that are constant or follow from others, or {better}."
         )
     root = vectors / values.sqrt() / sizes[:, None]  # (P, P)
     return root @ root.T / objective.total

@@ -234,6 +234,13 @@ class TestErrors:
             TorchSoftmaxClassifier(C=np.inf).fit(X, y).summary(X, y)
         X = X[:, :-1]
         maximum_likelihood().fit(X, y).summary(X, y)
+    def test_a_penalty_that_is_lost_in_rounding(self):
+        X, y = drawn(2)
+        X = 1e7 * X[:, [0, 0]]
+        clf = TorchSoftmaxClassifier().fit(X, y)
+        with pytest.raises(ValueError, match=r"of 'x0', 'x1': to rounding, other values fit as well.* or lower C"):
+            clf.summary(X, y)
+
 
     @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
     @pytest.mark.parametrize("n_classes", [2, 3])
