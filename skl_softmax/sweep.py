@@ -153,7 +153,9 @@ def _start(
     point = objective.from_other(*ended)
     change = path[-1][1] - path[-2][1]  # as large as the next one, or larger
     gap = (-0.5 * inner(point.gradient, change) / point.value).max().item()
-    return (path[-1][1], {"point": point, "is_near": True}) if gap <= tol else (begin, {"is_near": gap <= NEAR_GAP})
+    if gap <= tol:
+        return path[-1][1], {"point": point, "skips_float32": True}
+    return begin, {"skips_float32": gap <= NEAR_GAP}
 
 
 def _by_tangent(path: list[tuple[float, Tensor]], tangent: Tensor, C: float) -> Tensor:

@@ -229,7 +229,7 @@ def test_the_choice_of_a_metric_by_classes(monkeypatch):
     assert make_metric(objective, 0 * theta).near_price > 0  # that classes will differ is to be expected
     assert make_metric(objective, 1e-3 * theta).near_price is None  # all classes are still in play
     far, near = (make_metric(objective, 9 * theta, is_near=is_near) for is_near in (False, True))
-    assert (far.kind, far.is_near, near.kind, near.is_near) == ("kronecker", False, "class by class", True)
+    assert (far.kind, far.is_local, near.kind, near.is_local) == ("kronecker", False, "class by class", True)
     assert near.price == far.near_price
     assert near.select(torch.tensor([1])) is near
     monkeypatch.setattr(metrics, "CLASS_BYTES", 1)

@@ -46,7 +46,7 @@ class Metric:
     apart_price: float | None = None
     near_price: float | None = None
     dense_price: float | None = None
-    is_near: bool = False
+    is_local: bool = False
     is_kept: bool = False
     select: object = None
 
@@ -292,7 +292,7 @@ def test_changes_that_lead_nowhere_are_left(monkeypatch):
 
     objective = make(size=40, condition=100)
     monkeypatch.setattr(Quadratic, "anchor", lambda *_: Misleading())
-    result = lbfgs(objective, start(objective), replace(OPTIONS, is_near=True))
+    result = lbfgs(objective, start(objective), replace(OPTIONS, skips_float32=True))
     assert result.status == [Status.CONVERGED]
     assert objective.at(result.theta).value.item() - 1 <= 10 * OPTIONS.tol
 
@@ -311,7 +311,7 @@ def test_changes_that_allow_short_steps_only_are_left(monkeypatch):
     objective = make(size=40, condition=100)
     plain = lbfgs(objective, start(objective), OPTIONS)
     monkeypatch.setattr(Quadratic, "anchor", lambda _, theta, __: Confined(theta))
-    result = lbfgs(objective, start(objective), replace(OPTIONS, is_near=True))
+    result = lbfgs(objective, start(objective), replace(OPTIONS, skips_float32=True))
     assert result.status == [Status.CONVERGED]
     assert result.n_passes <= plain.n_passes + 10
 
@@ -319,9 +319,9 @@ def test_changes_that_allow_short_steps_only_are_left(monkeypatch):
 def test_changes_are_not_prepared_where_a_run_ends(monkeypatch):
     objective, made = make(), []
     monkeypatch.setattr(Quadratic, "anchor", lambda *_: made.append(True))
-    lbfgs(objective, objective.minimum.clone(), replace(OPTIONS, is_near=True))
+    lbfgs(objective, objective.minimum.clone(), replace(OPTIONS, skips_float32=True))
     assert not made
-    lbfgs(objective, start(objective), replace(OPTIONS, is_near=True))
+    lbfgs(objective, start(objective), replace(OPTIONS, skips_float32=True))
     assert made == [True]
 
 
@@ -763,10 +763,10 @@ def test_what_single_parameters_promise_is_the_gap_and_no_reason_for_a_check(see
     assert model.loss_curve_[-1] <= exact.loss_curve_[-1] * (1 + 1e-7)
 
 
-@pytest.mark.parametrize(("tol", "is_near"), [(1e-4, False), (1e-2, True)])
-def test_gaps_are_no_smaller_than_what_single_parameters_promise(tol, is_near):
+@pytest.mark.parametrize(("tol", "is_local"), [(1e-4, False), (1e-2, True)])
+def test_gaps_are_no_smaller_than_what_single_parameters_promise(tol, is_local):
     objective = make(size=40, condition=100, n_models=3)
-    low = Metric(lambda vector: 1e-3 * vector, kind="kronecker", follows=False, is_near=is_near)
+    low = Metric(lambda vector: 1e-3 * vector, kind="kronecker", follows=False, is_local=is_local)
     run = Run(objective, objective.minimum + 1, replace(OPTIONS, tol=tol))
     gradient = run.point.gradient
     promised = (0.5 * (gradient * objective.inverse_diagonal(None)(gradient)).sum(dim=(1, 2))).tolist()

@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-# Size of a figure in inches that is made for one panel, and the largest for many.
-PANEL_SIZE, LARGEST = (6.4, 4.8), (12.0, 15.0)
+# The largest figure that is made for many panels, in inches.
+LARGEST = 12.0, 15.0
 
 
 def pyplot(caller: str):
@@ -45,7 +45,7 @@ def single(caller: str, ax):
     return plt.subplots(layout="constrained")[1] if ax is None else ax
 
 
-def panels(caller: str, ax, n_rows: int, n_columns: int, panel_size=PANEL_SIZE, **shared):
+def panels(caller: str, ax, n_rows: int, n_columns: int, panel_size, **shared):
     """The axes of a new figure, or ``ax``, divided into panels (n_rows, n_columns).
 
     Parameters

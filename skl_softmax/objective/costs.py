@@ -15,10 +15,10 @@ NEWTON_PASSES, NEWTON_ROWS = 5.0, 128
 # and raw, with C from 0.01 to 1e4, Newton's method takes 0.4 to 1.1 of the time (0.72 in the mean), with 40,000 rows
 # 1.0 to 1.2, with 50,000 and more 0.8 to 2.5.
 NEWTON_ROWS_OF_TWO = 2**15
-# The same passes where a sample would be all rows: up to 6 fits take 0.6 to 1.0 of the time, at 9 to 11 0.6 to 1.3, at
+# `NEWTON_PASSES` where a sample would be all rows: up to 6 fits take 0.6 to 1.0 of the time, at 9 to 11 0.6 to 1.3, at
 # 13 to 17 0.6 to 1.7.
 NEWTON_PASSES_OF_FEW = 11.0
-# How many times these passes for several outputs, from four rows for each parameter on: their Hessian at θ = 0, the
+# What both are multiplied by for several outputs, from four rows for each parameter on: their Hessian at θ = 0, the
 # first of three or four, costs little. Fits of 15 tables that this adds, from 1,500 x 100 to 10,000 x 20 with three to
 # eight classes, take 0.8 of the time with C from 0.01 to 1e4 (0.46 to 1.04), of raw letter and covertype 0.85; with
 # fewer rows seven tables take 0.96 (0.65 to 1.42) and three others 1.1, from 28 passes on 1.3.

@@ -84,7 +84,7 @@ class Metric:
         return self.kind == "dense"
 
     @property
-    def is_near(self) -> bool:
+    def is_local(self) -> bool:
         """Whether it holds near the minimum only."""
         return self.kind == "class by class"
 

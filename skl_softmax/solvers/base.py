@@ -33,6 +33,8 @@ class Inverse(Protocol):
     has_ridge: bool  # whether the Hessian was singular to rounding and has been made definite
     wants_float64: bool  # whether one in float32 would not do
 
+    def select(self, models: Tensor) -> "Inverse": ...
+
     def __call__(self, vector: Tensor) -> Tensor: ...
 
 
@@ -47,7 +49,7 @@ class Metric(Protocol):
     apart_price: float | None  # if it is one for all models: what one for each would cost
     near_price: float | None  # if there is a better one near the minimum: what that would cost
     dense_price: float | None  # if it is rough, and one that follows would fit: what that would cost
-    is_near: bool  # whether it is that one
+    is_local: bool  # whether it is that one
     is_kept: bool  # whether it was made for other penalties, and has cost nothing here
 
     def select(self, models: Tensor) -> "Metric": ...
@@ -148,10 +150,10 @@ class PenalisedObjective(Objective, Protocol):
 class BatchedObjective(Objective, Protocol):
     """The same by some rows at a time."""
 
-    def batches(
-        self, size: int | None, generator: torch.Generator, shuffle: bool = True
     largest_l2: Tensor  # (M,), the largest second derivative of the penalty
 
+    def batches(
+        self, size: int | None, generator: torch.Generator, shuffle: bool = True
     ) -> Iterator[tuple[float, Objective]]: ...
 
     def smoothness(self, batch_size: int | None) -> Tensor: ...
@@ -217,7 +219,7 @@ class SolverOptions:
         Called with a line of text when a method has chosen how to go on.
     point : Evaluation or None
         F and its gradient at the start, if they are known.
-    is_near : bool
+    skips_float32 : bool
         Whether float32 would lead no nearer to the minimum than the start is.
     kept : Kept or None
         What a run for other penalties has left.
@@ -233,7 +235,7 @@ class SolverOptions:
     observe: Callable[[Iterate], bool] | None = None
     note: Callable[[str], None] | None = None
     point: Evaluation | None = None
-    is_near: bool = False
+    skips_float32: bool = False
     kept: Kept | None = None
     leads_on: bool = False
     fallback: tuple[Tensor, list[float]] | None = None

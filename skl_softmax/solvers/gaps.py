@@ -98,7 +98,7 @@ def _tells_roughly(run: Run, metric: Metric) -> bool:
 
 def _goes_by_promises(run: Run, metric: Metric) -> bool:
     """Whether a gap is no less than what is promised, in place of a check where that is much more."""
-    return not run.affords_check and (run.options.tol <= FAR_TOL or metric.is_near)
+    return not run.affords_check and (run.options.tol <= FAR_TOL or metric.is_local)
 
 
 def _promised(run: Run, gap: list[float]) -> list[float]:

@@ -38,25 +38,25 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
 
 
 def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> SolveResult:
-    run = Run(objective if options.is_near else objective.narrow(), start, options)
+    run = Run(objective if options.skips_float32 else objective.narrow(), start, options)
     options.say(f"{objective.n_rows:,} rows, products in {run.objective.dtype}")
     precision = Precision(run, objective)
     matrix = QuasiNewton(run.first_metric())  # may put models apart, whose objective is another
     left = [inf] * objective.n_models  # of each gap by a check that knew correlations
-    if options.is_near:
+    if options.skips_float32:
         run.go_by_changes()
     while run.active:
         direction, slope = _direction(run, matrix)
         gap = _told(run, [-0.5 * s for s in slope])
         if precision.is_lost():
-            precision.widen_here(knows_gap=matrix.metric.follows or matrix.metric.is_near)
+            precision.widen_here(knows_gap=matrix.metric.follows or matrix.metric.is_local)
             matrix = QuasiNewton(run.make_metric())
             continue
         if precision.is_at_end(gap, matrix.metric):
             precision.widen_here()
             continue
         gap = with_promises(run, matrix.metric, gap)
-        known, tells_left = run.which_within_tol(left), _knows_correlations(matrix.metric)
+        known, tells_left = run.which_within_tol(left), _is_inexact_with_correlations(matrix.metric)
         check = _check(run, matrix, [inf if k else g for k, g in zip(known, gap, strict=True)])
         if check is not None:
             direction, slope = check.direction, check.slope
@@ -105,7 +105,7 @@ def _check(run: Run, matrix: QuasiNewton, gap: list[float]) -> NewtonStep | None
     if not is_doubtful(run, matrix.metric, gap):
         return None
     matrix.forget()
-    if _knows_correlations(matrix.metric):
+    if _is_inexact_with_correlations(matrix.metric):
         run.forget_gains()
     if matrix.metric.exact and matrix.metric.price <= CHECK:
         matrix.renew(run.make_metric())
@@ -116,7 +116,7 @@ def _check(run: Run, matrix: QuasiNewton, gap: list[float]) -> NewtonStep | None
     return newton_by_products(run, is_check=True)
 
 
-def _knows_correlations(metric: Metric) -> bool:
+def _is_inexact_with_correlations(metric: Metric) -> bool:
     """Whether a metric is one by which few products check a gap, and tell what is left of it."""
     return not metric.exact and metric.kind != "diagonal"
 

@@ -16,6 +16,7 @@ MAX_RETURNS = 4
 class Model(Protocol):
     """A symmetric positive semi-definite matrix."""
 
+    index: Tensor  # the parameters that it is of, (P,), among all
     solves_exactly: bool  # whether what is left of a solved system is rounding
 
     def multiply(self, vector: Tensor) -> Tensor:
@@ -26,6 +27,9 @@ class Model(Protocol):
 
     def scale(self, right: Tensor) -> Tensor:
         """The product (P,) with the inverse of its diagonal."""
+
+    def damp(self, ridge: Tensor) -> None:
+        """Add to its diagonal what belongs there of a ridge for all parameters."""
 
 
 def minimise_on_orthants(

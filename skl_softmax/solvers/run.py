@@ -32,13 +32,14 @@ NARROW_TOL = 1e-10
 # multiple of its price, after which it is made again. From 0.1 on, and as often as others, sweeps over embeddings take
 # 1.1 times as long.
 CLOSE, RENEWAL = 0.01, 8
-# How many times as many passes are to come for the first such metric to be made, which saves half of them or more. With
-# 2 embeddings with C=100 went on without it for five iterations, and took 1.3 times as long.
-NEAR_GAIN = 1.3
-# The same multiple for one that is as rough at every θ. Made again after one step from zero and after three, it led
+# That multiple for one that is as rough at every θ. Made again after one step from zero and after three, it led
 # embeddings with C=100 up to gaps of 10 F; with 4 they take 30 iterations for 47, wide images 350 for 411, and seven
 # tables with C of 1, 100 and 1e4 0.9 of the time (0.6 to 1.3).
 ROUGH_RENEWAL = 4
+# How many times as many passes as it costs are to come for the first metric to be made that holds near the minimum,
+# which saves half of them or more. At 2, embeddings with C=100 went on without it for five iterations, and took 1.3
+# times as long.
+NEAR_GAIN = 1.3
 # Passes with a rough metric, as a part of what a dense one costs, that tell whether that would pay. After four or fewer
 # 5,000 x 100 with ten classes, which eight more end, took one that costs 150, and 2.5 times as long; by the mean of
 # three steps standardised covertype took 2.6 times as long.
@@ -241,7 +242,7 @@ class Run:
             return TRIAL * metric.dense_price
         if metric.follows:
             return metric.price - 0.5
-        return RENEWAL * metric.price if metric.is_near else max(self._metric_pass, ROUGH_RENEWAL * metric.price)
+        return RENEWAL * metric.price if metric.is_local else max(self._metric_pass, ROUGH_RENEWAL * metric.price)
 
     def is_close(self, part: float = CLOSE) -> bool:
         """Whether no model can gain more than this part of F."""

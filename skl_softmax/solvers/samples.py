@@ -30,7 +30,7 @@ def _led_by_samples(minimise: Minimise, objective: Objective, start: Tensor, opt
     theta, n_passes, at_start, fallback = start, 0.0, None, options.fallback
     for sample, gap in objective.samples():
         rough = replace(
-            options, tol=0.0, accuracy=gap, observe=None, point=None, is_near=False, kept=None, leads_on=False
+            options, tol=0.0, accuracy=gap, observe=None, point=None, skips_float32=False, kept=None, leads_on=False
         )
         result = minimise(sample, theta, rough)
         n_passes += result.n_passes * sample.n_rows / objective.n_rows
