@@ -200,8 +200,10 @@ def test_an_array_is_moved_where_device_says():
     assert TorchSoftmaxClassifier(device="auto").fit(X, y).converged_
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
-@pytest.mark.parametrize("device", ["cuda", "cuda:3", "nonsense", "meta"])
+HAS_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=HAS_CUDA), "cuda:99", "nonsense", "meta"])
 def test_a_device_that_is_not_there(device):
     X, y = load_wine(return_X_y=True)
     clf = TorchSoftmaxClassifier(device=device)
@@ -216,4 +218,5 @@ def test_a_real_accelerator(name):
     X, y = load_digits(return_X_y=True)
     here = TorchSoftmaxClassifier(**FITS[name]).fit(X, y)
     there = TorchSoftmaxClassifier(device="auto", **FITS[name]).fit(X, y)
-    assert abs(there.loss_curve_[-1] - here.loss_curve_[-1]) <= 1e-4 * here.loss_curve_[-1]
+    tolerance = 1e-6 if here.converged_ else 1e-4
+    assert abs(there.loss_curve_[-1] - here.loss_curve_[-1]) <= tolerance * here.loss_curve_[-1]

@@ -77,6 +77,23 @@ def test_an_estimator_with_cross_validation_is_made_and_goes_on():
     np.testing.assert_allclose(ours.to_sklearn().predict_proba(X), theirs.predict_proba(X), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [LogisticRegression, TorchSoftmaxClassifier])
+def test_parameters_and_names_go_along(kind):
+    """Those that mean the same in both, there and back."""
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    shared = {
+        "C": 0.3, "l1_ratio": 0.0, "fit_intercept": False, "class_weight": {0: 2.0, 1: 1.0, 2: 1.0}, "warm_start": True,
+        "random_state": 7,
+    }  # fmt: skip
+    model = kind(**shared).fit(X, y)
+    there = model.to_sklearn() if kind is TorchSoftmaxClassifier else TorchSoftmaxClassifier.from_sklearn(model)
+    back = TorchSoftmaxClassifier.from_sklearn(there) if kind is TorchSoftmaxClassifier else there.to_sklearn()
+    for other in (there, back):
+        assert shared.items() <= other.get_params().items()
+        assert other.feature_names_in_.tolist() == X.columns.tolist()
+        np.testing.assert_allclose(other.predict_proba(X), model.predict_proba(X), rtol=1e-9)
+
+
 def test_from_torch_sorts_classes():
     torch.manual_seed(0)
     linear, rows = torch.nn.Linear(4, 3), torch.randn(10, 4)

@@ -13,18 +13,19 @@ from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, finite
 X, y = load_iris(return_X_y=True)
 WITH_NAN = np.where(np.arange(X.size).reshape(X.shape) == 301, np.nan, X)
 
+# What is passed, and what the message says.
 BAD_CALLS = {
-    "NaN in X": (ValueError, (WITH_NAN, y)),
-    "NaN in sparse X": (ValueError, (sp.csr_array(WITH_NAN), y)),
-    "NaN in float16 X": (ValueError, (WITH_NAN.astype(np.float16), y)),
-    "words in X": (ValueError, (X.astype(str).astype(object) + "x", y)),
-    "one dimension": (ValueError, (X[:, 0], y)),
-    "other length": (ValueError, (X, y[:-1])),
-    "negative weights": (ValueError, (X, y, -np.ones(len(y)))),
-    "no weight": (ValueError, (X, y, np.zeros(len(y)))),
-    "numbers for labels": (ValueError, (X, y + 0.5)),
-    "no probabilities": (ValueError, (X, np.full((len(y), 3), 0.5))),
-    "one class": (ValueError, (X, np.zeros(len(y)))),
+    "NaN in X": ((WITH_NAN, y), "NaN"),
+    "NaN in sparse X": ((sp.csr_array(WITH_NAN), y), "NaN"),
+    "NaN in float16 X": ((WITH_NAN.astype(np.float16), y), "NaN"),
+    "words in X": ((X.astype(str).astype(object) + "x", y), "could not convert string to float"),
+    "one dimension": ((X[:, 0], y), "Expected 2D array, got 1D"),
+    "other length": ((X, y[:-1]), "inconsistent numbers of samples"),
+    "negative weights": ((X, y, -np.ones(len(y))), "Negative values or NaN in sample_weight: that of row 0"),
+    "no weight": ((X, y, np.zeros(len(y))), "weight"),
+    "numbers for labels": ((X, y + 0.5), "Unknown label type: continuous"),
+    "no probabilities": ((X, np.full((len(y), 3), 0.5)), "sum of 1 in each row, but row 0"),
+    "one class": ((X, np.zeros(len(y))), "one class"),
 }
 RAISED = [MemoryError("no memory"), KeyboardInterrupt(), RuntimeError("anything")]
 ESTIMATORS = {
@@ -50,8 +51,8 @@ def estimator(request):
 def test_bad_input(estimator, call, is_fitted):
     if is_fitted:
         estimator.fit(X[:, :3], y)
-    before, (error, arguments) = dict(vars(estimator)), BAD_CALLS[call]
-    with pytest.raises(error):
+    before, (arguments, message) = dict(vars(estimator)), BAD_CALLS[call]
+    with pytest.raises(ValueError, match=message):
         estimator.fit(*arguments)
     assert same(estimator, before)
 
@@ -136,13 +137,19 @@ def test_faults_on_the_way(estimator, raised, is_fitted, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rows", "labels"), [(WITH_NAN[60:90], y[60:90]), (X[:9, :3], y[:9]), (X[:9], y[:9] + 7), (X[:9], y[:8])]
+    ("rows", "labels", "message"),
+    [
+        (WITH_NAN[60:90], y[60:90], "NaN"),
+        (X[:9, :3], y[:9], "X has 3 features"),
+        (X[:9], y[:9] + 7, "y holds labels|classes"),
+        (X[:9], y[:8], "inconsistent numbers of samples"),
+    ],
 )
-def test_bad_batches(rows, labels):
+def test_bad_batches(rows, labels, message):
     learner = TorchSoftmaxClassifier(solver="adam").partial_fit(X[::2], y[::2], classes=[0, 1, 2])
     beside = TorchSoftmaxClassifier(solver="adam").partial_fit(X[::2], y[::2], classes=[0, 1, 2])
     before = dict(vars(learner))
-    with pytest.raises(ValueError):  # noqa: PT011, many messages
+    with pytest.raises(ValueError, match=message):
         learner.partial_fit(rows, labels)
     assert same(learner, before)
     for model in (learner, beside):

@@ -90,6 +90,14 @@ class TestWhatDoesNotMatter:
         again = maximum_likelihood().fit(X, y).summary(X, y, covariance=covariance)
         pd.testing.assert_frame_equal(table, again, rtol=1e-6)
 
+    def test_weights_of_classes_are_weights_of_rows(self, n_classes, covariance):
+        X, y = drawn(n_classes)
+        by_class = np.linspace(0.5, 3.0, n_classes)
+        weighted = maximum_likelihood(class_weight=dict(enumerate(by_class))).fit(X, y)
+        rows = maximum_likelihood().fit(X, y, by_class[y])
+        tables = weighted.summary(X, y, covariance=covariance), rows.summary(X, y, by_class[y], covariance=covariance)
+        pd.testing.assert_frame_equal(*tables, rtol=1e-6)
+
     def test_storage(self, n_classes, covariance):
         X, y = drawn(n_classes)
         clf = maximum_likelihood().fit(X, y)
@@ -128,14 +136,6 @@ class TestWhatDoesNotMatter:
         pd.testing.assert_frame_equal(table, first, rtol=1e-5, atol=1e-6)
 
 
-def test_float32_rows():
-    X, y = drawn(3)
-    table = maximum_likelihood().fit(X, y).summary(X, y)
-    rows = X.astype(np.float32)
-    again = TorchSoftmaxClassifier(C=np.inf).fit(rows, y).summary(rows, y)
-    assert relative_error(again["std err"], table["std err"]) < 1e-4
-
-
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_probabilities_are_rows_of_each_class(n_classes, smoothing):
@@ -160,6 +160,14 @@ def test_bools_of_numpy(has_intercept):
         for given in (has_intercept, np.bool_(has_intercept))
     )
     pd.testing.assert_frame_equal(a, b)
+
+
+def test_float32_rows():
+    X, y = drawn(3)
+    table = maximum_likelihood().fit(X, y).summary(X, y)
+    rows = X.astype(np.float32)
+    again = TorchSoftmaxClassifier(C=np.inf).fit(rows, y).summary(rows, y)
+    assert relative_error(again["std err"], table["std err"]) < 1e-4
 
 
 def test_several_blocks_of_rows():
@@ -226,6 +234,13 @@ class TestErrors:
         with pytest.raises(ValueError, match="do not identify the coefficients of 'twice b', the intercept: other"):
             clf.summary(X, y)
 
+    def test_a_penalty_that_is_lost_in_rounding(self):
+        X, y = drawn(2)
+        X = 1e7 * X[:, [0, 0]]
+        clf = TorchSoftmaxClassifier().fit(X, y)
+        with pytest.raises(ValueError, match=r"of 'x0', 'x1': to rounding, other values fit as well.* or lower C"):
+            clf.summary(X, y)
+
     def test_all_levels_of_a_category(self):
         X, y = drawn(3)
         levels = np.eye(3)[np.arange(len(y)) % 3]
@@ -234,13 +249,6 @@ class TestErrors:
             TorchSoftmaxClassifier(C=np.inf).fit(X, y).summary(X, y)
         X = X[:, :-1]
         maximum_likelihood().fit(X, y).summary(X, y)
-    def test_a_penalty_that_is_lost_in_rounding(self):
-        X, y = drawn(2)
-        X = 1e7 * X[:, [0, 0]]
-        clf = TorchSoftmaxClassifier().fit(X, y)
-        with pytest.raises(ValueError, match=r"of 'x0', 'x1': to rounding, other values fit as well.* or lower C"):
-            clf.summary(X, y)
-
 
     @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
     @pytest.mark.parametrize("n_classes", [2, 3])

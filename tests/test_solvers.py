@@ -17,7 +17,16 @@ from skl_softmax import TorchSoftmaxClassifier
 from skl_softmax.objective import curvature
 from skl_softmax.objective.curvature import Inverse
 from skl_softmax.objective.tiny import TinyObjective
-from skl_softmax.solvers import SOLVERS, DescentOptions, SolverOptions, Status, lbfgs, newton, newton_steps
+from skl_softmax.solvers import (
+    SOLVERS,
+    DescentOptions,
+    SolverOptions,
+    Status,
+    lbfgs,
+    newton,
+    newton_steps,
+    quasi_newton,
+)
 from skl_softmax.solvers.base import SolveResult
 from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, SUFFICIENT_DECREASE, backtrack, lengthen
@@ -135,6 +144,8 @@ class Quadratic:
     def select(self, models):
         return replace(self, A=self.A[models], minimum=self.minimum[models])
 
+    largest_l2 = torch.zeros(1)
+
     def smoothness(self, batch_size):
         return torch.linalg.eigvalsh(self.A)[:, -1]
 
@@ -144,8 +155,6 @@ class Quadratic:
 
 @dataclass
 class LogCosh(Quadratic):
-    largest_l2 = torch.zeros(1)
-
     """Σ log cosh(θ - m) + 1: convex, and Newton's full steps from afar overshoot without bound."""
 
     def at(self, theta):
@@ -677,23 +686,27 @@ def test_a_metric_for_conjugate_gradients_is_kept_near_the_minimum():
     assert len(say) == len(made)
 
 
-def test_lbfgs_memory_is_the_dense_bfgs_matrix():
+@pytest.mark.parametrize("few", [0, 4096])
+@pytest.mark.parametrize("n_pairs", [4, 15])
+def test_lbfgs_memory_is_the_dense_bfgs_matrix(n_pairs, few, monkeypatch):
+    """Of the last twelve pairs, as one array or one by one."""
+    monkeypatch.setattr(quasi_newton, "FEW", few)
     generator = torch.Generator().manual_seed(0)
-    objective = make(size=5)
+    objective = make(n_models=2, size=20)
     matrix = QuasiNewton(objective.metric(None))
-    metric_matrix = torch.diag(1 / objective.A[0].diagonal())
     pairs = []
-    for _ in range(4):
-        step = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
-        change = step @ objective.A
-        matrix.add(step, change)
-        pairs.append((step[0, 0], change[0, 0]))
-    H = metric_matrix
-    for s, y in pairs:  # Nocedal & Wright (2006), eq. 6.17
-        V = torch.eye(5) - torch.outer(y, s) / (s @ y)
-        H = V.T @ H @ V + torch.outer(s, s) / (s @ y)
-    gradient = torch.randn(1, 1, 5, dtype=torch.float64, generator=generator)
-    torch.testing.assert_close(matrix.product(gradient)[0, 0], H @ gradient[0, 0])
+    for _ in range(n_pairs):
+        step = torch.randn(2, 1, 20, dtype=torch.float64, generator=generator)
+        pairs.append((step, step @ objective.A))
+        matrix.add(*pairs[-1])
+    gradient = torch.randn(2, 1, 20, dtype=torch.float64, generator=generator)
+    product = matrix.product(gradient)
+    for model in range(2):
+        H = torch.diag(1 / objective.A[model].diagonal())
+        for s, y in ((step[model, 0], change[model, 0]) for step, change in pairs[-12:]):
+            V = torch.eye(20) - torch.outer(y, s) / (s @ y)  # Nocedal & Wright (2006), eq. 6.17
+            H = V.T @ H @ V + torch.outer(s, s) / (s @ y)
+        torch.testing.assert_close(product[model, 0], H @ gradient[model, 0])
 
 
 def test_lbfgs_scales_a_rough_metric_to_the_last_pair():

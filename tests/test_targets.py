@@ -146,20 +146,20 @@ def test_weights_of_blocks_have_one_dimension():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        {"classes": np.arange(2000)[::2]},
-        {"class_weight": dict.fromkeys(range(500, 2000), 1.0)},
-        {"class_weight": {0: -1.0} | dict.fromkeys(range(1, 1000), 1.0)},
-        {"y": np.full((10, 1000), 0.1)},
-        {"classes": [*range(1000), None]},
+        ({"classes": np.arange(2000)[::2]}, "classes"),
+        ({"class_weight": dict.fromkeys(range(500, 2000), 1.0)}, "class_weight"),
+        ({"class_weight": {0: -1.0} | dict.fromkeys(range(1, 1000), 1.0)}, "that of 0 is -1"),
+        ({"y": np.full((10, 1000), 0.1)}, "sum of 1 in each row, but row 0"),
+        ({"classes": [*range(1000), None]}, "none missing"),
     ],
 )
-def test_messages_name_some_of_many_labels(change):
+def test_messages_name_some_of_many_labels(change, message):
     known = {"X": np.ones((3000, 1)), "y": np.arange(3000) // 3} | change
     estimator = TorchSoftmaxClassifier(class_weight=known.pop("class_weight", None))
     known["X"] = known["X"][: len(known["y"])]
-    with pytest.raises(ValueError, match=r"\[|that of 0 is -1") as raised:
+    with pytest.raises(ValueError, match=message) as raised:
         estimator.fit(**known)
     assert len(str(raised.value)) < 500
 
