@@ -3,8 +3,7 @@
 Dense features are standardised, which saga needs and ours does not. saga cannot be interrupted: it is run for 10, 20,
 40, ... epochs with tol=0 until it is at the target, so that its time may be up to twice what it needs; where the next
 run would be over the limit, it has as many epochs as fit it, and if these do not do, the limit is its time. F is
-recomputed in NumPy; F* is the lower of that of our fit and of one at tol=1e-11. Rows of 2026-11-22 have no such last
-run: there saga was given up where twice as many epochs would have been over the limit.
+recomputed in NumPy; F* is the lower of that of our fit and of one at tol=1e-11.
 """
 
 import json
