@@ -1,4 +1,4 @@
-"""Where is computed."""
+"""Where computation takes place."""
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
