@@ -12,7 +12,7 @@ from torch import Tensor
 from skl_softmax import parts, pieces
 from skl_softmax.data import RowBlocks, n_bytes
 from skl_softmax.inputs import TrainingRows, note_features, refuse_beside_blocks
-from skl_softmax.solver_parameters import has_l1
+from skl_softmax.solver_parameters import penalty_of
 from skl_softmax.targets import has_columns
 
 
@@ -103,7 +103,7 @@ def _load(number: int, checker, block: tuple, classes) -> pieces.Piece | None:
 
 def _check(estimator, y, sample_weight) -> None:
     refuse_beside_blocks(y, sample_weight)
-    is_known = not has_l1(estimator.l1_ratio, estimator.C) and estimator.solver in parts.PARTS_SOLVERS
+    is_known = not penalty_of(estimator).has_l1 and estimator.solver in parts.PARTS_SOLVERS
     if not is_known or estimator.early_stopping:
         raise ValueError(
             "Blocks of rows are fitted by solver 'auto', 'newton' or 'lbfgs', with l1_ratio=0 and "

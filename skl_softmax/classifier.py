@@ -26,7 +26,7 @@ from skl_softmax.inputs import (
     with_signature,
 )
 from skl_softmax.predictor import LinearPredictor
-from skl_softmax.solver_parameters import check_solver, draws, has_partial_fit, kind_of_penalty, uses_optimizer
+from skl_softmax.solver_parameters import check_solver, draws, has_partial_fit, penalty_of, uses_optimizer
 from skl_softmax.solvers import SCHEDULES, SOLVERS, SolveResult, Status
 from skl_softmax.state import follow, forget_fit, unchanged_on_error
 from skl_softmax.stream import Stream
@@ -480,7 +480,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
         No parameter: `SelectFromModel` asks for it, and of "l1" keeps all coefficients that are not zero.
         """
-        return kind_of_penalty(self.l1_ratio, self.C)
+        return penalty_of(self).kind
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

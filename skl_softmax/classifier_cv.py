@@ -48,7 +48,7 @@ from skl_softmax.scores import (
     search_results,
     standard_errors,
 )
-from skl_softmax.solver_parameters import check_penalty, kind_of_penalty
+from skl_softmax.solver_parameters import Penalty, check_penalty
 from skl_softmax.solvers import DETERMINISTIC, Status
 from skl_softmax.state import follow, unchanged_on_error
 from skl_softmax.sweep import Sweep, solve_refit, solve_sweep
@@ -244,7 +244,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """
         for_splitter, for_scorer = routed_parameters(self, sample_weight, params)
         Cs, l1_ratios = self._grid()
-        penalties = [(float(l1_ratio), float(C)) for l1_ratio in l1_ratios for C in Cs]  # in the order of the scores
+        penalties = [Penalty(*map(float, pair)) for pair in product(l1_ratios, Cs)]  # in the order of the scores
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         tasks = FitTasks(self, "penalty", len(penalties), {"X": X, "y": y, "metadata": weights | params or None})
         with unchanged_on_error(self) as keep, plain_torch():
@@ -303,7 +303,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         truth = as_labels(y)
         if measure is None or parameters.keys() - {"sample_weight"}:
             # An imported model has chosen none: such parameters tell a scorer what it does not ask for.
-            penalty = getattr(self, "l1_ratio_", 0.0), getattr(self, "C_", 1.0)
+            penalty = Penalty(getattr(self, "l1_ratio_", 0.0), getattr(self, "C_", 1.0))
             model = self._model(self.classes_, penalty, self.coef_, self.intercept_)
             if "sample_weight" in parameters:
                 parameters = parameters | {"sample_weight": check_weights(sample_weight, truth)}
@@ -340,7 +340,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
 
         No parameter: `SelectFromModel` asks for it, and of "l1" keeps all coefficients that are not zero.
         """
-        return kind_of_penalty(self.l1_ratio_, self.C_)
+        return Penalty(self.l1_ratio_, self.C_).kind
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -367,7 +367,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         if l1_ratios.ndim != 1 or not len(l1_ratios) or not ((l1_ratios >= 0) & (l1_ratios <= 1)).all():
             raise ValueError(f"l1_ratios must be numbers from 0 to 1, got {self.l1_ratios!r}.")
         for penalty in product(l1_ratios, Cs):
-            check_penalty(self.solver, *penalty, names=("l1_ratios", "Cs"))
+            check_penalty(self.solver, Penalty(*penalty), names=("l1_ratios", "Cs"))
         return Cs, l1_ratios
 
     def _folds(self, X, y, truth: Tensor, for_splitter: dict) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -424,18 +424,18 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             warn_of_single_rows(rows.classes, truth.numpy(), weights[0].numpy(), shares.numpy())
         weights = rows.of_counted(weights)
         sweep = solve_sweep(self, rows.counted, data, weights, penalties, tasks)
-        by_row = left_out_scores(rows, weights, [C for _, C in penalties], sweep, truth, measure)  # (J, n)
+        by_row = left_out_scores(rows, weights, penalties, sweep, truth, measure)  # (J, n)
         by_row, shares = by_row[:, shares > 0], shares[shares > 0]
         shares = shares / shares.sum()
         means = by_row @ shares  # (J,)
         errors = ((by_row - means[:, None]).square() @ shares / len(shares)).sqrt()
         return sweep, means[None].numpy(), errors.numpy()
 
-    def _model(self, classes, penalty: tuple[float, float], coef, intercept) -> TorchSoftmaxClassifier:
+    def _model(self, classes, penalty: Penalty, coef, intercept) -> TorchSoftmaxClassifier:
         """A fitted estimator with these coefficients, and the parameters with which a fit of its own gives them."""
         shared = set(TorchSoftmaxClassifier._get_param_names()) & set(self._get_param_names())
         of_fit = {name: getattr(self, name) for name in shared}
-        model = TorchSoftmaxClassifier(l1_ratio=penalty[0], C=penalty[1], **of_fit)
+        model = TorchSoftmaxClassifier(**penalty._asdict(), **of_fit)
         vars(model).update({k: v for k, v in vars(self).items() if k in ("n_features_in_", "feature_names_in_")})
         model.classes_, model.coef_, model.intercept_ = classes, coef, intercept
         return model
@@ -470,7 +470,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         """
         if self.refit:
             weights = balanced_weights(self, rows.classes, rows.weights.numpy()[None], truth)  # (1, n)
-            weights, penalty = rows.of_counted(weights), (self.l1_ratio_, self.C_)
+            weights, penalty = rows.of_counted(weights), Penalty(self.l1_ratio_, self.C_)
             weight, bias, result = solve_refit(self, rows.counted, sweep, weights, penalty, place)
             self.coef_, self.intercept_ = weight.numpy(), bias.numpy()
             self.converged_, self.optimality_gap_ = result.status[0] is Status.CONVERGED, result.gap.item()

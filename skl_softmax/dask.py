@@ -18,7 +18,7 @@ from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_r
 from skl_softmax.data import plain_torch
 from skl_softmax.inputs import check_weights, naming, note_features
 from skl_softmax.parts import PARTS_SOLVERS
-from skl_softmax.solver_parameters import has_l1
+from skl_softmax.solver_parameters import penalty_of
 from skl_softmax.state import forget_fit, unchanged_on_error
 from skl_softmax.targets import has_columns, refuse_probabilities
 from skl_softmax.training import make_placed_problem, warn_unless_converged
@@ -375,7 +375,7 @@ converged_, optimality_gap_, module_
 
 
 def _check_parameters(estimator: DaskTorchSoftmaxClassifier) -> None:
-    if has_l1(estimator.l1_ratio, estimator.C):
+    if penalty_of(estimator).has_l1:
         raise ValueError(
             f"l1_ratio={estimator.l1_ratio:g}, but DaskTorchSoftmaxClassifier knows no L1 penalty. Set l1_ratio=0, or "
             "fit TorchSoftmaxClassifier on a sample of the rows."

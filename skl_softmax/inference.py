@@ -14,7 +14,7 @@ from torch import Tensor
 from skl_softmax.data import as_tensor, making_on, plain_torch, standardised
 from skl_softmax.inputs import check_training_rows, dense_array
 from skl_softmax.objective.curvature import hessian, row_slices
-from skl_softmax.solver_parameters import has_l1
+from skl_softmax.solver_parameters import penalty_of
 from skl_softmax.training import make_objective
 
 # Parameters up to which the Hessian is decomposed: 200 MB.
@@ -119,7 +119,7 @@ class InferenceMixin:
             raise ValueError(f"covariance must be 'observed' or 'sandwich', got {covariance!r}.")
         if not (isinstance(confidence, Real) and 0 < confidence < 1):
             raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}.")
-        if has_l1(self.l1_ratio, self.C):
+        if penalty_of(self).has_l1:
             raise ValueError(
                 f"l1_ratio={self.l1_ratio:g}: where an L1 penalty has a say, coefficients have no standard errors. Fit "
                 "with C=inf, or with l1_ratio=0."

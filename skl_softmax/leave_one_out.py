@@ -17,6 +17,7 @@ from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Objective, curvature
 from skl_softmax.objective.costs import DENSE_LIMIT
 from skl_softmax.scores import Measure, by_class
+from skl_softmax.solver_parameters import Penalty
 from skl_softmax.sweep import Sweep
 from skl_softmax.training import make_stack
 
@@ -27,7 +28,7 @@ MOST_INFLUENCE = 1e12
 
 
 def left_out_scores(
-    rows: TrainingRows, weights: Tensor, Cs: list[float], sweep: Sweep, truth: Tensor, measure: Measure
+    rows: TrainingRows, weights: Tensor, penalties: list[Penalty], sweep: Sweep, truth: Tensor, measure: Measure
 ) -> Tensor:
     """A measure (J, n) of each row by the models without it, from the one fold of a sweep over C.
 
@@ -36,11 +37,11 @@ def left_out_scores(
     """
     data, targets = sweep.data, by_class(truth)  # (1, 1 or K, n)
     scores = []
-    for j, C in enumerate(Cs):
+    for j, penalty in enumerate(penalties):
         if not sweep.solved[j]:
             scores.append(torch.full((1, len(truth)), torch.nan, dtype=torch.float64))
             continue
-        objective = make_stack(rows.counted, data, weights, C, 0.0)
+        objective = make_stack(rows.counted, data, weights, penalty)
         theta = data.to_theta(sweep.weight[:, j], sweep.bias[:, j])  # (1, K, p)
         with making_on(data.home):
             logits = left_out_logits(objective, theta).cpu()  # (K, counted)

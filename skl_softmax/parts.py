@@ -23,6 +23,7 @@ from skl_softmax.inputs import TrainingRows
 from skl_softmax.objective import Evaluation, Objective, costs, curvature, metrics
 from skl_softmax.objective.losses import apart
 from skl_softmax.pieces import RowGroup, Tally
+from skl_softmax.solver_parameters import NO_PENALTY, Penalty
 from skl_softmax.solvers import DETERMINISTIC, SOLVERS
 from skl_softmax.training import make_part, make_stack, penalty_terms
 
@@ -248,8 +249,8 @@ class PartsObjective:
 
 def make_parts_objective(sum_of, rows: TrainingRows, data: Data, total: Tally, C: float) -> PartsObjective:
     """F of all rows from a sample of them, ``rows``, in the coordinates ``data``."""
-    sample = make_stack(rows, data, rows.weights[None], inf, 0.0)
-    l2, _ = penalty_terms(sample.total.new_tensor([total.total_weight]), C, 0.0)
+    sample = make_stack(rows, data, rows.weights[None], NO_PENALTY)
+    l2, _ = penalty_terms(sample.total.new_tensor([total.total_weight]), Penalty(0.0, C))
     return PartsObjective(sum_of, replace(sample, l2=l2), total)
 
 

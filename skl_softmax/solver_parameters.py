@@ -1,12 +1,39 @@
 """What an estimator's parameters say of its solver."""
 
-import numpy as np
+from math import inf, isinf
+from typing import NamedTuple
+
 import torch
 
 from skl_softmax.solvers import SCHEDULES, SOLVERS, find_solver
 
 # Optimisers for other parameters than dense ones of any shape.
 UNFIT = tuple(getattr(torch.optim, name) for name in ("Muon", "SparseAdam") if hasattr(torch.optim, name))
+
+
+class Penalty(NamedTuple):
+    """Of a weight W, in units of 1/S: ρ/C ‖W‖₁ + (1 - ρ)/(2C) ‖W‖²."""
+
+    l1_ratio: float  # ρ
+    C: float
+
+    @property
+    def has_l1(self) -> bool:
+        """Whether there is an L1 penalty."""
+        return self.l1_ratio > 0 and not isinf(self.C)
+
+    @property
+    def kind(self) -> str | None:
+        """Its name in scikit-learn."""
+        return None if isinf(self.C) else {0: "l2", 1: "l1"}.get(self.l1_ratio, "elasticnet")
+
+
+NO_PENALTY = Penalty(0.0, inf)
+
+
+def penalty_of(estimator) -> Penalty:
+    """That of the estimator's parameters."""
+    return Penalty(estimator.l1_ratio, estimator.C)
 
 
 def check_solver(estimator) -> None:
@@ -22,32 +49,20 @@ def check_solver(estimator) -> None:
             f"solver={name!r} is for other models: it wants matrices for parameters, or sparse gradients, and gets "
             "neither here. Set solver='adam', or another class of torch.optim."
         )
-    check_penalty(name, estimator.l1_ratio, estimator.C)
+    check_penalty(name, penalty_of(estimator))
 
 
-def check_penalty(solver, l1_ratio: float, C: float, names: tuple[str, str] = ("l1_ratio", "C")) -> None:
+def check_penalty(solver, penalty: Penalty, names: tuple[str, str] = ("l1_ratio", "C")) -> None:
     """Refuse a penalty that the solver does not know; ``names`` are those of the parameters that hold it."""
-    if has_l1(l1_ratio, C) and solver != "auto" and not find_solver(solver).takes_l1:
+    if penalty.has_l1 and solver != "auto" and not find_solver(solver).takes_l1:
         raise ValueError(
-            f"solver={solver!r} takes no L1 penalty, but {names[0]}={l1_ratio:g}. Set solver='auto' or "
+            f"solver={solver!r} takes no L1 penalty, but {names[0]}={penalty.l1_ratio:g}. Set solver='auto' or "
             f"solver='proximal', or no {names[0]} but 0."
         )
-    if solver == "proximal" and np.isinf(C):
+    if solver == "proximal" and isinf(penalty.C):
         raise ValueError(
             f"solver='proximal' needs a penalty, but {names[1]}=inf. Set solver='auto', or no {names[1]} but finite."
         )
-
-
-def has_l1(l1_ratio: float, C: float) -> bool:
-    """Whether there is an L1 penalty."""
-    return l1_ratio > 0 and bool(np.isfinite(C))
-
-
-def kind_of_penalty(l1_ratio: float, C: float) -> str | None:
-    """Its name in scikit-learn."""
-    if np.isinf(C):
-        return None
-    return {0: "l2", 1: "l1"}.get(l1_ratio, "elasticnet")
 
 
 def rate_of(estimator) -> float | str:

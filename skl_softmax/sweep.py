@@ -11,6 +11,7 @@ from skl_softmax.data import Data
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.memory import keep_what_is_freed
 from skl_softmax.objective import Evaluation, Objective
+from skl_softmax.solver_parameters import NO_PENALTY, Penalty
 from skl_softmax.solvers import SolveResult, Status, inner
 from skl_softmax.training import make_deterministic, make_stack, naming_bad_rows, penalty_terms, start_at
 
@@ -47,10 +48,8 @@ class Sweep:
         return self.status == Status.CONVERGED
 
 
-def solve_sweep(
-    estimator, rows: TrainingRows, data: Data, weights: Tensor, penalties: list[tuple[float, float]], tasks
-) -> Sweep:
-    """Solve for each fold, a row of ``weights`` (F, n), and each penalty (l1_ratio, C).
+def solve_sweep(estimator, rows: TrainingRows, data: Data, weights: Tensor, penalties: list[Penalty], tasks) -> Sweep:
+    """Solve for each fold, a row of ``weights`` (F, n), and each penalty.
 
     ``data`` are the rows in the coordinates that `skl_softmax.training` chooses.
 
@@ -68,10 +67,10 @@ def solve_sweep(
     bias = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")  # (F, J, K)
     n_iter, gap, value = np.zeros(shape[:2], np.int32), np.zeros(shape[:2]), np.ones(shape[:2])
     status = np.full(shape[:2], Status.STOPPED)
-    for j, (l1_ratio, C) in sorted(enumerate(penalties), key=lambda item: item[1]):
+    for j, penalty in sorted(enumerate(penalties), key=lambda item: item[1]):
         tasks.begin()
         with naming_bad_rows(rows):
-            results = [stack.solve(estimator, C, l1_ratio) for stack in stacks]
+            results = [stack.solve(estimator, penalty) for stack in stacks]
         found = zip(*(stack.coefficients for stack in stacks), strict=True)
         weight[:, j], bias[:, j] = (torch.cat(part).cpu() for part in found)
         n_iter[:, j] = [n for result in results for n in result.n_iter]
@@ -85,13 +84,13 @@ def solve_sweep(
 
 
 def solve_refit(
-    estimator, rows: TrainingRows, sweep: Sweep, weights: Tensor, penalty: tuple[float, float], place: int
+    estimator, rows: TrainingRows, sweep: Sweep, weights: Tensor, penalty: Penalty, place: int
 ) -> tuple[Tensor, Tensor, SolveResult]:
     """Weight (K, d), bias (K,) and what became of one model of rows of these ``weights`` (1, n).
 
-    For a penalty (l1_ratio, C) of the sweep, the one at ``place``; begun at the mean of its folds.
+    For a penalty of the sweep, the one at ``place``; begun at the mean of its folds.
     """
-    objective = make_stack(rows, sweep.data, weights, penalty[1], penalty[0])
+    objective = make_stack(rows, sweep.data, weights, penalty)
     begin = start_at(objective, (sweep.weight[:, place].mean(dim=0), sweep.bias[:, place].mean(dim=0)))
     problem = make_deterministic(estimator, objective, begin)
     weight, bias, result = problem.coefficients(problem.minimise(), rows.dtype)
@@ -102,15 +101,15 @@ class _Stack:
     """Folds (M, n) that are solved together, by what has been found of them."""
 
     def __init__(self, rows: TrainingRows, data: Data, weights: Tensor):
-        self._objective = make_stack(rows, data, weights, inf, 0.0).stretched()  # for any penalty
+        self._objective = make_stack(rows, data, weights, NO_PENALTY).stretched()  # for any penalty
         self._total = weights.sum(dim=1).to(data.home)  # (M,)
         theta = torch.zeros(len(weights), rows.n_outputs, data.n_columns, dtype=torch.float64, device=data.home)
         # The last three C and their minima, where these go, what is known of the last, and a metric from there.
         self._path, self._tangent, self._ended, self._kept = 3 * [(0.0, theta)], None, None, None
 
-    def solve(self, estimator, C: float, l1_ratio: float) -> SolveResult:
+    def solve(self, estimator, penalty: Penalty) -> SolveResult:
         """The minima for a penalty, begun from those for the last ones."""
-        objective = self._objective.with_penalties(*penalty_terms(self._total, C, l1_ratio))
+        C, objective = penalty.C, self._objective.with_penalties(*penalty_terms(self._total, penalty))
         begin, known = _start(objective, self._path, self._tangent, C, self._ended, estimator.tol)
         if objective.is_smooth and self._ended is None:
             begin = objective.centred(begin)  # where an L1 penalty was before, the minimum is of another form

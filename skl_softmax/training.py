@@ -18,7 +18,7 @@ from skl_softmax.objective import Objective, costs
 from skl_softmax.objective.batches import BatchedObjective
 from skl_softmax.objective.small import SmallObjective, is_small
 from skl_softmax.objective.tiny import TinyObjective, is_tiny
-from skl_softmax.solver_parameters import has_l1, rate_of, uses_optimizer
+from skl_softmax.solver_parameters import NO_PENALTY, Penalty, penalty_of, rate_of, uses_optimizer
 from skl_softmax.solvers import (
     SCHEDULES,
     DescentOptions,
@@ -46,36 +46,36 @@ AUTO_BATCH = 256
 ADAM_RATE = 2e-2
 
 
-def choose_coordinates(X: Tensor, fit_intercept: bool, penalties: list[tuple[float, float]]) -> Data:
-    """X in coordinates in which F with these penalties (l1_ratio, C) is minimised soon."""
+def choose_coordinates(X: Tensor, fit_intercept: bool, penalties: list[Penalty]) -> Data:
+    """X in coordinates in which F with these penalties is minimised soon."""
     data = standardised(X, fit_intercept)
-    is_smooth = not any(has_l1(*penalty) for penalty in penalties)  # others know the columns only
+    is_smooth = not any(penalty.has_l1 for penalty in penalties)  # others know the columns only
     return rotated(data) if is_smooth and costs.rotation_pays(*X.shape) else data
 
 
 def make_objective(rows: TrainingRows, data: Data, estimator) -> Objective:
     """F of the rows."""
-    return make_stack(rows, data, rows.weights[None], estimator.C, estimator.l1_ratio)
+    return make_stack(rows, data, rows.weights[None], penalty_of(estimator))
 
 
 def make_batched(rows: TrainingRows, data: Data, estimator, seen: float = 0.0) -> BatchedObjective:
     """As `make_objective`. ``seen`` is the weight of rows of earlier calls, which count in the penalty's 1/(C S)."""
     weights = rows.weights[None]  # (1, n)
     total = weights.sum(dim=1)  # (1,)
-    penalties = penalty_terms(total + seen, estimator.C, estimator.l1_ratio)
+    penalties = penalty_terms(total + seen, penalty_of(estimator))
     return _make(BatchedObjective, rows, data, weights, total, penalties)
 
 
-def make_stack(rows: TrainingRows, data: Data, weights: Tensor, C: float, l1_ratio: float) -> Objective:
+def make_stack(rows: TrainingRows, data: Data, weights: Tensor, penalty: Penalty) -> Objective:
     """F of M models with their own weights (M, n) of the rows."""
     total, kind = weights.sum(dim=1), _kind_of(data, len(weights), rows.n_outputs)
-    return _make(kind, rows, data, weights, total, penalty_terms(total, C, l1_ratio))
+    return _make(kind, rows, data, weights, total, penalty_terms(total, penalty))
 
 
 def make_part(rows: TrainingRows, data: Data, total: float) -> Objective:
     """What some rows add to the F of all, whose weight is ``total``, without a penalty."""
     of_all, kind = torch.tensor([total], dtype=torch.float64), _kind_of(data, 1, rows.n_outputs)
-    return _make(kind, rows, data, rows.weights[None], of_all, penalty_terms(of_all, inf, 0.0))
+    return _make(kind, rows, data, rows.weights[None], of_all, penalty_terms(of_all, NO_PENALTY))
 
 
 def _kind_of(data: Data, n_models: int, n_outputs: int) -> type[Objective]:
@@ -112,14 +112,14 @@ def _unit(total: float) -> float:
     return 1.0 if is_held else 2.0 ** min(max(frexp(total)[1], -1000), 1000)  # of which the inverse is held, too
 
 
-def penalty_terms(total: Tensor, C: float, l1_ratio: float) -> tuple[Tensor, Tensor | None]:
+def penalty_terms(total: Tensor, penalty: Penalty) -> tuple[Tensor, Tensor | None]:
     """λ₂ and λ₁ (M,) of models whose rows weigh ``total`` (M,) in all; None where λ₁ is zero."""
-    C = float(C)  # one of NumPy's would be inverted in its own type
+    l1_ratio, C = map(float, penalty)  # one of NumPy's would be inverted in its own type
     # Whatever C is without overflow, (M,)
     strength = (total * C).reciprocal() if C < 1 else torch.full_like(total, 1 / C) / total
     if inf in strength.tolist():
         raise ValueError(f"C={C} is so small that the penalty, 1 / (C S), is more than float64 holds. Set a larger C.")
-    return ((1 - l1_ratio) * strength, l1_ratio * strength) if has_l1(l1_ratio, C) else (strength, None)
+    return ((1 - l1_ratio) * strength, l1_ratio * strength) if penalty.has_l1 else (strength, None)
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def make_problem(estimator, rows: TrainingRows, begin, generator, observe, strea
         stream = Stream(estimator, rows) if stream is None else stream.anew(rows)
         objective = make_batched(rows, stream.data(rows.X), estimator)
         return make_descent(estimator, objective, begin, generator, observe, stream)
-    data = choose_coordinates(rows.X, estimator.fit_intercept, [(estimator.l1_ratio, estimator.C)])
+    data = choose_coordinates(rows.X, estimator.fit_intercept, [penalty_of(estimator)])
     objective = make_objective(rows, data, estimator)
     return make_deterministic(estimator, objective, start_at(objective, begin), observe)
 
