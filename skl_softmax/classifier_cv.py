@@ -306,8 +306,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             penalty = Penalty(getattr(self, "l1_ratio_", 0.0), getattr(self, "C_", 1.0))
             model = self._model(self.classes_, penalty, self.coef_, self.intercept_)
             if "sample_weight" in parameters:
-                parameters = parameters | {"sample_weight": check_weights(sample_weight, truth)}
-            X = as_rows(X.cpu() if isinstance(X, Tensor) else X)
+                parameters = parameters | {"sample_weight": check_weights(parameters["sample_weight"], truth)}
+            X = as_rows(X.cpu()) if isinstance(X, Tensor) else X
             return with_classes(self._scorer(), self.classes_)(model, X, truth, **parameters)
         if measure is accuracy and not has_columns(truth):
             return super().score(X, y, **parameters)

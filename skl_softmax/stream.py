@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax.data import Data, as_tensor, home_of, in_coordinates, normalised, raw
+from skl_softmax.data import Data, as_tensor, home_of, in_coordinates, normalised, raw, spread_rows
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.solver_parameters import takes_any_units
 from skl_softmax.solvers import Memory
@@ -15,6 +15,8 @@ from skl_softmax.solvers import Memory
 # How many times as large columns may be as in the rows before, and how far from the mean in units of their spread, for
 # an optimiser to go on with what it knows of gradients.
 NEAR_SCALE = 2.0
+# Rows that tell whether they are.
+TOLD_BY = 4096
 
 
 class Stream:
@@ -60,9 +62,10 @@ class Stream:
 
     def anew(self, rows: TrainingRows) -> "Stream":
         """The same for a fit, which sees all its rows: in their coordinates, if the last ones do not suit them."""
-        layout, coordinates = self._layout_of(rows), self._coordinates_of(rows)
-        is_suited = layout == self._layout and _suit(self._coordinates[layout], coordinates)
-        later = copy(self) if is_suited else self._in(layout, coordinates)
+        layout = self._layout_of(rows)
+        some = rows if rows.X.shape[0] <= TOLD_BY else rows.take(spread_rows(rows.X.shape[0], TOLD_BY))
+        is_suited = layout == self._layout and _suit(self._coordinates[layout], self._coordinates_of(some))
+        later = copy(self) if is_suited else self._in(layout, self._coordinates_of(rows))
         if later._memory is not None:
             later._memory = later._memory | {"smoothness": 0.0}
         return later
@@ -109,9 +112,12 @@ class Stream:
 
 
 def _suit(coordinates: tuple[np.ndarray, np.ndarray], own: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether rows whose own mean and scale are these have about that in the coordinates of others."""
+    """Whether rows whose own mean and scale are these are about as large in the coordinates of others.
+
+    A scale of 1 may be that of a column that is constant here, of which there is nothing to learn.
+    """
     (mean, scale), (own_mean, own_scale) = coordinates, own
-    ratio, shift = own_scale / scale, np.abs(own_mean - mean) / scale
+    ratio, shift = np.where(own_scale == 1, 1.0, own_scale / scale), np.abs(own_mean - mean) / scale
     return bool(((ratio > 1 / NEAR_SCALE) & (ratio < NEAR_SCALE) & (shift < NEAR_SCALE)).all())
 
 

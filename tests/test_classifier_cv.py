@@ -713,6 +713,27 @@ def test_a_scorer_that_takes_no_weights_is_refused_before_the_fits(scoring, call
         assert clone(model).set_params(scoring=function).fit(X, y, np.ones(150)).best_score_ == 1
 
 
+def test_scorers_get_rows_of_half_precision_as_they_are():
+    X, y = load_iris(return_X_y=True)
+    kinds = []
+    scorer = lambda model, X, y: (kinds.append((type(X), X.dtype)), model.predict_proba(X).astype(float).mean())[1]  # noqa: E731
+    model = TorchSoftmaxClassifierCV(Cs=2, cv=2, scoring=scorer).fit(X.astype(np.float16), y)
+    model.score(X.astype(np.float16), y)
+    assert set(kinds) == {(np.ndarray, np.dtype(np.float16))}
+
+
+def test_weights_of_a_score_may_have_another_name():
+    X, y = load_iris(return_X_y=True)
+    weights = np.random.default_rng(0).uniform(size=150)
+    plain = TorchSoftmaxClassifierCV(Cs=[0.01], scoring="f1_macro").fit(X, y)
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = get_scorer("f1_macro").set_score_request(sample_weight="importance")
+        model = TorchSoftmaxClassifierCV(Cs=[0.01], scoring=scorer).fit(X, y)
+        found = model.score(X, y, importance=weights)
+    assert found == pytest.approx(f1_score(y, plain.predict(X), average="macro", sample_weight=weights))
+    assert found != pytest.approx(plain.score(X, y))
+
+
 def test_rows_without_weight_leave_no_mark_on_a_score():
     X, y = load_iris(return_X_y=True)
     model = TorchSoftmaxClassifierCV(Cs=[1e3, 1e4]).fit(X, y)

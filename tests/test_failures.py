@@ -198,10 +198,14 @@ def test_a_number_that_overflows_in_float32_is_named():
 
 @pytest.mark.parametrize("size", [1e155, 1e200, 1e300])
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}, {"solver": "newton"}, {"C": np.inf}], ids=str)
-def test_sparse_numbers_whose_squares_overflow(settings, n_classes, size):
+@pytest.mark.parametrize(
+    "settings", [{}, {"solver": "lbfgs"}, {"solver": "newton"}, {"C": np.inf}, {"l1_ratio": 0.5}], ids=str
+)
+@pytest.mark.parametrize("n_columns", [4, 3000])
+def test_sparse_numbers_whose_squares_overflow(n_columns, settings, n_classes, size):
     """Left alone, a parameter of infinite curvature is never moved, and the gap does not see it."""
-    rows, labels = X[y < n_classes], y[y < n_classes]
-    rows = sp.csr_array(rows * [1, 1, 1, size])
+    rows, labels = X[y < n_classes] * [1, 1, 1, size], y[y < n_classes]
+    rest = sp.random_array((len(rows), n_columns - 4), density=0.01, rng=np.random.default_rng(0))
+    rows = sp.hstack([rows, rest], format="csr")
     with pytest.raises(ValueError, match=r"X holds a number of size .*column 3"):
         TorchSoftmaxClassifier(**settings).fit(rows, labels)

@@ -376,6 +376,13 @@ class Forwards(torch.optim.SGD):
         super().__init__(params, momentum=momentum, **settings)
 
 
+class Renames(torch.optim.SGD):
+    """One that has another name for its rate and passes on the rest."""
+
+    def __init__(self, params, eta=0.1, **settings):
+        super().__init__(params, eta, **settings)
+
+
 class Rebinds(torch.optim.SGD):
     """One that puts parameters elsewhere in memory."""
 
@@ -409,8 +416,9 @@ def test_an_optimiser_whose_step_gives_nothing_back():
         TorchSoftmaxClassifier(solver=torch.optim.Optimizer).fit(X, y)
     found = TorchSoftmaxClassifier(solver=OtherName, learning_rate=0.1, max_iter=9).fit(X, y)
     np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
-    found = TorchSoftmaxClassifier(solver=Forwards, learning_rate=0.1, max_iter=9).fit(X, y)
-    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
+    for solver in (Forwards, Renames):
+        found = TorchSoftmaxClassifier(solver=solver, learning_rate=0.1, max_iter=9).fit(X, y)
+        np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-12)
     with pytest.raises(TypeError, match=r"Deaf\.step has to call the closure"):
         TorchSoftmaxClassifier(solver=Deaf).fit(X, y)
     with pytest.raises(TypeError, match="solver=WithoutRate does not keep its learning rate as 'lr'"):
@@ -460,6 +468,16 @@ def test_a_fit_that_goes_on_takes_the_units_of_its_rows(solver, was_constant):
     clf = TorchSoftmaxClassifier(**settings, warm_start=True).fit(before, y).fit(X, y)
     cold = TorchSoftmaxClassifier(**settings).fit(X, y)
     assert clf.loss_curve_[-1] < 1.01 * cold.loss_curve_[-1]
+
+
+def test_a_column_that_is_constant_for_once_takes_nothing_from_the_others():
+    X, y = load_iris(return_X_y=True)
+    rare = np.column_stack([X, np.arange(150) % 30 == 0])
+    clf = TorchSoftmaxClassifier(solver="adam", max_iter=5, warm_start=True).fit(rare, y)
+    n_steps = [clf._stream.recall().state[0]["step"].item()]
+    for rows in (rare * [1, 1, 1, 1, 0], rare):
+        n_steps.append(clf.fit(rows, y)._stream.recall().state[0]["step"].item())
+    assert n_steps == [5, 10, 15]
 
 
 @pytest.mark.parametrize("given", ["warm_start", "coef_init"])

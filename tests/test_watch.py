@@ -224,6 +224,7 @@ class TestCallbacks:
             {"solver": "sgd", "learning_rate": 0.01},
             {"solver": "sgd", "learning_rate": 0.01, "momentum": 0.9, "average": True},
             {"solver": "sgd", "learning_rate": "invscaling", "momentum": 0.9},
+            {"solver": "sgd", "learning_rate": "invscaling", "batch_size": 50, "shuffle": False},
             {"solver": "sgd", "batch_size": 32, "shuffle": False},
             {"solver": "adam"},
             {"solver": torch.optim.RMSprop, "learning_rate": 0.01},

@@ -106,8 +106,10 @@ class SparseData(Data):
 
     @cached_property
     def sizes(self) -> Tensor:
-        values, columns = self.X.values().abs().double(), self.X.col_indices().long()
-        sizes = torch.zeros(self.X.shape[1], dtype=torch.float64).scatter_reduce_(0, columns, values, "amax")  # (d,)
+        sizes = torch.zeros(self.X.shape[1], dtype=torch.float64)  # (d,)
+        parts = (part.split(CONVERTED_VALUES) for part in (self.X.col_indices(), self.X.values()))
+        for columns, values in zip(*parts, strict=True):
+            sizes.scatter_reduce_(0, columns.long(), values.abs().double(), "amax")
         return torch.cat([sizes, sizes.new_ones(int(self.fit_intercept))])  # (p,)
 
     def affine(self, theta: Tensor) -> Affine:
@@ -132,6 +134,7 @@ class SparseData(Data):
     def _narrow(self) -> "SparseData":
         narrow = replace(self, dtype=torch.float32)
         narrow.__dict__["_blocks"] = [block.narrow() for block in self._blocks]
+        narrow.__dict__.update({name: self.__dict__[name] for name in ("sizes",) if name in self.__dict__})
         return narrow
 
     def restrict(self, features: Tensor) -> "SparseData":

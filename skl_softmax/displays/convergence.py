@@ -181,7 +181,8 @@ class ConvergenceDisplay:
         """Abscissas and ordinates of one curve."""
         points = {"gap": self.gap, "objective": self.objective, "validation_score": self.validation_score}[kind][fit]
         if points is None or np.isnan(points).all():
-            cause = "fit it with early_stopping=True" if kind == "validation_score" else "use kind='objective'"
+            by_epoch = "fit it with early_stopping=True, for more than an epoch"
+            cause = by_epoch if kind == "validation_score" else "use kind='objective'"
             raise ValueError(f"{self.name[fit]} has no {kind}: {cause}.")
         if x == "seconds" and self.seconds[fit] is None:
             raise ValueError(f"{self.name[fit]} has no seconds, which only fit takes down: use x='iteration'.")

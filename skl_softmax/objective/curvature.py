@@ -338,6 +338,7 @@ def diagonal(objective, theta: Tensor) -> Tensor:
         return complement(proba).mul_(proba).mul_(weights).flatten(0, 1)
 
     curved = objective.data.norms_by_logits(theta.flatten(0, 1), variances).view_as(theta)  # (M, K, p)
+    _refuse_infinite(curved)
     return curved.div_(objective.total[:, None, None]).add_(objective.column_l2)
 
 
@@ -355,12 +356,16 @@ def factorise_by(matrices: Tensor, ridges: tuple[float, ...]) -> tuple[Tensor, t
 
     Infinity on the diagonal, of squares that overflow, would hide its parameter: a FloatingPointError.
     """
-    if (matrices.diagonal(dim1=-2, dim2=-1) == torch.inf).any():
-        raise FloatingPointError("The Hessian is not finite: squares of X overflow.")
+    _refuse_infinite(matrices.diagonal(dim1=-2, dim2=-1))
     factor, failed = torch.linalg.cholesky_ex(with_ridge(matrices, ridges[0]) if ridges[0] else matrices)
     if failed.any() and len(ridges) > 1:
         return factorise_by(matrices, ridges[1:])
     return factor, ridges
+
+
+def _refuse_infinite(diagonal: Tensor) -> None:
+    if (diagonal == torch.inf).any():
+        raise FloatingPointError("The Hessian is not finite: squares of X overflow.")
 
 
 def with_ridge(matrices: Tensor, ridge: float) -> Tensor:

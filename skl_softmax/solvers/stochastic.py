@@ -76,7 +76,8 @@ class Memory:
 SCHEDULES = {
     "constant": lambda *_: None,
     "invscaling": lambda optimizer, updates, epochs, done: lr_scheduler.LambdaLR(  # noqa: ARG005
-        optimizer, lambda update: (1 + done + update / updates) ** -0.5
+        optimizer,
+        lambda update: (1 + (done * updates + update) / updates) ** -0.5,  # the same in one call or several
     ),
     "adaptive": lambda *_: None,
     "cosine": lambda optimizer, updates, epochs, *_: lr_scheduler.CosineAnnealingLR(optimizer, updates * epochs),
@@ -218,10 +219,11 @@ class _Descent:
 def _made(optimizer: Callable, parameter: Tensor, rate: float | None) -> torch.optim.Optimizer:
     """An optimiser of a parameter, given the rate by torch's name for it or, if it has another, in its place."""
     known = signature(optimizer).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in known.values())
     if rate is None:
         made = optimizer([parameter])
-    elif "lr" in known or any(one.kind is one.VAR_KEYWORD for one in known.values()):
-        made = optimizer([parameter], lr=rate)
+    elif "lr" in known or takes_any:
+        made = _by_name(optimizer, parameter, rate)
     else:
         made = optimizer([parameter], rate)
     group = made.param_groups[0]
@@ -231,6 +233,14 @@ def _made(optimizer: Callable, parameter: Tensor, rate: float | None) -> torch.o
             "of torch.optim do, by which schedules and epochs go. Pass lr in the defaults of its base class."
         )
     return made
+
+
+def _by_name(optimizer: Callable, parameter: Tensor, rate: float) -> torch.optim.Optimizer:
+    """One that takes ``lr``, or passes it on to what it sets from another name: then by its place."""
+    try:
+        return optimizer([parameter], lr=rate)
+    except TypeError:
+        return optimizer([parameter], rate)
 
 
 def _first_rate(objective: BatchedObjective, options: DescentOptions) -> tuple[float, float | None]:
