@@ -19,7 +19,7 @@ X, y = iris.data, iris.target_names[iris.target]
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 
 # %%
-# Scaling does not change how fast the fit is, but it does change what the penalty means for each feature.
+# The fit needs no scaling to converge, but scaling changes what the penalty means for each feature.
 pipeline = make_pipeline(StandardScaler(), TorchSoftmaxClassifier())
 grid = {"torchsoftmaxclassifier__C": [0.1, 1, 10, 100]}
 search = GridSearchCV(pipeline, grid, scoring="neg_log_loss").fit(X_train, y_train)

@@ -17,7 +17,8 @@ X = (X - X.mean()) / X.std()  # so that a ratio is that of one standard deviatio
 y = y.map({0: "malignant", 1: "benign"})
 
 # %%
-# Coefficients are logarithms of odds ratios. The reference is the class that the odds are against.
+# Coefficients of the table are logarithms of odds ratios, those in ``coef_`` of two classes only. The reference is the
+# class that the odds are against.
 clf = TorchSoftmaxClassifier(C=np.inf, tol=1e-12).fit(X, y)
 table = clf.summary(X, y, reference="benign").loc["malignant"]
 print(table.round(3).to_string())

@@ -478,7 +478,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
     def penalty(self):
         """The penalty that ``l1_ratio`` and ``C`` make: "l1", "l2", "elasticnet" or None.
 
-        No parameter: `SelectFromModel` asks for it, and of "l1" keeps all coefficients that are not zero.
+        No parameter: `SelectFromModel` asks for it, and of "l1" keeps all features that are not next to zero (1e-5).
         """
         return penalty_of(self).kind
 

@@ -338,7 +338,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     def penalty(self):
         """The penalty that ``l1_ratio_`` and ``C_`` make: "l1", "l2", "elasticnet" or None.
 
-        No parameter: `SelectFromModel` asks for it, and of "l1" keeps all coefficients that are not zero.
+        No parameter: `SelectFromModel` asks for it, and of "l1" keeps all features that are not next to zero (1e-5).
         """
         return Penalty(self.l1_ratio_, self.C_).kind
 
