@@ -192,7 +192,7 @@ def check_weights(sample_weight, X, may_be_zero: bool = False) -> np.ndarray:
     rows = np.broadcast_to(0.0, X.shape[0])  # to be counted: with array API dispatch weights would follow a tensor
     weights = _check_sample_weight(sample_weight, rows, **how)
     _refuse_infinite(weights, "sample_weight adds")
-    return weights
+    return np.require(weights, requirements="W")  # those of some series are not, of which torch warns
 
 
 def _refuse_infinite(weights: np.ndarray, what: str) -> None:
@@ -221,7 +221,7 @@ def check_batch(estimator: BaseEstimator, X, y, classes, sample_weight) -> Train
         if classes is not None and not np.array_equal(np.unique(as_classes(classes)), estimator.classes_):
             began = shortened(estimator.classes_.tolist())
             raise ValueError(
-                f"classes is {shortened(np.asarray(classes).tolist())}, but partial_fit began with {began}."
+                f"classes is {shortened(as_classes(classes).tolist())}, but partial_fit began with {began}."
             )
         classes = estimator.classes_ if classes is None else classes  # in the order of y's columns, where it has some
     return check_training_rows(estimator, X, y, sample_weight, classes, reset=is_first, is_lazy=True)
@@ -311,8 +311,12 @@ def _plain(tensor: Tensor) -> Tensor:
 def as_arrays(values):
     """Labels, weights or coefficients that may be a tensor, on any device, as an array.
 
-    Nullable integers and bools of pandas become plain ones if none is missing; scikit-learn would make floats of them.
+    Nullable integers and bools of pandas, and categories that are bools, become plain ones if none is missing;
+    scikit-learn would make floats of them.
     """
+    categories = getattr(getattr(values, "dtype", None), "categories", None)
+    if getattr(categories, "dtype", None) == np.dtype(bool) and not values.isna().any():
+        return np.asarray(values)
     plain = getattr(getattr(values, "dtype", None), "numpy_dtype", None)
     if plain is not None and plain.kind in "biu" and not values.isna().any():
         return values.to_numpy(plain)

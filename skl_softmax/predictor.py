@@ -125,7 +125,8 @@ class LinearPredictor(ClassifierMixin):
         index = self._of_logits(most_probable, X)  # (n,)
         labels = self.classes_[index.cpu().numpy()]
         is_torch = labels.dtype.kind in "biuf" and labels.dtype.isnative and labels.dtype.itemsize <= 8
-        return as_given(torch.from_numpy(labels), X) if is_torch else labels
+        # Of the two types of NumPy's for the same integers torch knows the one that this name has.
+        return as_given(torch.from_numpy(labels.view(labels.dtype.str)), X) if is_torch else labels
 
     def score(self, X, y=None, sample_weight=None):
         """The part of the rows whose label is predicted.

@@ -63,6 +63,6 @@ def with_classes(scorer, classes: np.ndarray):
 
 def part_of(X, y, parameters: dict, index: np.ndarray) -> tuple:
     """Some rows of what the user passed."""
-    X = indexable(as_rows(X))[0]
+    X = indexable(as_rows(X) if isinstance(X, Tensor) else X)[0]
     rows = as_rows(X[torch.from_numpy(index).to(X.device)].cpu()) if isinstance(X, Tensor) else _safe_indexing(X, index)
     return rows, _safe_indexing(y, index), _check_method_params(X, parameters, index)

@@ -79,7 +79,7 @@ def refuse_probabilities(y) -> None:
 
 def refuse_other_order(y, classes) -> None:
     """Refuse probabilities in a data frame whose columns have the names of the classes in another order."""
-    names = list(getattr(y, "columns", ()))
+    names = list(getattr(y, "column_names", getattr(y, "columns", ())))  # those of pyarrow's tables
     default = list(range(len(names)))
     if not has_columns(y) or names == default:
         return
@@ -97,7 +97,9 @@ def _is_missing(label) -> bool:
 
 def _encode(y, classes) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the labels in the sorted classes, which are those of ``y`` unless they are given."""
-    if y.dtype.kind not in "biuUS":  # those are labels in any case; on iris the checks take a tenth of the fit
+    if y.dtype.kind == "S":
+        raise TypeError("y holds bytes, which scikit-learn takes for no labels. Pass y.astype(str).")
+    if y.dtype.kind not in "biuU":  # those are labels in any case; on iris the checks take a tenth of the fit
         refuse_other_objects(y)
         encoder = LabelEncoder()
         targets = encoder.fit_transform(y)
@@ -115,8 +117,11 @@ def _encode(y, classes) -> tuple[np.ndarray, np.ndarray]:
         classes = found
     else:
         classes = np.unique(as_classes(classes))
-        place = np.searchsorted(classes, found)
-        unknown = found[classes[np.minimum(place, len(classes) - 1)] != found]
+        try:
+            place = np.searchsorted(classes, found)
+            unknown = found[classes[np.minimum(place, len(classes) - 1)] != found]
+        except TypeError:  # strings beside numbers
+            unknown = found
         if len(unknown):
             raise ValueError(
                 f"y holds the labels {shortened(unknown.tolist())}, which are not among the classes "

@@ -147,9 +147,12 @@ class TestTargets:
 
 
 class TestWeights:
-    @pytest.mark.parametrize("dtype", ["int64", "float32", "Int64", "Float64", "int64[pyarrow]", "double[pyarrow]"])
-    def test_series(self, estimator, dtype):
-        weights = np.arange(150) % 4
+    @pytest.mark.parametrize(
+        "dtype", ["int64", "float32", "Int64", "Float64", "Float32", "int64[pyarrow]", "double[pyarrow]"]
+    )
+    @pytest.mark.parametrize("lightest", [0, 1])
+    def test_series(self, estimator, dtype, lightest):
+        weights = np.arange(150) % 4 + lightest
         series = pd.Series(weights, dtype=dtype)
         plain = clone(estimator).fit(PANDAS, LABELS, weights)
         np.testing.assert_array_equal(estimator.fit(PANDAS, LABELS, series).coef_, plain.coef_)
