@@ -13,10 +13,10 @@ from skl_softmax.data import on_device
 from skl_softmax.memory import explained
 
 # What a fit finds, but for the features that it has seen.
-FOUND = (
+FOUND = {
     "classes_", "coef_", "intercept_", "n_iter_", "n_passes_", "loss_curve_", "optimality_gap_", "converged_",
     "seconds_curve_", "validation_scores_", "best_iteration_", "_stream",
-)  # fmt: skip
+}  # fmt: skip
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[Callable[[], None]]
 def forget_fit(estimator: BaseEstimator) -> dict:
     """All that the estimator knows, of which it forgets what a fit has found: callbacks see copies of it."""
     known = dict(vars(estimator))
-    for name in known.keys() & set(FOUND):
+    for name in known.keys() & FOUND:
         delattr(estimator, name)
     return known
 

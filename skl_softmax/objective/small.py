@@ -22,6 +22,8 @@ from skl_softmax.objective.base import Evaluation, Objective
 
 # Multiplications of a product with all rows up to which F is evaluated here, and logits, which it takes copies of.
 SMALL_PRODUCT, SMALL_LOGITS = 2**23, 2**18
+# The largest number, as infinity times zero is none.
+MOST = np.finfo(np.float64).max
 
 
 def is_small(data: Data, n_logits: int) -> bool:
@@ -179,7 +181,7 @@ class SmallObjective(Objective):
         scale = np.zeros(data.n_columns)
         scale[: data.X.shape[1]] = 1 / np.square(data.scale.numpy())
         with np.errstate(over="ignore"):
-            return np.minimum(self.l2.numpy()[:, None, None] * scale, np.finfo(np.float64).max)  # (M, 1, p)
+            return np.minimum(self.l2.numpy()[:, None, None] * scale, MOST)  # (M, 1, p)
 
 
 def sigmoid_loss(logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None, weights: np.ndarray) -> Loss:

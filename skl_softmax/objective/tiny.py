@@ -107,8 +107,8 @@ class TinyObjective(SmallObjective):
             return self._pairs.pullback(curvature)[:, :, _places(self.data.n_columns)]
         columns = self.data.small_columns  # (p, n)
         at_once, flat = max(1, PRODUCT_BYTES // columns.nbytes), curvature.reshape(-1, 1, self.n_rows)
-        parts = (flat[i : i + at_once] * columns for i in range(0, len(flat), at_once))  # (part, p, n) each
-        products = np.concatenate([self._rows.pullback(part) for part in parts])  # (M q, p, p)
+        parts = [self._rows.pullback(flat[i : i + at_once] * columns) for i in range(0, len(flat), at_once)]
+        products = parts[0] if len(parts) == 1 else np.concatenate(parts)  # (M q, p, p)
         return products.reshape(*curvature.shape[:2], *products.shape[1:])
 
     @cached_property
