@@ -8,15 +8,14 @@ import pandas as pd
 from dask import array, delayed
 from distributed import Client, default_client
 from sklearn.base import _fit_context
-from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from skl_softmax import start
 from skl_softmax._version import DOCUMENTATION
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.cluster import Work, align, is_collection, place, tree, whole_rows
 from skl_softmax.data import plain_torch
-from skl_softmax.inputs import check_weights, naming, note_features
+from skl_softmax.inputs import naming, note_features
 from skl_softmax.parts import PARTS_SOLVERS
 from skl_softmax.solver_parameters import penalty_of
 from skl_softmax.state import forget_fit, unchanged_on_error
@@ -226,6 +225,8 @@ converged_, optimality_gap_, module_
         ------
         sklearn.exceptions.NotFittedError
             Before a fit.
+        ValueError
+            If X has not two dimensions; where it is computed, if it has other features than those of the fit, or NaN.
         """
         return self._lazily("decision_function", X)
 
@@ -247,6 +248,8 @@ converged_, optimality_gap_, module_
         ------
         sklearn.exceptions.NotFittedError
             Before a fit.
+        ValueError
+            If X has not two dimensions; where it is computed, if it has other features than those of the fit, or NaN.
         """
         return self._lazily("predict_proba", X)
 
@@ -267,6 +270,8 @@ converged_, optimality_gap_, module_
         ------
         sklearn.exceptions.NotFittedError
             Before a fit.
+        ValueError
+            If X has not two dimensions; where it is computed, if it has other features than those of the fit, or NaN.
         """
         return self._lazily("predict_log_proba", X)
 
@@ -287,6 +292,8 @@ converged_, optimality_gap_, module_
         ------
         sklearn.exceptions.NotFittedError
             Before a fit.
+        ValueError
+            If X has not two dimensions; where it is computed, if it has other features than those of the fit, or NaN.
         """
         return self._lazily("predict", X)
 
@@ -311,9 +318,13 @@ converged_, optimality_gap_, module_
         ------
         sklearn.exceptions.NotFittedError
             Before a fit.
+        TypeError
+            If X is a collection of Dask's and ``y`` is none.
         ValueError
             If ``y`` holds probabilities, no label in a row, or labels of another type than those of ``fit``, or no row
-            has a positive weight.
+            has a positive weight; if rows or partitions of X, ``y`` and weights differ, or there is no client.
+        TimeoutError
+            Where no worker has been there for 60 seconds.
         """
         if not is_collection(X):
             return super().score(X, y, sample_weight)
@@ -424,9 +435,4 @@ def _hits(number: int, model, X, y, sample_weight) -> np.ndarray:
     if not len(y):
         return np.zeros(2)
     with naming(f"Partition {number}"):
-        weights = check_weights(None if sample_weight is None else np.ravel(sample_weight), y, may_be_zero=True)
-        if not weights.any():
-            return np.zeros(2)
-        y = check_array(y, dtype=None, ensure_2d=False, input_name="y")
-        right = accuracy_score(y, model.predict(X), normalize=False, sample_weight=weights)
-    return np.array([right, weights.sum()])
+        return np.array(model._weight_of_hits(X, y, None if sample_weight is None else np.ravel(sample_weight)))

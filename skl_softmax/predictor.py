@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
 from skl_softmax._version import DOCUMENTATION
@@ -183,6 +183,7 @@ class LinearPredictor(ClassifierMixin):
         if not weights.any():  # a block need not have rows that count
             return 0.0, 0.0
         counted = None if sample_weight is None else weights  # with ones, NumPy wakes threads to add them up
+        labels = check_array(labels, dtype=None, ensure_2d=False, input_name="y")
         right = accuracy_score(labels, as_arrays(self.predict(X)), normalize=False, sample_weight=counted)
         return right, weights.sum()
 
