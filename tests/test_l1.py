@@ -235,6 +235,24 @@ def test_a_hundred_thousand_sparse_features():
     assert violation(model, X, y, 3.0, 0.9) < 1e-2
 
 
+def test_words_of_few_classes_take_few_passes():
+    """Where all classes have a weight for some word, a number that is added to each of them has no curvature.
+
+    Conjugate gradients went 1e31 that way, the step ended at the next zero of any weight, and 3,246 passes were taken.
+    """
+    rng = np.random.default_rng(0)
+    often, y, counts = 1 / np.arange(1.0, 3001.0), np.arange(2000) % 3, np.zeros((2000, 3000))
+    for row, k in zip(counts, y, strict=True):
+        share = often.copy()
+        share[50 * k : 50 * (k + 1)] *= 1.5
+        np.add.at(row, rng.choice(3000, rng.integers(10, 60), p=share / share.sum()), 1)
+    X = csr_array(counts)
+    model = TorchSoftmaxClassifier(C=0.2, l1_ratio=1.0).fit(X, y)
+    assert model.converged_
+    assert model.n_passes_ <= 60
+    assert violation(model, X, y, C=0.2) < 1e-2
+
+
 def test_a_path_with_warm_starts_needs_fewer_passes():
     X, y = load_digits(return_X_y=True)
     Cs = np.logspace(-3, -1, 8)
