@@ -78,8 +78,9 @@ def _sum(rows: Tensor) -> float:
 
 
 def _refuse(value: float, row: int, column: int) -> None:
-    what = "NaN" if isnan(value) else "infinity"
+    what, advice = "infinity", "Pass a wider type, if it is of numbers beyond the type of X, or other numbers"
+    if isnan(value):
+        what, advice = "NaN", "Fill such values in, for instance with sklearn.impute.SimpleImputer"
     raise ValueError(
-        f"X holds {what} in row {row}, column {column}, both counted from 0. Fill such values in, for instance with "
-        "sklearn.impute.SimpleImputer, or leave their rows out."
+        f"X holds {what} in row {row}, column {column}, both counted from 0. {advice}, or leave their rows out."
     )

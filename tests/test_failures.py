@@ -209,3 +209,11 @@ def test_sparse_numbers_whose_squares_overflow(n_columns, settings, n_classes, s
     rows = sp.hstack([rows, rest], format="csr")
     with pytest.raises(ValueError, match=r"X holds a number of size .*column 3"):
         TorchSoftmaxClassifier(**settings).fit(rows, labels)
+
+
+def test_advice_for_infinity_is_another_than_for_missing_values():
+    rows = torch.from_numpy(1e5 * X).half()
+    with pytest.raises(ValueError, match=r"X holds infinity in row 0, column 0.*Pass a wider type"):
+        TorchSoftmaxClassifier().fit(rows, y)
+    with pytest.raises(ValueError, match=r"X holds NaN in row 75, column 1.*SimpleImputer"):
+        TorchSoftmaxClassifier().fit(WITH_NAN, y)
