@@ -79,8 +79,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
     cv : int, splitter, iterable of splits, "alo" or None, default=None
         Folds: an int (None: 5) of stratified ones, any of scikit-learn's splitters, or pairs of training and test
         indices. Splitters that want ``groups`` get them with ``sklearn.set_config(enable_metadata_routing=True)`` and
-        ``fit(X, y, groups=groups)``. "alo" is approximate leave-one-out: one fit of all rows for each penalty, and from its Hessian what the
-        fit without each row would have given. Only for ``l1_ratio`` 0, "neg_log_loss" or
+        ``fit(X, y, groups=groups)``. "alo" is approximate leave-one-out: one fit of all rows for each penalty, and from
+        its Hessian what the fit without each row would have given. Only for ``l1_ratio`` 0, "neg_log_loss" or
         "accuracy", and at most 1,200 parameters; of dense X with more than 200 columns, and a third more than rows,
         those of the space that the rows span.
     scoring : str, callable or None, default=None
