@@ -41,6 +41,7 @@ from skl_softmax.scores import (
     held_out_scores,
     mean_of_logits,
     negative_log_loss,
+    of_rows,
     place_of_best,
     refuse_metrics_of_labels,
     refuse_scorers_without_weights,
@@ -427,9 +428,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         sweep = solve_sweep(self, rows.counted, data, weights, penalties, tasks)
         by_row = left_out_scores(rows, weights, penalties, sweep, truth, measure)  # (J, n)
         by_row, shares = by_row[:, shares > 0], shares[shares > 0]
-        shares = shares / shares.sum()
-        means = by_row @ shares  # (J,)
-        errors = ((by_row - means[:, None]).square() @ shares / len(shares)).sqrt()
+        means, errors = of_rows(by_row, shares)  # (J,), (J,)
         return sweep, means[None].numpy(), errors.numpy()
 
     def _model(self, classes, penalty: Penalty, coef, intercept) -> TorchSoftmaxClassifier:

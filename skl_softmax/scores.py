@@ -135,6 +135,13 @@ def standard_errors(scores: np.ndarray) -> np.ndarray:
         return np.nan_to_num(scores.std(axis=0, ddof=1) / sqrt(len(scores)))
 
 
+def of_rows(by_row: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (J,), weighted, of scores of single rows (J, n), and their standard errors (J,)."""
+    shares = weights / weights.sum()  # (n,)
+    means = by_row @ shares  # (J,)
+    return means, ((by_row - means[:, None]).square() @ shares / len(shares)).sqrt()
+
+
 def as_score(score) -> float:
     """The number that a scorer has given."""
     try:

@@ -112,8 +112,8 @@ class Data:
         return torch.cat([scale, scale.new_zeros(int(self.fit_intercept))])  # (p,)
 
     @property
-    def sizes(self) -> Tensor:
-        """About the largest |x̃_ij| of each column, (p,): 1 where columns are divided by theirs."""
+    def nominal_sizes(self) -> Tensor:
+        """What |x̃_ij| goes up to in each column, (p,): 1, where columns are divided by about that."""
         return torch.ones(self.n_columns, dtype=torch.float64, device=self.home)
 
     def to_theta(self, weight: Tensor, bias: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class Data:
     def largest_terms(self, weight: Tensor, bias: Tensor) -> Tensor:
         """About Σ_j |w_j x_ij| + |b|, at its largest of all rows, (..., K): what logits are rounded in units of."""
         n_features = self.X.shape[1]
-        spread = self.to_theta(weight, bias)[..., :n_features].abs() @ self.sizes[:n_features]  # (..., K)
+        spread = self.to_theta(weight, bias)[..., :n_features].abs() @ self.nominal_sizes[:n_features]  # (..., K)
         return weight.double().abs() @ self.offset.abs() + bias.double().abs() + spread
 
     def affine(self, theta: Tensor) -> Affine:

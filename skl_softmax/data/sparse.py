@@ -105,7 +105,7 @@ class SparseData(Data):
         yield from map(self.block, slices(self.n_rows, fits))
 
     @cached_property
-    def sizes(self) -> Tensor:
+    def nominal_sizes(self) -> Tensor:
         sizes = torch.zeros(self.X.shape[1], dtype=torch.float64)  # (d,)
         parts = (part.split(CONVERTED_VALUES) for part in (self.X.col_indices(), self.X.values()))
         for columns, values in zip(*parts, strict=True):
@@ -134,7 +134,6 @@ class SparseData(Data):
     def _narrow(self) -> "SparseData":
         narrow = replace(self, dtype=torch.float32)
         narrow.__dict__["_blocks"] = [block.narrow() for block in self._blocks]
-        narrow.__dict__.update({name: self.__dict__[name] for name in ("sizes",) if name in self.__dict__})
         return narrow
 
     def restrict(self, features: Tensor) -> "SparseData":

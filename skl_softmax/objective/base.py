@@ -39,7 +39,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Objective:
-    """F of M models over one X. See the module's docstring for the formula and the shapes.
+    """F of M models over one X. See the package's docstring for the formula and the shapes.
 
     Parameters
     ----------
@@ -222,10 +222,11 @@ class Objective:
     def resolves(self, theta: Tensor) -> bool:
         """Whether the logits at θ, sums of terms that may cancel, come out of ``dtype`` near enough to go by.
 
-        The errors are eps Σ_j |θ_kj| size_j at most. Collinear columns with next to no penalty let θ grow until that is
+        The errors are eps Σ_j |θ_kj x̃_j| at most. Collinear columns with next to no penalty let θ grow until that is
         all there is: the raw tall table at C = 100 has 3e5 after one step.
         """
-        return torch.finfo(self.dtype).eps * (theta.abs() @ self.data.sizes.to(theta)).max().item() <= LOGIT_ACCURACY
+        terms = theta.abs() @ self.data.nominal_sizes.to(theta)  # (M, K)
+        return torch.finfo(self.dtype).eps * terms.max().item() <= LOGIT_ACCURACY
 
     @cached_property
     def holds_collinear(self) -> bool:
@@ -239,7 +240,7 @@ class Objective:
     def slope_rounding(self, direction: Tensor) -> Tensor:
         """What rounding of X and of the gradient makes of the slope along a direction (M, K, p), about, (M,)."""
         offsets = self.data.mean.abs() / self.data.scale  # (d,), of the numbers in X from those of θ's columns
-        sizes = self.data.sizes + torch.cat([offsets, offsets.new_zeros(int(self.data.fit_intercept))])  # (p,)
+        sizes = self.data.nominal_sizes + torch.cat([offsets, offsets.new_zeros(int(self.data.fit_intercept))])  # (p,)
         return SLOPE_ROUNDING * (direction.abs() @ sizes).sum(dim=1)
 
     def centred(self, theta: Tensor) -> Tensor:

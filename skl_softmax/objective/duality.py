@@ -168,7 +168,7 @@ def _rounding(objective, theta: Tensor) -> Tensor:
     The penalty of a column of 1e150 is far less: what G exceeds it by says nothing. By the logits' no more than λ₁ is
     overlooked: where columns nearly cancel, in terms of 1e7, fits were told gaps of zero at 2 % of F.
     """
-    terms = (theta.abs() @ objective.data.sizes).amax(dim=1).clamp_min(1.0)  # (M,)
+    terms = (theta.abs() @ objective.data.nominal_sizes).amax(dim=1).clamp_min(1.0)  # (M,)
     own = GRADIENT_ROUNDING * objective.diagonal_bound.sqrt()  # (M, 1, p)
     return torch.minimum(terms[:, None, None] * own, torch.maximum(own, objective.column_l1))
 
@@ -191,7 +191,8 @@ def _conjugate(objective, gradient: Tensor, theta: Tensor) -> Tensor:
     squares = over.square() / (2 * objective.column_l2)
     # How far the minimum may be: columns that nearly cancel, with less of a penalty than rounding, were told gaps of
     # zero at 1e-3 of F by their own parameters.
-    sizes = torch.where(objective.data.sizes > 0, objective.data.sizes, 1.0)  # (p,)
+    sizes = objective.data.nominal_sizes  # (p,)
+    sizes = torch.where(sizes > 0, sizes, 1.0)
     missed = over / sizes * (theta.abs() * sizes).amax(dim=(1, 2), keepdim=True)  # (M, K, p)
     return torch.where(over > rounding, squares, torch.minimum(missed, squares.nan_to_num(0.0)))
 

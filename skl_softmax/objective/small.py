@@ -22,8 +22,6 @@ from skl_softmax.objective.base import Evaluation, Objective
 
 # Multiplications of a product with all rows up to which F is evaluated here, and logits, which it takes copies of.
 SMALL_PRODUCT, SMALL_LOGITS = 2**23, 2**18
-# The largest number, as infinity times zero is none.
-MOST = np.finfo(np.float64).max
 
 
 def is_small(data: Data, n_logits: int) -> bool:
@@ -176,12 +174,8 @@ class SmallObjective(Objective):
 
     @cached_property
     def _penalty(self) -> np.ndarray:
-        """The penalty of each model and column, as `column_l2`."""
-        data = self.data
-        scale = np.zeros(data.n_columns)
-        scale[: data.X.shape[1]] = 1 / np.square(data.scale.numpy())
-        with np.errstate(over="ignore"):
-            return np.minimum(self.l2.numpy()[:, None, None] * scale, MOST)  # (M, 1, p)
+        """`column_l2` in NumPy."""
+        return self.column_l2.numpy()  # (M, 1, p)
 
 
 def sigmoid_loss(logits: np.ndarray, signs: np.ndarray, rests: np.ndarray | None, weights: np.ndarray) -> Loss:
