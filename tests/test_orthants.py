@@ -1,10 +1,13 @@
 """The minimum of a quadratic plus an L1 norm, against coordinate descent and the conditions for it."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize, minimize_scalar
 
 from skl_softmax.objective.quadratic import DenseModel
 from skl_softmax.solvers.orthants import minimise_on_orthants
+from skl_softmax.solvers.shifts import NO_SHIFTS, Shifts
 
 P = 12
 
@@ -44,7 +47,7 @@ def value(v, matrix, gradient, l1, theta):
 @pytest.mark.parametrize("penalty", [0.1, 5.0, 50.0])
 def test_minimum_is_that_of_coordinate_descent(seed, penalty):
     matrix, gradient, l1, theta = problem(seed, penalty=penalty)
-    found, decrease = minimise_on_orthants(DenseModel(matrix, torch.arange(P)), gradient, l1, theta, 1e-12)
+    found, decrease = minimise_on_orthants(DenseModel(matrix, torch.arange(P)), gradient, l1, theta, 1e-12, NO_SHIFTS)
     expected = by_coordinates(matrix, gradient, l1, theta)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
     assert ((found == 0) == (expected == 0)).all()
@@ -55,7 +58,7 @@ def test_minimum_is_that_of_coordinate_descent(seed, penalty):
 @pytest.mark.parametrize("seed", range(10))
 def test_conditions_hold_where_the_matrix_is_singular(seed):
     matrix, gradient, l1, theta = problem(seed, rank=5, penalty=2.0)
-    found, _ = minimise_on_orthants(DenseModel(matrix.clone(), torch.arange(P)), gradient, l1, theta, 1e-12)
+    found, _ = minimise_on_orthants(DenseModel(matrix.clone(), torch.arange(P)), gradient, l1, theta, 1e-12, NO_SHIFTS)
     slopes = gradient + matrix @ (found - theta)
     size = gradient.abs().max()
     assert (slopes.abs() <= l1 + 1e-7 * size).all()
@@ -67,7 +70,7 @@ def test_the_minimum_itself_is_left_alone():
     matrix, gradient, l1, theta = problem(0, penalty=1.0)
     found = by_coordinates(matrix, gradient, l1, theta)
     slopes = gradient + matrix @ (found - theta)
-    _, decrease = minimise_on_orthants(DenseModel(matrix, torch.arange(P)), slopes, l1, found, 1e-12)
+    _, decrease = minimise_on_orthants(DenseModel(matrix, torch.arange(P)), slopes, l1, found, 1e-12, NO_SHIFTS)
     assert decrease < 1e-14
 
 
@@ -78,7 +81,7 @@ def test_no_system_is_solved_again_where_the_face_is_least(seed, calls_of):
     model = DenseModel(matrix, torch.arange(P))
     systems = calls_of(model, "solve")
     gradient = -l1 * theta.sign() - 1e-9 * matrix @ theta.abs()  # a step that changes no sign
-    minimise_on_orthants(model, gradient, l1, theta, 0.0)
+    minimise_on_orthants(model, gradient, l1, theta, 0.0, NO_SHIFTS)
     assert len(systems) == 1
 
 
@@ -91,3 +94,78 @@ def test_formula_of_bfgs_makes_the_model_agree_with_the_step():
     before = model.multiply(theta)
     model.update(gradient, -change)  # no curvature: rounding
     torch.testing.assert_close(model.multiply(theta), before)
+
+
+def softmax_problem(seed, n_classes, l2):
+    """A Hessian of softmax regression, which has no curvature along what all classes have in common, and an L1 norm."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(30, 4, dtype=torch.float64, generator=generator)
+    proba = torch.randn(30, n_classes, dtype=torch.float64, generator=generator).softmax(dim=1)
+    of_row = torch.diag_embed(proba) - proba[:, :, None] * proba[:, None]  # (n, K, K)
+    matrix = torch.einsum("nkl,ni,nj->kilj", of_row, X, X).reshape(4 * n_classes, -1) / 30
+    gradient = matrix @ torch.randn(len(matrix), dtype=torch.float64, generator=generator)  # of the loss
+    theta = torch.randn(len(matrix), dtype=torch.float64, generator=generator)
+    theta = torch.where(theta.abs() < 0.5, 0.0, theta)
+    matrix += l2 * torch.eye(len(matrix), dtype=torch.float64)
+    l1 = torch.full_like(theta, 0.02)
+    of_columns = torch.arange(len(matrix)).view(n_classes, 4)
+    shifts = Shifts(of_columns, theta[of_columns], l1[:4], torch.full_like(l1[:4], l2), torch.zeros_like(l1[:4]))
+    return matrix, gradient + l2 * theta, l1, theta, shifts
+
+
+class Products(DenseModel):
+    """A matrix with which systems are solved about as well as conjugate gradients do."""
+
+    solves_exactly = False
+
+    def solve(self, free, right):
+        return (1 + 1e-3) * super().solve(free, right)
+
+
+@pytest.mark.parametrize("kind", [DenseModel, Products])
+@pytest.mark.parametrize("l2", [0.0, 1e-6, 0.02])
+@pytest.mark.parametrize("n_classes", [3, 4, 7])
+@pytest.mark.parametrize("seed", range(3))
+def test_minimum_where_classes_have_a_direction_without_curvature_in_common(seed, n_classes, l2, kind, calls_of):
+    matrix, gradient, l1, theta, shifts = softmax_problem(seed, n_classes, l2)
+    model = kind(matrix, torch.arange(len(matrix)))
+    systems = calls_of(model, "solve")
+    found, decrease = minimise_on_orthants(model, gradient, l1, theta, 1e-9, shifts)
+    assert len(systems) <= 25
+    assert (found.view(n_classes, 4) == 0).any(dim=0).all() or n_classes % 2 == 0 or l2 > 0  # the median
+    gained = value(theta, matrix, gradient, l1, theta) - value(found, matrix, gradient, l1, theta)
+    assert decrease == pytest.approx(gained.item(), rel=1e-9)
+
+    def split(z):  # v is a difference of numbers that are not negative
+        v = z[: len(matrix)] - z[len(matrix) :]
+        slopes = gradient.numpy() + matrix.numpy() @ (v - theta.numpy())
+        norm = l1.numpy() @ (z[: len(matrix)] + z[len(matrix) :])
+        smooth = (gradient.numpy() + slopes) @ (v - theta.numpy()) / 2
+        return smooth + norm, np.concatenate([slopes + l1.numpy(), l1.numpy() - slopes])
+
+    start = np.concatenate([found.clamp_min(0), (-found).clamp_min(0)])
+    options = {"ftol": 0, "gtol": 1e-12, "maxiter": 5000, "maxfun": 10_000}
+    better = minimize(split, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start), options=options)
+    assert split(start)[0] - better.fun <= 1e-8 * decrease
+
+
+@pytest.mark.parametrize("n_classes", [3, 4, 10])
+@pytest.mark.parametrize("l2", [0.0, 0.1, 10.0])
+@pytest.mark.parametrize("ridge", [0.0, 1.0])
+def test_shifts_lead_to_the_least_penalty(n_classes, l2, ridge):
+    generator = torch.Generator().manual_seed(n_classes)
+    v, theta = torch.randn(2, n_classes, 20, dtype=torch.float64, generator=generator)
+    v = torch.where(v.abs() < 0.5, 0.0, v)
+    one = torch.ones(20, dtype=torch.float64)
+    index = torch.arange(n_classes * 20).view(n_classes, 20)
+    found = Shifts(index, theta, one, l2 * one, ridge * one).least(v.flatten()).view_as(v)
+    shift = v - found
+    torch.testing.assert_close(shift, shift[:1].expand_as(shift), rtol=0, atol=1e-14)
+
+    def penalty(c, j):
+        rest = v[:, j] - c
+        return (rest.abs() + l2 / 2 * rest**2 + ridge / 2 * (rest - theta[:, j]) ** 2).sum().item()
+
+    for j in range(20):
+        least = minimize_scalar(penalty, args=(j,), bounds=(-5, 5), options={"xatol": 1e-10})
+        assert penalty(shift[0, j].item(), j) <= least.fun + 1e-12

@@ -38,8 +38,6 @@ class HessianProducts(Model):
         self._unseen = objective.unseen & self._inside.all(dim=0)  # (1, 1, columns)
         self._sum_to_zero: Callable = objective.centred
         self._diagonal = objective.hessian_diagonal(theta).to(self._dtype)  # (1, K, columns)
-        # One number added to all classes has no curvature: only their norm bounds how far it may go.
-        self._is_flat = (objective.n_outputs > 1) & (objective.column_l2 == 0) & ~self._unseen  # (1, 1, columns)
 
     def damp(self, ridge: Tensor) -> None:
         """Add to the diagonal what belongs there of ``ridge`` (P,)."""
@@ -50,22 +48,12 @@ class HessianProducts(Model):
 
     def solve(self, free: Tensor, right: Tensor) -> Tensor:
         mask = self._outer(free)
-        held = self._held(mask)
         direction, *_ = conjugate_gradients(
-            lambda vector: (self._product(vector) + held * vector.sum(dim=1, keepdim=True)) * mask,
+            lambda vector: self._product(vector) * mask,
             lambda vector: self._precondition(vector) * mask,
             -self._outer(right),
         )
         return self._inner(direction).to(right.dtype)
-
-    def _held(self, mask: Tensor) -> Tensor:
-        """Curvature, (1, 1, columns), for what all classes have in common where all of them are free.
-
-        As much as each has, so that a step goes about as far. Without it, one of 1e31 ended at the first wall, and
-        counts of words in 4,000 texts took 6,400 passes for 35.
-        """
-        is_free = self._is_flat & (mask > 0).all(dim=1, keepdim=True)
-        return torch.where(is_free, self._diagonal.amax(dim=1, keepdim=True) / mask.shape[1], 0.0)
 
     def scale(self, right: Tensor) -> Tensor:
         return self._inner(self._precondition(self._outer(right))).to(right.dtype)

@@ -5,6 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from skl_softmax.solvers.shifts import Shifts
+
 # Sufficient decrease, Nocedal & Wright (2006), eq. 3.4.
 SUFFICIENT_DECREASE = 1e-4
 # Faces that are tried, and halvings of a step on one of them.
@@ -33,7 +35,7 @@ class Model(Protocol):
 
 
 def minimise_on_orthants(
-    model: Model, gradient: Tensor, l1: Tensor, theta: Tensor, accuracy: float
+    model: Model, gradient: Tensor, l1: Tensor, theta: Tensor, accuracy: float, shifts: Shifts
 ) -> tuple[Tensor, float]:
     """Minimise q(v) = g·(v - θ) + ½ (v - θ)ᵀ B (v - θ) + Σ l1 |v| by Newton steps on faces of orthants.
 
@@ -41,12 +43,15 @@ def minimise_on_orthants(
     which q is a quadratic. Its minimum over the free parameters gives a direction; the step along it is bent at the
     orthant's walls, where parameters become zero. The projection is that of Andrew & Gao (2007), "Scalable training of
     L1-regularized log-linear models", the step on the free parameters that of Byrd, Chin, Nocedal & Oztoprak (2016),
-    "A family of second-order methods for convex ℓ1-regularized optimization".
+    "A family of second-order methods for convex ℓ1-regularized optimization". Along what all classes have in common B
+    has no curvature: one of them is held there, and v shifted to the least penalty after each step.
 
     Parameters
     ----------
     accuracy : float
         The part of the decrease of q that may be missed.
+    shifts : Shifts
+        Of parameters that q, but for the penalties, does not tell apart from others.
 
     Returns
     -------
@@ -54,18 +59,23 @@ def minimise_on_orthants(
     decrease : float
         q(θ) - q(v).
     """
-    v, u, decrease = theta, gradient, 0.0  # u is the gradient of the quadratic at v
+    v, u, decrease = shifts.least(theta), gradient, 0.0  # u is the gradient of the quadratic at v
+    if not torch.equal(v, theta):
+        curved, decrease = _gain(model, u, l1, theta, v)
+        u = u + curved
     is_least = False  # on the face, whether to rounding
     for _ in range(MAX_FACES):
         enters = (v == 0) & (u.abs() > l1)  # (P,)
+        free = shifts.hold((v != 0) | enters | (l1 == 0), v)  # (P,)
+        enters &= free
         if is_least and not enters.any():
             break
         orthant = torch.where(enters, -u.sign(), v.sign())  # (P,)
-        direction, slopes = _newton_on_face(model, u, l1, v, orthant)
+        direction, slopes = _newton_on_face(model, u, l1, v, free, orthant)
         promised = -(slopes @ direction).item()
         if not promised > 0:
             break
-        moved, curved, gain = _bent_step(model, u, l1, v, orthant, direction, slopes)
+        moved, curved, gain = _bent_step(model, u, l1, v, orthant, direction, slopes, shifts)
         if not gain > 0 and ((moved == 0) == (v == 0)).all():
             break
         if promised <= accuracy * decrease:
@@ -75,9 +85,8 @@ def minimise_on_orthants(
     return v, decrease
 
 
-def _newton_on_face(model: Model, u: Tensor, l1: Tensor, v: Tensor, orthant: Tensor) -> tuple[Tensor, Tensor]:
+def _newton_on_face(model: Model, u, l1, v, free, orthant) -> tuple[Tensor, Tensor]:
     """The Newton direction of the free parameters and the derivatives of q along them, (P,)."""
-    free = (orthant != 0) | (l1 == 0)  # (P,)
     for _ in range(MAX_RETURNS):
         slopes = torch.where(free, u + l1 * orthant, 0.0)  # (P,)
         direction = -model.solve(free, slopes)
@@ -91,11 +100,11 @@ def _newton_on_face(model: Model, u: Tensor, l1: Tensor, v: Tensor, orthant: Ten
     return torch.where(enters, -model.scale(slopes), direction), slopes
 
 
-def _bent_step(model: Model, u, l1, v, orthant, direction, slopes) -> tuple[Tensor, Tensor, float]:
+def _bent_step(model: Model, u, l1, v, orthant, direction, slopes, shifts) -> tuple[Tensor, Tensor, float]:
     """Where a step along the direction, bent at the walls, leads, its product with B, and the decrease of q."""
     length = 1.0
     for _ in range(MAX_HALVINGS):
-        moved = _project(v + length * direction, orthant, l1)
+        moved = shifts.least(_project(v + length * direction, orthant, l1))
         curved, gain = _gain(model, u, l1, v, moved)
         if gain >= -SUFFICIENT_DECREASE * (slopes @ (moved - v)).item() > 0:
             return moved, curved, gain
@@ -104,7 +113,7 @@ def _bent_step(model: Model, u, l1, v, orthant, direction, slopes) -> tuple[Tens
     leaves = (v * direction < 0) & (l1 > 0)
     walls = torch.where(leaves, -v / direction, torch.inf)  # (P,)
     first = walls.amin().clamp_max(1.0)
-    moved = torch.where(walls <= first, 0.0, v + first * direction)
+    moved = shifts.least(torch.where(walls <= first, 0.0, v + first * direction))
     return moved, *_gain(model, u, l1, v, moved)
 
 
