@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.preprocessing import OneHotEncoder
 
 KINDS = ("normal", "correlated", "raw", "repeated", "float32", "expression", "counts", "one-hot")
 MOST_NUMBERS, MOST_PARAMETERS = 2e6, 2e4
@@ -34,6 +35,20 @@ def draw(seed):
     # In units in which rows have length one, as else hardly a C would matter to raw tables.
     length = np.sqrt(X.multiply(X).mean() * d if sp.issparse(X) else np.square(X - X.mean(axis=0)).mean() * d)
     return Table(kind, X, y, float(10 ** rng.uniform(-2, 5) / length**2))
+
+
+def categories(seed):
+    """10,000 rows of 2,500 users, most of them rare, two more categories and three numbers, one-hot; 3 classes.
+
+    The columns of each category sum to one, as the intercept's does, so that only the penalty tells them apart.
+    """
+    rng = np.random.default_rng(seed)
+    users, city = rng.zipf(1.3, 10_000) % 2500, rng.choice(4, 10_000, p=[0.9, 0.09, 0.009, 0.001])
+    numbers = rng.normal(size=(10_000, 3))
+    levels = OneHotEncoder().fit_transform(np.column_stack([users, city, rng.integers(3, size=10_000)]))
+    logits = numbers[:, 0] + 1.5 * (city == 1) + rng.normal(size=2500)[users] + rng.logistic(size=10_000)
+    X = sp.hstack([levels, sp.csr_array(numbers)], format="csr")
+    return Table("categories", X, np.digitize(logits, [-1.0, 1.0]), float(10 ** rng.uniform(0, 2)))
 
 
 def dense_rows(rng, kind, y, d):

@@ -204,6 +204,10 @@ class PartsObjective:
         (curved,) = self.sum_of(hessian_diagonal, theta)
         return metrics.inverse_of_diagonal(self.sample, curved + self.sample.column_l2)
 
+    def bounded(self, inverse: curvature.Inverse) -> tuple[curvature.Inverse, Tensor]:
+        """An inverse diagonal for conjugate gradients, with a bound (1,) of the eigenvalues of the Hessian in it."""
+        return metrics.bounded_diagonal(self.sample, inverse)
+
     def metric(
         self, theta: Tensor, growth=1, is_near=False, dtype=torch.float32, passes=0.0, to_come=inf
     ) -> metrics.Metric:

@@ -7,10 +7,12 @@ from math import inf
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
+from sklearn.preprocessing import OneHotEncoder
 from test_objective import draw, make_objective
 
 from skl_softmax import TorchSoftmaxClassifier
-from skl_softmax.data import raw, standardised
+from skl_softmax.data import csr_tensor, raw, standardised
 from skl_softmax.inputs import check_training_rows
 from skl_softmax.objective import curvature, metrics
 from skl_softmax.objective.curvature import hessian, inverse, loss_hessian, narrow_inverse
@@ -107,6 +109,31 @@ def test_diagonal_metric_is_the_diagonal(n_outputs):
     diagonal = 1 / diagonal_metric(objective, theta)(torch.ones_like(theta))
     exact = loss_hessian(objective, theta)[0].diagonal().view_as(diagonal) + objective.column_l2
     torch.testing.assert_close(diagonal, exact)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("n_levels", [2, 5])
+@pytest.mark.parametrize("n_categories", [1, 4, 16])
+@pytest.mark.parametrize("C", [1.0, 1e4])
+def test_least_eigenvalues_in_a_diagonal_metric_are_bounded(n_classes, n_levels, n_categories, C):
+    """One-hot columns add up to the intercept's; and the metric may be that of another θ."""
+    rng = np.random.default_rng(n_levels)
+    levels = rng.integers(n_levels, size=(400, n_categories)) * (rng.random((400, n_categories)) < 0.5)
+    X, y = csr_array(OneHotEncoder().fit_transform(levels)), rng.integers(n_classes, size=400)
+    rows = check_training_rows(TorchSoftmaxClassifier(), X, y, None)
+    objective = make_problem_objective(rows, raw(csr_tensor(X), True), TorchSoftmaxClassifier(C=C))
+    theta = draw(objective)
+    bounded, least = objective.bounded(diagonal_metric(objective, 0.1 * theta))
+    assert least > 0
+    matrix = hessian(objective, theta)[0]
+    flat = theta.new_zeros(0, len(matrix))  # what all classes have in common, of which F sees the penalty alone
+    if n_classes > 2:
+        flat = torch.eye(theta.shape[2], dtype=theta.dtype).repeat(1, n_classes) / n_classes**0.5
+    apart = torch.linalg.svd(torch.eye(len(matrix)).to(matrix) - flat.T @ flat)[0][:, : len(matrix) - len(flat)]
+    metric = apart.T @ (bounded(torch.ones_like(theta)).flatten()[:, None] * apart)  # between projections
+    values = torch.linalg.eigvals(metric @ (apart.T @ matrix @ apart)).real
+    assert values.amin() >= least
+    assert C == 1.0 or n_categories == 1 or values.amin() <= 100 * least
 
 
 @pytest.mark.parametrize(

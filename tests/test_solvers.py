@@ -28,7 +28,7 @@ from skl_softmax.solvers import (
     quasi_newton,
 )
 from skl_softmax.solvers.base import SolveResult
-from skl_softmax.solvers.conjugate_gradients import DELAY, conjugate_gradients
+from skl_softmax.solvers.conjugate_gradients import DELAY, Care, conjugate_gradients
 from skl_softmax.solvers.line_search import MAX_TRIALS, REACH, SUFFICIENT_DECREASE, backtrack, lengthen
 from skl_softmax.solvers.quasi_newton import MIN_SCALE, QuasiNewton
 from skl_softmax.solvers.run import Run
@@ -631,8 +631,30 @@ def test_conjugate_gradients_look_on_where_gains_may_grow_again():
     gradient = (2 * share * curvature).sqrt()[None, None]
     _, decrement, _ = conjugate_gradients(curvature.mul, torch.clone, gradient)
     assert decrement.item() < 0.6
-    _, decrement, _ = conjugate_gradients(curvature.mul, torch.clone, gradient, low=torch.ones(1))
+    _, decrement, _ = conjugate_gradients(curvature.mul, torch.clone, gradient, Care(low=torch.ones(1)))
     assert 0.9 < decrement.item() < 1
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_conjugate_gradients_miss_is_bounded_by_the_least_eigenvalue(seed, share):
+    """Also where most of the decrement lies in directions that are found last."""
+    generator = torch.Generator().manual_seed(seed)
+    few, many = torch.rand(6, generator=generator) * 1e-3 + 1e-4, 1 + torch.rand(30, generator=generator)
+    curvature = torch.cat([many, few]).double()
+    shares = torch.cat([torch.ones(30), torch.full((6,), 10.0**seed)]).double()
+    gradient = (curvature * shares).sqrt()[None, None]
+    exact = (0.5 * gradient.square() / curvature).sum().item()
+    care, least = Care(low=torch.full((1,), inf), least=share * curvature.amin().view(1)), inf
+    for n_steps in range(1, 45):
+        _, decrement, missing = conjugate_gradients(
+            curvature.mul, torch.clone, gradient, care._replace(max_iter=n_steps)
+        )
+        assert exact - decrement.item() <= missing.item() * (1 + 1e-6) + 1e-9 * exact
+        assert missing.item() <= least * (1 + 1e-6)  # it only falls
+        least = missing.item()
+    assert missing <= 0.1 * decrement
+    assert decrement.item() >= 0.9 * exact
 
 
 def test_conjugate_gradients_end_early_where_what_is_left_is_little_enough():
@@ -644,8 +666,8 @@ def test_conjugate_gradients_end_early_where_what_is_left_is_little_enough():
         calls.append(direction)
         return product(direction)
 
-    enough = torch.full((2,), 1e6, dtype=torch.float64)
-    _, decrement, missing = conjugate_gradients(counted, objective.metric(None).solve, gradient, enough=enough)
+    care = Care(enough=torch.full((2,), 1e7, dtype=torch.float64))
+    _, decrement, missing = conjugate_gradients(counted, objective.metric(None).solve, gradient, care)
     assert len(calls) == DELAY
     assert (missing > 0.1 * decrement).all()
 

@@ -13,6 +13,7 @@ from benchmarks.run import machine
 PARTS = {
     "honesty": (honesty.measure, honesty.report),
     "tables": (honesty.measure_tables, honesty.report_tables),
+    "categories": (honesty.measure_categories, honesty.report_categories),
     "memory": (memory.measure, memory.report),
     "threads": (threads.measure, threads.report),
     "leaks": (leaks.measure, leaks.report),

@@ -194,6 +194,11 @@ class Data:
         raise NotImplementedError
 
     @property
+    def row_length(self) -> float:
+        """How many entries of a row are not zero, or may not be, in the mean."""
+        return self.n_columns
+
+    @property
     def row_entries(self) -> float:
         """How many entries of dense X take as long in a product as a row does."""
         return self.n_columns

@@ -143,9 +143,13 @@ class SparseData(Data):
         return replace(self, X=X, mean=self.mean[features], scale=self.scale[features])
 
     @property
+    def row_length(self) -> float:
+        return self.X.values().shape[0] / self.n_rows
+
+    @property
     def row_entries(self) -> float:
         # A sparse product takes as long as a dense one with this many times the entries.
-        return SPARSE_FACTOR * self.X.values().shape[0] / self.n_rows
+        return SPARSE_FACTOR * self.row_length
 
     @property
     def row_bytes(self) -> int:

@@ -376,6 +376,10 @@ class Objective:
         rows = self.sample(n_rows) if self.data.is_dense else self
         return metrics.diagonal_metric(rows, theta)
 
+    def bounded(self, inverse: curvature.Inverse) -> tuple[curvature.Inverse, Tensor]:
+        """An inverse diagonal for conjugate gradients, with a bound (M,) of the eigenvalues of the Hessian in it."""
+        return metrics.bounded_diagonal(self, inverse)
+
     def penalty_gradient(self, theta: Tensor) -> Tensor:
         """The part of the gradient (M, K, p) that is the L2 penalty's."""
         return self.column_l2 * theta

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Inverse, Metric, Objective, numbers
-from skl_softmax.solvers.conjugate_gradients import DECREMENT_ACCURACY, DELAY, MAX_ITER, conjugate_gradients
+from skl_softmax.solvers.conjugate_gradients import DECREMENT_ACCURACY, DELAY, MAX_ITER, Care, conjugate_gradients
 from skl_softmax.solvers.run import Run
 
 # Above this many parameters the Hessian (here 32 MB) is no longer formed and Newton's step comes from conjugate
@@ -19,11 +19,11 @@ CHORD = 10.0
 # The largest such rate for which the last Hessian tells gaps, where e = 1/2. Beyond it two chords, at rates of a tenth,
 # told a hundredth of what was left.
 CHORD_RATE = 1 / 16
-# Decrements of up to this multiple of the gap that ends a run are estimated with more care, unless they are this small
-# a part of it: then the gap that ends a run is what is told. Over 160 tables that takes 1.00 to 1.04 of the passes, and
-# the largest ratio of true to told at tol=1e-4 fell from 9 to 2. Sparse text with C=100 takes 108.5 for 82.5, and no
-# longer ends at five times its tolerance.
-NEAR_ENDS, WELL_WITHIN = 10.0, 0.1
+# Decrements of up to this multiple of the gap that ends a run are looked at with more care. Over 160 tables that takes
+# 1.00 to 1.04 of the passes, and the largest ratio of true to told at tol=1e-4 fell from 9 to 2.
+NEAR_ENDS = 10.0
+# Near the minimum those of this part of the last one as well: a system that is solved to a tenth leaves a tenth.
+SLOW = 0.3
 # Steps of conjugate gradients that have to add little where they check a gap that was told without correlations, and go
 # without themselves: after three, as else, or six, and without that care, some were still told eight times too small.
 CHECK_DELAY = 8
@@ -97,7 +97,7 @@ def newton_by(run: Run, inverse: Inverse) -> NewtonStep:
     is_held = run.objective.holds_collinear
     if not (is_held or run.is_any_within_tol(step.gap)):
         return step._replace(unexplained=inf)
-    better = _by_conjugate_gradients(run, run.objective, inverse)
+    better = _by_conjugate_gradients(run, run.objective, inverse, Care())
     gains = all(a <= b for a, b in zip(better.slope, step.slope, strict=True))  # else rounding is all there is
     return better if gains and (is_held or _exceeds_rounding(run, better)) else step
 
@@ -114,11 +114,18 @@ def newton_by_products(run: Run, is_check: bool = False) -> NewtonStep:
     if run.preconditioner is None or _is_due_anew(run, run.preconditioner):
         run.precondition_by(narrow.metric(run.theta))
         run.options.say(f"conjugate gradients in {narrow.dtype}, preconditioned by a {run.preconditioner.kind} metric")
-    if not is_check:
-        return _by_conjugate_gradients(run, narrow, run.preconditioner.solve)
-    delay = CHECK_DELAY if run.preconditioner.kind == "diagonal" else DELAY
-    max_iter = int(CHECK_PART * run.n_passes) if run.affords_check else MAX_ITER
-    return _by_conjugate_gradients(run, narrow, run.preconditioner.solve, delay, max_iter)
+    precondition, care = run.preconditioner.solve, Care()
+    if run.preconditioner.kind == "diagonal":
+        precondition, least = narrow.bounded(precondition)
+        care = care._replace(least=least)
+    if is_check:
+        delay = CHECK_DELAY if run.preconditioner.kind == "diagonal" else DELAY
+        max_iter = int(CHECK_PART * run.n_passes) if run.affords_check else MAX_ITER
+        care = care._replace(delay=delay, max_iter=max_iter)
+    elif run.is_close(KEPT):
+        last = [-0.5 * slope or inf for slope in run.slope]
+        care = care._replace(high=SLOW * torch.tensor(last, dtype=torch.float64, device=run.theta.device))
+    return _by_conjugate_gradients(run, narrow, precondition, care)
 
 
 def _is_due_anew(run: Run, metric: Metric) -> bool:
@@ -126,9 +133,7 @@ def _is_due_anew(run: Run, metric: Metric) -> bool:
     return not run.is_close(KEPT) and run.passes_of_model >= metric.price
 
 
-def _by_conjugate_gradients(
-    run: Run, objective: Objective, precondition: Inverse, delay: int = DELAY, max_iter: int = MAX_ITER
-) -> NewtonStep:
+def _by_conjugate_gradients(run: Run, objective: Objective, precondition: Inverse, care: Care) -> NewtonStep:
     gradient, multiply = run.point.gradient, objective.hessian_product(run.theta)
 
     def product(direction: Tensor) -> Tensor:
@@ -141,9 +146,8 @@ def _by_conjugate_gradients(
 
     value = run.point.value
     ends = torch.tensor(list(map(run.options.last_gap, value.tolist())), dtype=value.dtype, device=value.device)  # (M,)
-    direction, decrement, missing = conjugate_gradients(
-        product, solve, gradient.to(objective.dtype), NEAR_ENDS * ends, WELL_WITHIN * ends, delay, max_iter
-    )
+    care = care._replace(low=NEAR_ENDS * ends, enough=ends)
+    direction, decrement, missing = conjugate_gradients(product, solve, gradient.to(objective.dtype), care)
     direction = direction.to(gradient.dtype)  # (M, ...)
     is_known = missing <= DECREMENT_ACCURACY * decrement  # (M,)
     gap = torch.where(is_known, decrement, torch.maximum(decrement + missing, ends))  # (M,)
