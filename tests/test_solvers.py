@@ -645,14 +645,14 @@ def test_what_conjugate_gradients_miss_is_bounded_by_the_least_eigenvalue(seed, 
     shares = torch.cat([torch.ones(30), torch.full((6,), 10.0**seed)]).double()
     gradient = (curvature * shares).sqrt()[None, None]
     exact = (0.5 * gradient.square() / curvature).sum().item()
-    care, least = Care(low=torch.full((1,), inf), least=share * curvature.amin().view(1)), inf
+    care, before = Care(low=torch.full((1,), inf), least=share * curvature.amin().view(1)), inf
     for n_steps in range(1, 45):
         _, decrement, missing = conjugate_gradients(
             curvature.mul, torch.clone, gradient, care._replace(max_iter=n_steps)
         )
         assert exact - decrement.item() <= missing.item() * (1 + 1e-6) + 1e-9 * exact
-        assert missing.item() <= least * (1 + 1e-6)  # it only falls
-        least = missing.item()
+        assert missing.item() <= before * (1 + 1e-6)  # it only falls
+        before = missing.item()
     assert missing <= 0.1 * decrement
     assert decrement.item() >= 0.9 * exact
 

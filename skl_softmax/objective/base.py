@@ -130,9 +130,8 @@ class Objective:
     def prefers_newton(self) -> bool:
         """Whether Newton's method needs less time than L-BFGS.
 
-        Of many sparse columns, conjugate gradients find a step sooner than L-BFGS finds its pairs. Where these are few
-        and collinear, as one-hot categories are, conjugate gradients told gaps up to 150 times too small. Of few dense
-        rows the Hessian of all costs little more than one of a sample, and takes a third of the steps.
+        Of many sparse columns, conjugate gradients find a step sooner than L-BFGS finds its pairs; of few dense rows
+        the Hessian of all costs little more than one of a sample, and takes a third of the steps.
         """
         return not costs.correlations_pay(self) or costs.newton_pays(self)
 

@@ -334,16 +334,20 @@ def inverse_of_diagonal(objective, curved: Tensor) -> Inverse:
 def bounded_diagonal(objective, inverse: Inverse) -> tuple[Inverse, Tensor]:
     """An inverse diagonal D⁻¹ with more for intercepts, and the least eigenvalue that the Hessian can have in it, (M,).
 
-    That is half the least λ_j / D_j, or zero without a penalty. With rows of r entries the loss has the curvature
-    q = Σ s (x w + b)² along (w, b), and that of the intercept, D_b b² = Σ s b², is at most (√q + √(r Σ D_j w_j²))². As
-    columns may add up to a constant, as those of r categories do, q may vanish, and the penalty of w alone would have
-    to make up for D_b: the least eigenvalue could be r times less. With D_b / (1 + r) in its place it cannot. One-hot
-    columns of 5 to 40 categories take a third of the products so, sparse text with C=1 and C=100 0.87 and 0.76.
+    That is half the least λ_j / D_j, or zero without a penalty. With rows of r entries and one output the loss has the
+    curvature q = Σ s (x w + b)² along (w, b), and that of the intercept, D_b b² = Σ s b², is at most
+    (√q + √(r Σ D_j w_j²))². As columns may add up to a constant, as those of r categories do, q may vanish, and the
+    penalty of w alone would have to make up for D_b: the least eigenvalue could be r times less. With D_b / (1 + r) in
+    its place it cannot. For more classes, rows of r entries in the mean and a diagonal of another θ that is a rule and
+    no proof. One-hot columns of 5 to 40 categories take a third of the products so, sparse text with C=1 and C=100
+    0.87 and 0.76.
     """
-    (factor,), l2 = inverse.factors, objective.column_l2  # (M, K, p), (M, 1, p)
+    factor, l2 = inverse(torch.ones_like(inverse.factors[0])), objective.column_l2  # (M, K, p), (M, 1, p)
     least = 0.5 * torch.where(l2 > 0, l2 * factor, torch.inf).flatten(1).amin(dim=1)  # (M,)
-    times = torch.where(objective.unpenalised, 1 + objective.data.row_length, 1.0).to(factor)  # (M, 1, p)
-    return replace(inverse, factors=(times * factor,)), torch.where(least.isinf(), 0.0, least)
+    is_known = least.isfinite()  # (M,), with a penalty
+    is_intercept = objective.unpenalised & is_known[:, None, None]  # (M, 1, p)
+    times = torch.where(is_intercept, 1 + objective.data.row_length, 1.0).to(factor)  # (M, 1, p)
+    return Inverse(torch.mul, (times * factor,)), torch.where(is_known, least, 0.0)
 
 
 # Metrics that do not become exact with more rows.

@@ -23,7 +23,7 @@ class Care(NamedTuple):
     low: Tensor | float = 0.0  # sums up to this, and those from `high` on, are looked at with more care
     high: Tensor | float = inf
     enough: Tensor | float = 0.0  # where sum and what is missing are no more, no more has to be known
-    least: Tensor | float = 0.0  # the least eigenvalue that the preconditioned matrix can have, if that is known
+    least: Tensor | None = None  # the least eigenvalue that the preconditioned matrix can have, if that is known
     delay: int = DELAY
     max_iter: int = MAX_ITER
 
@@ -70,9 +70,9 @@ def conjugate_gradients(
         preconditioned = precondition(residual)
         rho, previous = inner(residual, preconditioned), rho
         beta = torch.where(previous > 0, rho / previous, 0.0)  # (M,)
-        bound = radau.bound(alpha, beta, rho)  # (M,)
         matters = (decrement <= care.low) | (decrement >= care.high)  # (M,)
-        missing = _missing(gains, torch.where(matters, bound, torch.nan), matters, care.delay)
+        bound = torch.where(matters, radau.bound(alpha, beta, rho), torch.nan)  # (M,)
+        missing = _missing(gains, bound, matters, care.delay)
         is_known = missing <= DECREMENT_ACCURACY * decrement  # (M,)
         enough = torch.where(bound.isnan(), WELL_WITHIN * care.enough, care.enough)  # (M,)
         if (is_known | (decrement + missing <= enough)).all():
@@ -90,17 +90,18 @@ class Radau:
     in them tells: fits of one-hot columns of three categories ended at up to 1,500 times their tolerance.
     """
 
-    def __init__(self, least: Tensor | float):
-        self.least = least
-        self._factor = 1 / least if isinstance(least, Tensor) else inf  # (M,)
+    def __init__(self, least: Tensor | None):
+        self._least = 0.0 if least is None else least
+        self._factor = inf if least is None else 1 / least  # (M,)
 
     def bound(self, alpha: Tensor, beta: Tensor, rho: Tensor) -> Tensor:
         """What is missing at most after the iteration with these coefficients and the new ρ, all (M,).
 
-        It is nan where no eigenvalue is known, or one is less after all.
+        It is nan where no eigenvalue is known, and where rounding is all there is.
         """
         rest = self._factor - alpha  # (M,)
-        self._factor = torch.where(rest > 0, rest / (self.least * rest + beta), torch.nan)
+        goes_on = (rest > 0) & ((alpha > 0) | (rho == 0)) & (rho >= 0)  # (M,)
+        self._factor = torch.where(goes_on, rest / (self._least * rest + beta), torch.nan)
         return 0.5 * self._factor * rho
 
 

@@ -44,7 +44,8 @@ def minimise_on_orthants(
     orthant's walls, where parameters become zero. The projection is that of Andrew & Gao (2007), "Scalable training of
     L1-regularized log-linear models", the step on the free parameters that of Byrd, Chin, Nocedal & Oztoprak (2016),
     "A family of second-order methods for convex ℓ1-regularized optimization". Along what all classes have in common B
-    has no curvature: one of them is held there, and v shifted to the least penalty after each step.
+    has no curvature but the penalty's: one of them may be held there, and v is shifted to the least penalty after each
+    step.
 
     Parameters
     ----------
@@ -104,9 +105,10 @@ def _bent_step(model: Model, u, l1, v, orthant, direction, slopes, shifts) -> tu
     """Where a step along the direction, bent at the walls, leads, its product with B, and the decrease of q."""
     length = 1.0
     for _ in range(MAX_HALVINGS):
-        moved = shifts.least(_project(v + length * direction, orthant, l1))
+        bent = _project(v + length * direction, orthant, l1)
+        moved = shifts.least(bent)
         curved, gain = _gain(model, u, l1, v, moved)
-        if gain >= -SUFFICIENT_DECREASE * (slopes @ (moved - v)).item() > 0:
+        if gain >= -SUFFICIENT_DECREASE * (slopes @ (bent - v)).item() > 0:
             return moved, curved, gain
         length *= 0.5
     # Up to the first wall q is a quadratic that falls.

@@ -9,6 +9,8 @@ from skl_softmax.solvers.base import PenalisedObjective
 
 # Part of the largest parameter that is no shift but rounding.
 ROUNDING = 8 * torch.finfo(torch.float64).eps
+# Part of the largest curvature that is next to none: √eps of float32, in which products may be.
+FLAT = 3e-4
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Shifts:
     l1: Tensor  # (columns,)
     l2: Tensor  # (columns,)
     ridge: Tensor  # (columns,)
+    is_flat: Tensor  # (columns,), bool, where these curve next to nothing
 
     def least(self, vector: Tensor) -> Tensor:
         """The vector (P,), shifted in each column to where the penalties are least.
@@ -53,12 +56,12 @@ class Shifts:
         if not self.index.numel():
             return free
         least, classes = vector[self.index].abs().min(dim=0)  # (columns,), (columns,)
-        is_common = free[self.index].all(dim=0) & ((least == 0) | (self.l2 + self.ridge == 0))  # (columns,)
+        is_common = free[self.index].all(dim=0) & ((least == 0) | self.is_flat)  # (columns,)
         held = self.index.gather(0, classes[None])[0, is_common]
         return free.index_fill(0, held, False)
 
 
-NO_SHIFTS = Shifts(torch.empty(0, 0, dtype=torch.long), *torch.empty(4, 0))
+NO_SHIFTS = Shifts(torch.empty(0, 0, dtype=torch.long), *torch.empty(5, 0))
 
 
 def shifts_of(objective: PenalisedObjective, model: int, index: Tensor, theta: Tensor, damping: float) -> Shifts:
@@ -66,7 +69,8 @@ def shifts_of(objective: PenalisedObjective, model: int, index: Tensor, theta: T
     if len(theta) == 1:
         return NO_SHIFTS
     inside = torch.zeros(theta.numel(), dtype=torch.bool, device=theta.device).index_fill_(0, index, True)
-    l1, l2, bound = (t[model, 0] for t in (objective.column_l1, objective.column_l2, objective.diagonal_bound))  # (p,)
-    columns = inside.view_as(theta).all(dim=0) & (l1 > 0)  # (p,)
-    place = (inside.cumsum(0) - 1).view_as(theta)  # (K, p)
-    return Shifts(place[:, columns], theta[:, columns], l1[columns], l2[columns], damping * bound[columns])
+    columns = inside.view_as(theta).all(dim=0) & (objective.column_l1[model, 0] > 0)  # (p,)
+    penalties = objective.column_l1, objective.column_l2, objective.diagonal_bound
+    l1, l2, bound = (each[model, 0, columns] for each in penalties)  # (columns,)
+    place, ridge = (inside.cumsum(0) - 1).view_as(theta), damping * bound  # (K, p), (columns,)
+    return Shifts(place[:, columns], theta[:, columns], l1, l2, ridge, l2 + ridge <= FLAT * bound)
