@@ -161,7 +161,7 @@ def test_shifts_lead_to_the_least_penalty(n_classes, l2, ridge):
     v = torch.where(v.abs() < 0.5, 0.0, v)
     one = torch.ones(20, dtype=torch.float64)
     index = torch.arange(n_classes * 20).view(n_classes, 20)
-    found = Shifts(index, theta, one, l2 * one, ridge * one, one == 0).least(v.flatten()).view_as(v)
+    found = Shifts(index, theta, one, l2 * one, ridge * one, one == 0).shifted(v.flatten()).view_as(v)
     shift = v - found
     torch.testing.assert_close(shift, shift[:1].expand_as(shift), rtol=0, atol=1e-14)
 

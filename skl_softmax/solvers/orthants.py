@@ -60,7 +60,7 @@ def minimise_on_orthants(
     decrease : float
         q(θ) - q(v).
     """
-    v, u, decrease = shifts.least(theta), gradient, 0.0  # u is the gradient of the quadratic at v
+    v, u, decrease = shifts.shifted(theta), gradient, 0.0  # u is the gradient of the quadratic at v
     if not torch.equal(v, theta):
         curved, decrease = _gain(model, u, l1, theta, v)
         u = u + curved
@@ -106,7 +106,7 @@ def _bent_step(model: Model, u, l1, v, orthant, direction, slopes, shifts) -> tu
     length = 1.0
     for _ in range(MAX_HALVINGS):
         bent = _project(v + length * direction, orthant, l1)
-        moved = shifts.least(bent)
+        moved = shifts.shifted(bent)
         curved, gain = _gain(model, u, l1, v, moved)
         if gain >= -SUFFICIENT_DECREASE * (slopes @ (bent - v)).item() > 0:
             return moved, curved, gain
@@ -115,7 +115,7 @@ def _bent_step(model: Model, u, l1, v, orthant, direction, slopes, shifts) -> tu
     leaves = (v * direction < 0) & (l1 > 0)
     walls = torch.where(leaves, -v / direction, torch.inf)  # (P,)
     first = walls.amin().clamp_max(1.0)
-    moved = shifts.least(torch.where(walls <= first, 0.0, v + first * direction))
+    moved = shifts.shifted(torch.where(walls <= first, 0.0, v + first * direction))
     return moved, *_gain(model, u, l1, v, moved)
 
 

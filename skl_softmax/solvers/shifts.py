@@ -27,7 +27,7 @@ class Shifts:
     ridge: Tensor  # (columns,)
     is_flat: Tensor  # (columns,), bool, where these curve next to nothing
 
-    def least(self, vector: Tensor) -> Tensor:
+    def shifted(self, vector: Tensor) -> Tensor:
         """The vector (P,), shifted in each column to where the penalties are least.
 
         l1 |v - c|₁ + ½ κ K (c - b)² is least at the median of the K numbers v and the K + 1 numbers
@@ -55,8 +55,8 @@ class Shifts:
         """
         if not self.index.numel():
             return free
-        least, classes = vector[self.index].abs().min(dim=0)  # (columns,), (columns,)
-        is_common = free[self.index].all(dim=0) & ((least == 0) | self.is_flat)  # (columns,)
+        smallest, classes = vector[self.index].abs().min(dim=0)  # (columns,), (columns,)
+        is_common = free[self.index].all(dim=0) & ((smallest == 0) | self.is_flat)  # (columns,)
         held = self.index.gather(0, classes[None])[0, is_common]
         return free.index_fill(0, held, False)
 
