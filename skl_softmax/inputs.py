@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import column_or_1d
+from sklearn.utils import _safe_indexing, column_or_1d
 from sklearn.utils.validation import (
     _check_sample_weight,
     _check_y,
+    _get_feature_names,
     check_array,
     check_consistent_length,
     validate_data,
@@ -122,8 +123,8 @@ def check_training_rows(
     """
     if isinstance(X, RowBlocks):
         raise TypeError(
-            "X is RowBlocks, which fit, the methods that predict and score of TorchSoftmaxClassifier take. Pass the "
-            "rows themselves here."
+            "X is RowBlocks, which only TorchSoftmaxClassifier takes, in fit, in what predicts and in score. Pass the "
+            "rows themselves here: an array, which may be an np.memmap."
         )
     refuse_sparse_labels(y)
     X, y = as_rows(X), as_arrays(y)
@@ -155,7 +156,8 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
     is_soft = has_columns(y)
     if not isinstance(X, Tensor):
         how = ROWS | {"order": "C", "multi_output": is_soft, "reset": reset, "ensure_all_finite": False}
-        X, y = validate_data(estimator, X, y, **how)
+        with _naming_columns(estimator, X, reset):
+            X, y = validate_data(estimator, X, y, **how)
         if is_checked:
             check_finite(as_matrix(X))
         return X, y
@@ -166,6 +168,28 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
         y = validate_data(estimator, y=y) if reset else _check_y(y, estimator=estimator)
     check_consistent_length(X, y)
     return X, y
+
+
+@contextmanager
+def _naming_columns(estimator: BaseEstimator, X, reset: bool) -> Iterator[None]:
+    """Errors of X, if it is a frame, name the columns that hold no numbers."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        columns = range(X.shape[1]) if hasattr(X, "columns") else ()
+        wrong = [j for j in columns if not _holds_numbers(_safe_indexing(X, j, axis=1))]
+        if not wrong:
+            raise
+        validate_data(estimator, X, reset=reset, skip_check_array=True)  # other names than those of the fit come first
+        names = _get_feature_names(X)
+        raise ValueError(
+            f"X has columns that hold no numbers: {shortened(wrong if names is None else names[wrong].tolist())} "
+            f"({error}). Encode them, as with OneHotEncoder in make_column_transformer, or leave them out."
+        ) from error
+
+
+def _holds_numbers(column) -> bool:
+    return np.asarray(column).dtype.kind not in "mMc" and as_numbers(column).ndim == 1
 
 
 def refuse_sparse_labels(y) -> None:
@@ -239,7 +263,8 @@ def check_prediction_rows(estimator: BaseEstimator, X, is_lazy: bool | None = No
         return X
     if is_lazy and _is_as_fitted(estimator, X):
         return as_tensor(X)
-    X = validate_data(estimator, X, reset=False, ensure_all_finite=False, **ROWS)  # sparse of a frame of such columns
+    with _naming_columns(estimator, X, reset=False):
+        X = validate_data(estimator, X, reset=False, ensure_all_finite=False, **ROWS)  # sparse of such a frame
     rows = as_matrix(X)
     if issparse(X) or not is_lazy:
         check_finite(rows)

@@ -38,13 +38,14 @@ def penalty_of(estimator) -> Penalty:
 
 def check_solver(estimator) -> None:
     """Refuse what is no solver, and a penalty that the solver does not know."""
-    name = estimator.solver
-    if name is torch.optim.Optimizer or (isinstance(name, type) and not issubclass(name, torch.optim.Optimizer)):
+    name, base = estimator.solver, torch.optim.Optimizer
+    is_class = isinstance(name, type) and issubclass(name, base) and name is not base
+    if not (is_class or isinstance(name, str)):
         raise TypeError(
             f"solver={name!r} is no optimiser: pass a class of torch.optim.Optimizer, or one of 'auto', "
             f"{', '.join(map(repr, SOLVERS))}."
         )
-    if isinstance(name, type) and issubclass(name, UNFIT):
+    if is_class and issubclass(name, UNFIT):
         raise ValueError(
             f"solver={name!r} is for other models: it wants matrices for parameters, or sparse gradients, and gets "
             "neither here. Set solver='adam', or another class of torch.optim."

@@ -266,6 +266,12 @@ def test_read_ahead_is_a_number_of_blocks(read_ahead):
         RowBlocks([], read_ahead=read_ahead)
 
 
+def test_labels_beside_the_blocks_are_no_number_of_blocks(wine):
+    X, y, _ = wine
+    with pytest.raises(ValueError, match=r"got array\(.{,90}\. Labels are passed in the blocks: RowBlocks\(\[\(X, y\)"):
+        RowBlocks(X, y)
+
+
 def test_files_of_objects_are_named(tmp_path):
     np.save(tmp_path / "y.npy", np.array(["a", "b"], dtype=object))
     with pytest.raises(ValueError, match=r"y\.npy' cannot be read: .*Save numbers"):

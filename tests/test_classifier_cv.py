@@ -759,7 +759,7 @@ def test_a_scalar_weighs_all_rows_alike():
 
 def test_rows_in_blocks_are_refused():
     X, y = load_iris(return_X_y=True)
-    with pytest.raises(TypeError, match="X is RowBlocks, which fit"):
+    with pytest.raises(TypeError, match="X is RowBlocks, which only TorchSoftmaxClassifier takes"):
         TorchSoftmaxClassifierCV().fit(RowBlocks([(X, y)]), y)
 
 

@@ -1,6 +1,7 @@
 """Data frames, series and lists: the same fit as from arrays, names kept and checked, metadata routed."""
 
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,13 @@ NUMBERS = {
     "pyarrow-backed": pd.Series(IRIS.target, dtype=pd.ArrowDtype(pa.int64())),
     "category": pd.Series(IRIS.target, dtype="category"),
     "polars": pl.Series(IRIS.target),
+}
+WORDS = pd.Series(["a", "b"] * 75)
+OTHERS = {
+    "words": WORDS,
+    "categories": WORDS.astype("category"),
+    "dates": pd.Series(pd.Timestamp("2026-01-01"), index=range(150)),
+    "lists": pd.Series([[1, 2]] * 150),
 }
 BOOLEANS = {
     "boolean": pd.Series(IRIS.target > 0, dtype="boolean"),
@@ -240,3 +248,29 @@ class TestHTML:
         html = pipeline._repr_html_()
         assert f"skl_softmax.{type(pipeline[-1]).__name__}.html" in html
         assert "coef_" in html
+
+
+@pytest.mark.parametrize(
+    ("kind", "convert"),
+    [
+        *product(OTHERS, [lambda frame: frame]),
+        *product(["words", "categories", "lists"], [pl.from_pandas, pa.Table.from_pandas]),  # dates become numbers
+    ],
+)
+def test_columns_that_hold_no_numbers_are_named(kind, convert):
+    frame = convert(PANDAS.assign(city=OTHERS[kind], street=OTHERS[kind]))
+    for estimator in (TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV()):
+        with pytest.raises(ValueError, match=r"columns that hold no numbers: \['city', 'street'\] .*OneHotEncoder"):
+            estimator.fit(frame, IRIS.target)
+        assert not hasattr(estimator, "n_features_in_")
+    fitted = TorchSoftmaxClassifier().fit(PANDAS.assign(city=0.0, street=1.0), IRIS.target)
+    with pytest.raises(ValueError, match=r"columns that hold no numbers: \['city', 'street'\]"):
+        fitted.predict(frame)
+    with pytest.raises(ValueError, match=r"feature names should match those that were passed during fit"):
+        TorchSoftmaxClassifier().fit(PANDAS, IRIS.target).predict(frame)
+
+
+def test_columns_without_names_are_counted():
+    frame = pd.DataFrame({0: WORDS, 1: 1.0})
+    with pytest.raises(ValueError, match=r"columns that hold no numbers: \[0\] "):
+        TorchSoftmaxClassifier().fit(frame, IRIS.target)

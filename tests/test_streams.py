@@ -538,8 +538,10 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_rows():
 
 def test_a_misspelt_solver_is_named():
     X, y = load_iris(return_X_y=True)
-    with pytest.raises(ValueError, match="'solver' parameter of TorchSoftmaxClassifier must be"):
+    with pytest.raises(ValueError, match=r"'solver' parameter of TorchSoftmaxClassifier must be .* or a callable"):
         TorchSoftmaxClassifier(solver="SGD").partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(TypeError, match=r"is no optimiser: pass a class of torch\.optim\.Optimizer, or one of 'auto'"):
+        TorchSoftmaxClassifier(solver=lambda parameters: torch.optim.SGD(parameters, lr=0.1)).fit(X, y)
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])

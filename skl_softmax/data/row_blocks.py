@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from os import PathLike, fspath
+from reprlib import repr as shortened
 
 import numpy as np
 
@@ -65,7 +66,10 @@ class RowBlocks:
                 f"object whose __iter__ starts anew, not {type(source).__name__}."
             )
         if not isinstance(read_ahead, Integral) or read_ahead < 0:
-            raise ValueError(f"read_ahead must be a number of blocks, 0 or more, got {read_ahead!r}.")
+            raise ValueError(
+                f"read_ahead must be a number of blocks, 0 or more, got {shortened(read_ahead)}. Labels are passed in "
+                "the blocks: RowBlocks([(X, y), ...])."
+            )
         self.source, self.read_ahead = source, read_ahead
 
     def __iter__(self) -> Iterator[tuple]:
