@@ -9,9 +9,8 @@ import scipy.sparse as sp
 import torch
 
 from skl_softmax import data
-from skl_softmax.data import DenseData, SparseData, column_ranges, csr_tensor, linear, standardised
+from skl_softmax.data import DenseData, SparseData, column_ranges, compressed, csr_tensor, linear, standardised
 from skl_softmax.data import logits as logits_module
-from skl_softmax.data import sparse as sparse_module
 
 X = np.random.default_rng(0).normal(size=(37, 4)) * [1e-3, 1, 1e3, 1] + [5, -1e4, 0, 2]
 X[:, 3] = 7.25  # a constant column
@@ -60,7 +59,7 @@ def block_rows(request, monkeypatch):
 def keep(request, monkeypatch):
     monkeypatch.setattr(data.dense, "KEEP_BYTES", 2**24 if request.param else 0)
     monkeypatch.setattr(data.sparse, "BLOCK_ROWS", 5 if request.param else 2**16)
-    monkeypatch.setattr(data.sparse, "MOST_VECTORS", 2 if request.param else 32)
+    monkeypatch.setattr(data.compressed, "MOST_VECTORS", 2 if request.param else 32)
     monkeypatch.setattr(data.sparse, "BLOCK_ROWS_PER_COLUMN", 0)
 
 
@@ -231,11 +230,11 @@ def test_memory_beside_a_sparse_matrix_is_bounded(dtype):
 @pytest.mark.parametrize("n_vectors", [1, 2, 70])
 @pytest.mark.parametrize("squares", [False, True])
 def test_products_in_another_type_than_that_of_the_values(n_values, n_vectors, squares, monkeypatch):
-    monkeypatch.setattr(sparse_module, "CONVERTED_VALUES", n_values)
+    monkeypatch.setattr(compressed, "CONVERTED_VALUES", n_values)
     x = csr_tensor(sp.csr_array(SPARSE.astype(np.float32)))
     vectors = torch.randn(n_vectors, SPARSE.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = vectors @ torch.from_numpy(SPARSE.astype(np.float32).astype(float) ** (1 + squares)).T
-    found = sparse_module.times(x, vectors, squares=squares)
+    found = compressed.times(x, vectors, squares=squares)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected)
 

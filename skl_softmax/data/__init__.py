@@ -20,13 +20,14 @@ dimension is seven times faster than over the last one. Large products in float3
 """
 
 from skl_softmax.data.base import FLOAT32_RANGE, Affine, Block, Data, as_tensor, widened
+from skl_softmax.data.compressed import csr_tensor, scipy_matrix
 from skl_softmax.data.coordinates import in_coordinates, normalised, raw, rotated, standardised
 from skl_softmax.data.dense import DenseData
 from skl_softmax.data.devices import find_device, home_of, making_on, plain_torch
 from skl_softmax.data.logits import linear
 from skl_softmax.data.row_blocks import RowBlocks
 from skl_softmax.data.rows import column_ranges, join_rows, n_bytes, on_device, spread_rows, take_rows
-from skl_softmax.data.sparse import SparseData, csr_tensor, scipy_matrix
+from skl_softmax.data.sparse import SparseData
 
 __all__ = [
     "FLOAT32_RANGE",

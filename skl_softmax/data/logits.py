@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from skl_softmax import products, threads
 from skl_softmax.data.base import widened
+from skl_softmax.data.compressed import product_with_sparse, times
 from skl_softmax.data.devices import has_float64
-from skl_softmax.data.sparse import product_with_sparse, times
 
 # Outputs from which on logits, and what becomes of them, are made while they are in cache, and the bytes of them and of
 # their rows: probabilities of 20,000 x 512 x 100 then take 0.8 of the time in float32, in float64 about as long.

@@ -4,8 +4,8 @@ import torch
 from scipy.sparse import vstack
 from torch import Tensor
 
+from skl_softmax.data.compressed import csr_tensor, scipy_matrix, take_compressed
 from skl_softmax.data.devices import has_float64
-from skl_softmax.data.sparse import csr_tensor, scipy_matrix, take_compressed
 
 # Numbers in a row from which on torch goes through columns as quickly as it can, and bytes that stay in cache.
 WIDE, RANGE_BYTES = 1024, 2**20
