@@ -87,7 +87,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         - any class of `torch.optim.Optimizer`, likewise, but for Muon and SparseAdam. Other options than ``lr`` are
           given in a subclass whose ``__init__(self, params, lr=...)`` passes them on.
         - "auto": "proximal" if ``l1_ratio`` > 0 and ``C`` is finite; "newton" for small tables and for sparse X of many
-          columns; else "lbfgs".
+          columns, if these are no one-hot categories; else "lbfgs".
 
         The first three do not depend on the scale of the features, so raw data converge. Nor do the optimisers on dense
         X if their rate is "auto": they then work on normalised columns and put the result in the units of X. Sparse X

@@ -126,6 +126,7 @@ class PartsObjective:
     n_models = 1
     is_smooth = True
     is_family = False
+    null_space = None  # that of a sample need not be that of all rows
 
     # What these are does not depend on rows.
     n_parameters, prefers_newton = Objective.n_parameters, Objective.prefers_newton
@@ -255,7 +256,7 @@ def make_parts_objective(sum_of, rows: TrainingRows, data: Data, total: Tally, C
     """F of all rows from a sample of them, ``rows``, in the coordinates ``data``."""
     sample = make_stack(rows, data, rows.weights[None], NO_PENALTY)
     l2, _ = penalty_terms(sample.total.new_tensor([total.total_weight]), Penalty(0.0, C))
-    return PartsObjective(sum_of, replace(sample, l2=l2), total)
+    return PartsObjective(sum_of, replace(sample, l2=l2, null_space=PartsObjective.null_space), total)
 
 
 def sample_coordinates(rows: TrainingRows, total: Tally, fit_intercept: bool) -> Data:

@@ -69,7 +69,8 @@ def make_batched(rows: TrainingRows, data: Data, estimator, seen: float = 0.0) -
 def make_stack(rows: TrainingRows, data: Data, weights: Tensor, penalty: Penalty) -> Objective:
     """F of M models with their own weights (M, n) of the rows."""
     total, kind = weights.sum(dim=1), _kind_of(data, len(weights), rows.n_outputs)
-    return _make(kind, rows, data, weights, total, penalty_terms(total, penalty))
+    null_space = None if penalty.has_l1 else data.null_space
+    return _make(kind, rows, data, weights, total, penalty_terms(total, penalty), null_space)
 
 
 def make_part(rows: TrainingRows, data: Data, total: float) -> Objective:
@@ -86,7 +87,7 @@ def _kind_of(data: Data, n_models: int, n_outputs: int) -> type[Objective]:
 
 
 def _make(
-    kind: type[Objective], rows: TrainingRows, data: Data, weights: Tensor, total: Tensor, penalties: tuple
+    kind: type[Objective], rows: TrainingRows, data: Data, weights: Tensor, total: Tensor, penalties, null_space=None
 ) -> Objective:
     """F of rows with weights (M, n), whose sum is divided by ``total`` (M,), and penalties λ₂ and λ₁ (M,) or None."""
     device, dtype, unit, (l2, l1) = data.X.device, data.dtype, _unit(total.max().item()), penalties
@@ -103,6 +104,7 @@ def _make(
         label_proba=None if label_proba is None else label_proba.to(data.wide).to(device),
         l1=None if l1 is None else l1.to(data.home),
         is_family=len(weights) > 1,
+        null_space=null_space,
     )
 
 
@@ -285,7 +287,8 @@ def start_at(objective: Objective, begin: tuple[Tensor, Tensor] | None) -> Tenso
 
 def _centred(objective: Objective, theta: Tensor) -> Tensor:
     """θ (1, K, p) as solvers other than optimisers have it."""
-    return torch.where(objective.unseen, objective.centred(theta), theta)
+    centred = objective.centred(theta)
+    return centred if objective.is_smooth else torch.where(objective.unseen, centred, theta)
 
 
 def _zeros(objective: Objective) -> Tensor:

@@ -25,6 +25,7 @@ from skl_softmax.data.coordinates import in_coordinates, normalised, raw, rotate
 from skl_softmax.data.dense import DenseData
 from skl_softmax.data.devices import find_device, home_of, making_on, plain_torch
 from skl_softmax.data.logits import linear
+from skl_softmax.data.null_space import NullSpace
 from skl_softmax.data.row_blocks import RowBlocks
 from skl_softmax.data.rows import column_ranges, join_rows, n_bytes, on_device, spread_rows, take_rows
 from skl_softmax.data.sparse import SparseData
@@ -35,6 +36,7 @@ __all__ = [
     "Block",
     "Data",
     "DenseData",
+    "NullSpace",
     "RowBlocks",
     "SparseData",
     "as_tensor",

@@ -19,6 +19,7 @@ from skl_softmax.data.compressed import (
     times,
     with_values,
 )
+from skl_softmax.data.null_space import NullSpace, find_null_space
 from skl_softmax.threads import slices
 
 # Rows of a block: some for each column, so that sums over the columns are little beside the products, and as many as
@@ -147,6 +148,12 @@ class SparseData(Data):
     def row_bytes(self) -> int:
         entry = self.X.values().element_size() + self.X.col_indices().element_size()
         return max(1, entry * self.X.values().shape[0] // self.n_rows)
+
+    @cached_property
+    def null_space(self) -> NullSpace | None:
+        if not self.fit_intercept:
+            return None
+        return find_null_space(self.X, lambda vector: times(self.X, vector[None])[0])
 
     @cached_property
     def rarest(self) -> float:

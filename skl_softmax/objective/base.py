@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from skl_softmax.data import Affine, Block, Data, spread_rows
+from skl_softmax.data import Affine, Block, Data, NullSpace, spread_rows
 from skl_softmax.objective import costs, curvature, duality, metrics, quadratic, sampling, separability
 from skl_softmax.objective.anchor import Anchor, make_anchor
 from skl_softmax.objective.losses import SigmoidLoss, SoftmaxLoss, apart, loss_for
@@ -62,6 +62,8 @@ class Objective:
         λ₁, float64; None if it is zero for all models.
     is_family : bool
         Whether the models differ by a part of the rows only, as folds do, so that one curvature will do for all.
+    null_space : NullSpace or None
+        Directions in which no logit moves, where they are known and F is smooth.
     """
 
     data: Data
@@ -73,6 +75,7 @@ class Objective:
     label_proba: Tensor | None = None
     l1: Tensor | None = None
     is_family: bool = False
+    null_space: NullSpace | None = None
 
     # What an evaluation costs at least, in seconds.
     call_seconds = costs.CALL_SECONDS
@@ -130,10 +133,12 @@ class Objective:
     def prefers_newton(self) -> bool:
         """Whether Newton's method needs less time than L-BFGS.
 
-        Of many sparse columns, conjugate gradients find a step sooner than L-BFGS finds its pairs; of few dense rows
-        the Hessian of all costs little more than one of a sample, and takes a third of the steps.
+        Of many sparse columns, conjugate gradients find a step sooner than L-BFGS finds its pairs, if they are no
+        categories; of few dense rows the Hessian of all costs little more than one of a sample, and takes a third of
+        the steps.
         """
-        return not costs.correlations_pay(self) or costs.newton_pays(self)
+        is_diagonal = not costs.correlations_pay(self)
+        return (is_diagonal and self.null_space is None) or costs.newton_pays(self)
 
     @cached_property
     def n_models(self) -> int:
@@ -152,7 +157,7 @@ class Objective:
 
     def with_penalties(self, l2: Tensor, l1: Tensor | None) -> "Objective":
         """The same rows and models with other λ₂ and λ₁ (M,), and what of the rows has been made for these."""
-        other = replace(self, l2=l2, l1=l1)
+        other = replace(self, l2=l2, l1=l1, null_space=self.null_space if l1 is None else None)
         other.__dict__.update({name: self.__dict__[name] for name in self._of_rows if name in self.__dict__})
         return other
 
@@ -173,7 +178,7 @@ class Objective:
 
     def restrict(self, columns: Tensor) -> "Objective":
         """F by the parameters of some columns of the design, the others being zero; the intercept's has to be there."""
-        return replace(self, data=self.data.restrict(columns[columns < self.data.X.shape[1]]))
+        return replace(self, data=self.data.restrict(columns[columns < self.data.X.shape[1]]), null_space=None)
 
     def take(self, index: Tensor) -> "Objective":
         """F of some of the rows, with the same λ."""
@@ -243,19 +248,24 @@ class Objective:
         return SLOPE_ROUNDING * (direction.abs() @ sizes).sum(dim=1)
 
     def centred(self, theta: Tensor) -> Tensor:
-        """The same probabilities from parameters that sum to zero over the classes, as they do at the minimum."""
-        return theta if self.n_outputs == 1 else theta - theta.mean(dim=1, keepdim=True)  # (M, K, p)
+        """The same probabilities from parameters as they are at the minimum of a smooth F.
+
+        They sum to zero over the classes, and the penalty of what moves no logit is least.
+        """
+        theta = theta if self.n_outputs == 1 else theta - theta.mean(dim=1, keepdim=True)  # (M, K, p)
+        return theta if self.null_space is None else self.null_space.centred(theta)
 
     def balanced(self, gradient: Tensor) -> Tensor:
         """A gradient (M, K, p) with a sum of zero over the classes, as residuals have it, but for rounding.
 
         Metrics make much of what is left. It is taken off the classes by what they weigh: from one that has no rows,
-        whose curvature is next to none, a K-th of it led intercepts to 1e6.
+        whose curvature is next to none, a K-th of it led intercepts to 1e6. Likewise along what
+        moves no logit.
         """
-        if self.n_outputs == 1:
-            return gradient
-        left = gradient.sum(dim=1, keepdim=True)  # (M, 1, p)
-        return torch.addcmul(gradient, self._class_shares.to(gradient), left, value=-1)
+        if self.n_outputs > 1:
+            left = gradient.sum(dim=1, keepdim=True)  # (M, 1, p)
+            gradient = torch.addcmul(gradient, self._class_shares.to(gradient), left, value=-1)
+        return gradient if self.null_space is None else self.null_space.balanced(gradient)
 
     @cached_property
     def _class_shares(self) -> Tensor:
