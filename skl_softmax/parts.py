@@ -11,7 +11,7 @@ which it knows the curvature.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from math import inf
 from operator import add
 
@@ -70,9 +70,9 @@ def narrow_hessian_product(part: Objective, theta: Tensor, direction: Tensor) ->
     return hessian_product(part, theta, direction.to(part.dtype))
 
 
-def moves_apart(part: Objective, direction: Tensor) -> tuple[Tensor]:
-    """1 if a step along the direction moves two logits of a row apart by 1 or more, else 0: (1,)."""
-    return (part.moves_apart(direction, torch.ones(1)).double(),)
+def moves_apart(part: Objective, theta: Tensor, direction: Tensor, limit: float) -> tuple[Tensor]:
+    """1 if a step moves two logits of a row apart by this limit or more, else 0: (1,)."""
+    return (part.moves_apart(theta, direction, theta.new_tensor([limit])).double(),)
 
 
 def hessian(part: Objective, theta: Tensor) -> tuple[Tensor]:
@@ -170,10 +170,13 @@ class PartsObjective:
 
         return product
 
-    def moves_apart(self, direction: Tensor, limit: Tensor) -> Tensor:
-        """Whether a step along the direction moves two logits of a row apart by this limit (1,) or more, (1,)."""
-        (counted,) = self.sum_of(moves_apart, direction / limit[:, None, None])
+    def moves_apart(self, theta: Tensor, direction: Tensor, limit: Tensor) -> Tensor:
+        """Whether a step moves two logits of a row apart by this limit (1,) or more, (1,)."""
+        (counted,) = self.sum_of(partial(moves_apart, limit=limit.item()), theta, direction)
         return counted > 0
+
+    def without_far(self, theta: Tensor, direction: Tensor, limit: Tensor) -> None:
+        """None: parts of F have no names by which some of their rows could be left out."""
 
     def change_at_most(self, direction: Tensor) -> Tensor:
         """How far it moves them at most, (1,), as dense columns are 1 in size; infinity of sparse rows."""

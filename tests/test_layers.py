@@ -146,7 +146,7 @@ ALLOWED = {
     "objective": {"objective.base"},
     "objective.sampling": {"data"},
     "objective.separability": set(),
-    "objective.small": {"data", "objective.base", "threads"},
+    "objective.small": {"data", "objective.base", "objective.losses", "threads"},
     "objective.tiny": {"data", "objective.curvature", "objective.quadratic", "objective.small", "threads"},
     "objective.duality": {"objective.curvature", "objective.losses"},
     "objective.quadratic": {"objective.costs", "objective.curvature"},

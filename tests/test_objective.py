@@ -13,7 +13,7 @@ from skl_softmax.data import dense as data_module
 from skl_softmax.objective import Objective, costs
 from skl_softmax.objective.batches import Batch, BatchedObjective, SmallBatch, SmallChunk
 from skl_softmax.objective.curvature import hessian
-from skl_softmax.objective.losses import loss_for
+from skl_softmax.objective.losses import apart, loss_for
 from skl_softmax.objective.metrics import dense_metric, diagonal_metric, kronecker_metric
 from skl_softmax.objective.small import SmallObjective, is_small
 from skl_softmax.objective.tiny import TinyObjective, is_tiny
@@ -186,17 +186,44 @@ def test_the_sigmoids_loss_of_rows_that_are_far_on_the_wrong_side(dtype):
         torch.testing.assert_close(value(logits, 0 * logits).double(), expected, rtol=rounding, atol=0)
 
 
+def changes_of(objective, direction):
+    """How far rows move, (M, n)."""
+    return apart(direction @ objective.data.design(slice(0, N)).T)
+
+
 @pytest.mark.parametrize("n_outputs", [1, 3])
 @KINDS
-def test_largest_change_of_logits(n_outputs, kind):
+def test_rows_that_a_step_moves_far(n_outputs, kind):
     objective = make_objective(n_outputs, C=(1.0, 10.0), kind=kind)
     weights = objective.weights.repeat(2, 1)
     weights[0, ::2] = 0.0
     objective, direction = replace(objective, weights=weights), draw(objective)
-    logits = direction @ objective.data.design(slice(0, N)).T  # (M, K, n)
-    apart = logits.abs().amax(dim=1) if n_outputs == 1 else logits.amax(dim=1) - logits.amin(dim=1)  # (M, n)
-    expected = torch.stack([apart[0, 1::2].max(), apart[1].max()])
-    torch.testing.assert_close(objective.largest_change(direction), expected)
+    theta, changes = draw(objective, seed=1), changes_of(objective, direction)
+    limit = changes.quantile(0.9, dim=1)
+    expected = (changes >= limit[:, None]) & (weights > 0)
+    torch.testing.assert_close(objective.far_rows(theta, direction, limit), expected)
+    others = objective.without_far(theta, direction, limit)
+    known = replace(objective, weights=torch.where(expected, 0.0, weights)).at(theta)
+    torch.testing.assert_close(others.at(theta).value, known.value)
+    torch.testing.assert_close(others.at(theta).gradient, known.gradient)
+
+
+@KINDS
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_rows_do_not_move_along_outputs_that_stay_impossible(n_outputs, kind):
+    objective = make_objective(n_outputs, C=(1.0,), kind=kind)
+    sign = torch.tensor([1.0, -1.0, -1.0] if n_outputs == 3 else [1.0], dtype=torch.float64)[:, None]  # (K, 1)
+    intercept = torch.zeros(objective.data.n_columns, dtype=torch.float64)
+    intercept[-1] = 1.0
+    theta, direction, limit = 100 * (sign * intercept)[None], (sign * intercept)[None], torch.ones(1)
+    assert not objective.far_rows(theta, direction, limit).any()
+    assert not objective.far_rows(theta, -direction, limit).any()
+    assert objective.far_rows(theta, -90 * direction, limit).all()  # possible after
+    assert objective.far_rows(0.1 * theta, direction, limit).all()  # and before
+    assert objective.far_rows(theta, -2 * theta, limit).all()  # on the other side
+    if n_outputs == 3:
+        others = torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64)[:, None] * intercept
+        assert not objective.far_rows(theta, others[None], limit).any()
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
@@ -211,10 +238,11 @@ def test_rows_move_no_farther_than_the_sizes_of_the_columns_let_them(n_outputs, 
         objective = replace(objective, data=replace(objective.data, X=X, may_keep=keeps))
     for seed in range(5):
         direction = draw(objective, seed)
-        largest, bound = objective.largest_change(direction), objective.change_at_most(direction)
+        largest, bound = changes_of(objective, direction).amax(dim=1), objective.change_at_most(direction)
         assert ((largest <= bound) & (bound <= 5 * largest)).all()
-        assert objective.moves_apart(direction, 0.999 * largest).all()
-        assert not objective.moves_apart(direction, 1.001 * largest).any()
+        theta = torch.zeros_like(direction)
+        assert objective.moves_apart(theta, direction, 0.999 * largest).all()
+        assert not objective.moves_apart(theta, direction, 1.001 * largest).any()
 
 
 def test_few_logits_are_as_soon_known_as_the_sizes_of_columns():
@@ -277,7 +305,8 @@ def test_losses_of_small_tables_are_those_of_all_others(n_outputs, are_proba, si
     torch.testing.assert_close(found.value, expected.value, rtol=1e-14, atol=0.0)
     torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(small.hessian_product(theta)(direction), other.hessian_product(theta)(direction))
-    torch.testing.assert_close(small.largest_change(direction), other.largest_change(direction))
+    limit = changes_of(other, direction).quantile(0.9, dim=1)
+    torch.testing.assert_close(small.far_rows(theta, direction, limit), other.far_rows(theta, direction, limit))
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])

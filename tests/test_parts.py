@@ -14,6 +14,7 @@ from skl_softmax import TorchSoftmaxClassifier, parts, pieces
 from skl_softmax.data import in_coordinates, standardised
 from skl_softmax.inputs import check_training_rows
 from skl_softmax.objective import costs
+from skl_softmax.objective.losses import apart
 from skl_softmax.solvers import SOLVERS, SolverOptions, Status
 from skl_softmax.targets import class_weights
 from skl_softmax.training import make_objective
@@ -94,10 +95,10 @@ def test_sums_over_parts_are_those_over_rows(kind, edges):
     close(objective.hessian_product(theta)(direction), whole.hessian_product(theta)(direction))
     close(objective.sum_of(parts.hessian_diagonal, theta)[0] + whole.column_l2, whole.hessian_diagonal(theta))
     close(objective.separable_below, whole.separable_below)
-    largest = whole.largest_change(direction)
+    largest = apart(direction @ whole.data.design(slice(0, whole.n_rows)).T).amax(dim=1)
     assert objective.change_at_most(direction) >= largest
-    assert objective.moves_apart(direction, 0.999 * largest)
-    assert not objective.moves_apart(direction, 1.001 * largest)
+    assert objective.moves_apart(0 * theta, direction, 0.999 * largest)
+    assert not objective.moves_apart(0 * theta, direction, 1.001 * largest)
     assert (objective.n_rows, objective.n_parameters) == (whole.n_rows, whole.n_parameters)
 
 

@@ -6,6 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
 
 from benchmarks import reliability
 from benchmarks.reliability import honesty, leaks, memory
@@ -28,6 +29,24 @@ def test_gaps_and_claims_are_honest():
 def test_gaps_and_claims_are_honest_where_they_were_not(seed):
     fits = honesty.judged(honesty.hostile(seed), tolerances=(1e-3, 1e-7))
     assert not [fit for fit in fits if honesty.too_small(fit) or honesty.claims_too_much(fit)]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # of scikit-learn's
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+@pytest.mark.parametrize("C", [np.inf, 1e4, 1.0])
+@pytest.mark.parametrize(
+    ("value", "n_classes", "seed"), [(1e7, 2, 1), (1e9, 2, 2), (1e8, 3, 1), (1e9, 3, 1), (1e7, 6, 1)]
+)
+def test_a_code_for_a_missing_value_hides_no_gap(value, n_classes, seed, C, solver):
+    """The row with it holds a direction while it saturates: fits told 1e-8 at up to 1.4 times the minimum of F."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(2000, 4))
+    y = (X @ rng.normal(size=(4, n_classes)) + rng.gumbel(size=(2000, n_classes))).argmax(axis=1)
+    X[0, 0] = value
+    clf = TorchSoftmaxClassifier(C=C, solver=solver).fit(X, y)
+    least = objective(LogisticRegression(C=C, tol=1e-10, max_iter=5000).fit(X, y), X, y, C)
+    assert clf.converged_
+    assert objective(clf, X, y, C) - least <= 1.1 * clf.optimality_gap_ + 1e-9 * least
 
 
 # By Kronecker factors or by an earlier Hessian of a sample, which know little of columns that repeat each other, the

@@ -114,8 +114,11 @@ class Quadratic:
     def change_at_most(self, direction):
         return torch.full((self.n_models,), inf)
 
-    def moves_apart(self, direction, limit):
+    def moves_apart(self, theta, direction, limit):
         return torch.zeros(self.n_models, dtype=torch.bool)
+
+    def without_far(self, theta, direction, limit):
+        return None
 
     def first_order_gap(self, theta, point):
         return torch.full((self.n_models,), inf)
@@ -175,7 +178,7 @@ class LogCosh(Quadratic):
     def change_at_most(self, direction):
         return torch.full((self.n_models,), inf)
 
-    def moves_apart(self, direction, limit):
+    def moves_apart(self, theta, direction, limit):
         return 2 * direction.abs().amax(dim=(1, 2)) >= limit
 
     def metric(self, theta, growth=1, is_near=False, dtype=None, passes=0.0, to_come=inf):

@@ -11,7 +11,7 @@ from torch import Tensor
 from skl_softmax.data import Affine, Block, Data, NullSpace, spread_rows
 from skl_softmax.objective import costs, curvature, duality, metrics, quadratic, sampling, separability
 from skl_softmax.objective.anchor import Anchor, make_anchor
-from skl_softmax.objective.losses import SigmoidLoss, SoftmaxLoss, apart, loss_for
+from skl_softmax.objective.losses import SigmoidLoss, SoftmaxLoss, apart, loss_for, moved_apart
 from skl_softmax.objective.portions import Portion, Portions
 from skl_softmax.objective.stretches import WHOLE, Stretch, find_stretches, order_rows, sum_over
 
@@ -340,19 +340,30 @@ class Objective:
         """Products of the Hessian of all rows with directions (M, K, p), without the matrix: a pass over X each."""
         return curvature.hessian_product(self, theta)
 
-    def largest_change(self, direction: Tensor) -> Tensor:
-        """How far a step along the direction moves two logits of a row apart, at most over the rows, (M,)."""
-        shape, affine = direction.shape[:2], self.data.affine(direction.flatten(0, 1))
-        largest = torch.zeros_like(self.total)
-        for block, _, weights, _ in self.portions(self.n_models * self.n_outputs):
-            along = block.logits(affine).view(-1, *shape, block.parts[1])  # (parts, M, K, part)
-            moved = torch.where(weights[:, :, 0] > 0, apart(along), 0.0).amax(dim=(0, 2))  # (M,)
-            largest = torch.maximum(largest, self.gathered(moved))
-        return largest
+    def far_rows(self, theta: Tensor, direction: Tensor, limit: Tensor) -> Tensor:
+        """Which rows that count a step from θ moves far, (M, n), bool: two logits apart by these limits (M,) or more.
 
-    def moves_apart(self, direction: Tensor, limit: Tensor) -> Tensor:
-        """Whether a step along the direction moves two logits of a row apart by these limits (M,) or more, (M,)."""
-        return self.largest_change(direction) >= limit
+        Of outputs that are not next to impossible, which logits at θ tell where any row seems to be moved so far.
+        """
+        n_models, limit = self.n_models, limit.to(self.dtype).to(self.weights.device)[:, None]
+        here, along = (self.data.affine(each.flatten(0, 1)) for each in (theta, direction))
+        far = torch.empty(n_models, self.n_rows, dtype=torch.bool, device=self.weights.device)
+        for block, _, weights, _ in self.portions(n_models * self.n_outputs):
+            moved = block.logits(along).unflatten(1, (n_models, -1))  # (parts, M, K, part)
+            is_far = (apart(moved) >= limit) & (weights[:, :, 0] > 0)  # (parts, M, part)
+            if is_far.any():
+                is_far &= moved_apart(block.logits(here).view_as(moved), moved) >= limit
+            far[:, block.rows] = is_far.transpose(0, 1).flatten(1)
+        return far
+
+    def moves_apart(self, theta: Tensor, direction: Tensor, limit: Tensor) -> Tensor:
+        """Whether there are any, (M,)."""
+        return self.far_rows(theta, direction, limit).any(dim=1).to(self.data.home)
+
+    def without_far(self, theta: Tensor, direction: Tensor, limit: Tensor) -> "Objective":
+        """What the penalty and the other rows add to F, by themselves."""
+        is_far = self.far_rows(theta, direction, limit)
+        return replace(self, weights=torch.where(is_far, 0.0, self.weights), is_family=False)
 
     def change_at_most(self, direction: Tensor) -> Tensor:
         """How far it moves them at most, (M,), by the sizes of the columns; infinity where rows tell that as soon."""

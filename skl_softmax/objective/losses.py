@@ -16,6 +16,8 @@ from skl_softmax import threads
 MANY_CLASSES = 64
 # Below this part of a row's sum of powers what is left of it is added up anew, and the least that float32 knows.
 FAR, LEAST = 1 / 16, 1e-30
+# Logits from which on a class is next to impossible, 1e-20: its curvature holds no direction that float64 resolves.
+IMPOSSIBLE = 46.0
 # Logits from which on log(1 + exp(z)) is z in float64; torch takes that for granted from 20 on, where 2e-9 are lost.
 LINEAR = 40.0
 
@@ -200,6 +202,23 @@ def apart(by_output: Tensor) -> Tensor:
     if by_output.shape[-2] == 1:
         return by_output[..., 0, :].abs()
     return by_output.amax(dim=-2) - by_output.amin(dim=-2)
+
+
+def moved_apart(logits: Tensor, along: Tensor) -> Tensor:
+    """How far outputs (..., K, n) are moved apart by steps ``along``, (..., n), of those not next to impossible.
+
+    A row that is told apart by 1e9 may move by hundreds, along an output that is impossible before and after.
+    """
+    after = logits + along
+    if logits.shape[-2] == 1:
+        stays = torch.minimum(logits * logits.sign(), after * logits.sign()) > IMPOSSIBLE
+        return torch.where(stays, 0.0, along.abs())[..., 0, :]
+    least = -IMPOSSIBLE
+    is_possible = (logits - logits.amax(dim=-2, keepdim=True) > least) | (
+        after - after.amax(dim=-2, keepdim=True) > least
+    )
+    highest = torch.where(is_possible, along, -torch.inf).amax(dim=-2)
+    return highest - torch.where(is_possible, along, torch.inf).amin(dim=-2)
 
 
 def most_probable(logits: Tensor) -> Tensor:

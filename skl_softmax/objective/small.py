@@ -18,6 +18,7 @@ from torch import Tensor
 
 from skl_softmax import threads
 from skl_softmax.data import Data
+from skl_softmax.objective import losses
 from skl_softmax.objective.base import Evaluation, Objective
 
 # Multiplications of a product with all rows up to which F is evaluated here, and logits, which it takes copies of.
@@ -101,12 +102,15 @@ class SmallObjective(Objective):
             return soft_loss(logits, self._target_proba, self._shares)
         return softmax_loss(logits, self._places, self._shares)
 
-    def largest_change(self, direction: Tensor) -> Tensor:
-        moved = apart(self._rows.logits(direction.numpy()))  # (M, n)
-        return torch.from_numpy((moved * (self._shares[:, 0] > 0)).max(axis=1))
+    def far_rows(self, theta: Tensor, direction: Tensor, limit: Tensor) -> Tensor:
+        along, limit = torch.from_numpy(self._rows.logits(direction.numpy())), limit[:, None]  # (M, K, n), (M, 1)
+        is_far = (losses.apart(along) >= limit) & torch.from_numpy(self._shares[:, 0] > 0)  # (M, n)
+        if is_far.any():
+            is_far &= losses.moved_apart(torch.from_numpy(self._rows.logits(theta.numpy())), along) >= limit
+        return is_far
 
     def change_at_most(self, direction: Tensor) -> Tensor:
-        return torch.from_numpy(apart(direction.numpy()) @ self._column_sizes)
+        return losses.apart(direction) @ torch.from_numpy(self._column_sizes)
 
     def penalty_gradient(self, theta: Tensor) -> Tensor:
         return torch.from_numpy(self._penalty * theta.numpy())
@@ -247,11 +251,6 @@ def loss_and_proba(logits: np.ndarray, weights: np.ndarray, targets: np.ndarray)
         proba /= sums
         losses = np.log(sums)
     return threads.dots(losses, weights)[:, 0] - gained.sum(axis=1), proba
-
-
-def apart(by_output: np.ndarray) -> np.ndarray:
-    """How far outputs are apart, (M, n), by numbers of each (M, K, n); one output from zero."""
-    return by_output.max(axis=1) - by_output.min(axis=1) if by_output.shape[1] > 1 else np.abs(by_output[:, 0])
 
 
 def target_proba(targets: Tensor, n_outputs: int, label_proba: Tensor | None) -> np.ndarray:

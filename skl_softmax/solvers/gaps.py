@@ -5,7 +5,8 @@ from math import inf, sqrt
 import torch
 from torch import Tensor
 
-from skl_softmax.solvers.base import Certificate, Metric, numbers
+from skl_softmax.solvers.base import Certificate, Metric, SolverOptions, numbers
+from skl_softmax.solvers.newton_steps import newton_by, newton_by_products, takes_products
 from skl_softmax.solvers.record import GAP_ROUNDING
 from skl_softmax.solvers.run import Run
 
@@ -25,15 +26,17 @@ OLD = 10
 # tables in which some values are 1e3 to 1e6 times as large as others ended at 5 to 3,000 times their tolerance: such
 # rows hold a direction while they saturate, by a step of 1 or, with an older Hessian, 0.4 each. Now none does.
 LEAVES, OF_ROWS = 0.25, 50.0
+# How often rows that move far are left out before none of the others does.
+TRIES = 3
 
 
-def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
-    """Gaps told by curvature where a model may end, or by duality where the direction leaves what that describes.
+def trusted_gap(run: Run, gap: list[float], theta: Tensor, direction: Tensor) -> list[float]:
+    """Gaps told by curvature where a model may end, or bounds where the step from θ leaves what that describes.
 
     Along a direction that moves no two logits of a row apart by more than S, curvature becomes e^S times as small
     in a step at most, so that for small S about the decrement is to be gained along it, and else any amount may be
-    (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1), but F, which losses and penalties
-    add up to, and none is negative.
+    (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1), but what F is, or what far rows and
+    the others can gain (`_gap_apart`).
     """
     ends = run.is_long and run.iteration >= run.options.max_iter
     may_end = [ends or near for near in map(run.is_within_tol, run.point.value.tolist(), gap)]
@@ -44,12 +47,42 @@ def trusted_gap(run: Run, gap: list[float], direction: Tensor) -> list[float]:
     if not any(may and c >= f for may, c, f in zip(may_end, at_most, farthest, strict=True)):
         return gap
     run.n_passes += 0.5  # without a gradient
-    far = run.objective.moves_apart(direction, torch.tensor(farthest, dtype=torch.float64)).tolist()
+    far = run.objective.moves_apart(theta, direction, torch.tensor(farthest, dtype=torch.float64)).tolist()
     leaves = [may and is_far for may, is_far in zip(may_end, far, strict=True)]
     if not any(leaves):
         return gap
     bounds = torch.minimum(run.objective.first_order_gap(run.theta, run.point), run.point.value).tolist()
+    for i in range(len(gap)):
+        if leaves[i] and not run.is_within_tol(run.point.value[i].item(), bounds[i]):
+            bounds[i] = min(bounds[i], _gap_apart(run, i, theta, direction, farthest[i]))
     return [max(g, bound) if left else g for g, bound, left in zip(gap, bounds, leaves, strict=True)]
+
+
+def _gap_apart(run: Run, model: int, theta: Tensor, direction: Tensor, farthest: float) -> float:
+    """What rows that the step from θ moves far can gain, their loss, and by Newton's decrement the others without them.
+
+    F* is no less than the minimum over the others by themselves. Far rows hold a direction while they saturate: with
+    one value of 1e7 in a column and C=inf fits ended at a sixth of F, and were told gaps of 1e-8.
+    """
+    objective, here = run.objective, run.theta
+    if objective.n_models > 1:
+        some = torch.tensor([model])
+        objective, theta, direction, here = objective.select(some), theta[some], direction[some], here[some]
+    for _ in range(TRIES):
+        objective = objective.without_far(theta, direction, torch.tensor([farthest], dtype=torch.float64))
+        if objective is None:
+            break
+        others = Run(objective, here, SolverOptions(tol=run.options.tol, max_iter=0))
+        if takes_products(others):
+            step = newton_by_products(others, is_check=True)
+        else:
+            step = newton_by(others, objective.inverse_hessian(here, torch.float64))
+        run.n_passes += others.n_passes
+        gap = (run.point.value[model] - others.point.value).item() + step.gap[0]
+        theta, direction, farthest = here, step.direction, _farthest(step.gap[0])
+        if not objective.moves_apart(theta, direction, torch.tensor([farthest], dtype=torch.float64)).item():
+            return gap
+    return inf
 
 
 def _farthest(gap: float) -> float:

@@ -63,7 +63,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             gap = _told(run, check.gap)
         gap = [a if k else g for k, a, g in zip(known, left, gap, strict=True)]
         looks = run.is_long or 0 < options.tol <= FAR_TOL
-        stay = run.settle(trusted_gap(run, gap, direction) if looks else gap)
+        stay = run.settle(trusted_gap(run, gap, run.theta, direction) if looks else gap)
         if not run.active:
             break
         if stay is not None:

@@ -32,7 +32,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         going_on = run.extrapolated_gap()
         gap = list(map(max, left, going_on))
         if run.are_within_tol(gap):
-            gap = trusted_gap(run, gap, run.theta - theta)
+            gap = trusted_gap(run, gap, theta, run.theta - theta)
         elif takes_products(run):
             gap = certify_if_near(run)
         if run.are_within_tol(gap):
@@ -42,7 +42,7 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
         before = run.point.value.tolist()
         direction, slope, gap, unexplained, is_chord = newton_step(run)
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
-        stay = run.settle(trusted_gap(run, list(map(max, gap, going_on)), direction))
+        stay = run.settle(trusted_gap(run, list(map(max, gap, going_on)), run.theta, direction))
         if not run.active:
             break
         if stay is not None:
