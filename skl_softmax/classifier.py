@@ -79,7 +79,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
           2,000 parameters on conjugate gradients on products with it.
         - "lbfgs": limited-memory BFGS in a metric of subsampled curvature. A fit from zero goes over growing samples of
           the rows, so that all rows are needed a few times only, and goes in float32 where that is quicker and for as
-          long as it is exact enough.
+          long as it is exact enough. After 300 iterations Newton's method goes on.
         - "proximal": proximal Newton on working sets, for any ``l1_ratio`` and finite ``C``; the only one for
           ``l1_ratio`` > 0.
         - "sgd", "adam": the optimisers `torch.optim.SGD` and `torch.optim.Adam`, on all rows at once or on batches.

@@ -1,7 +1,9 @@
 """Every solver on functions whose minimum is known; their parts against slow, obvious versions."""
 
+import io
 import warnings
 import weakref
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from math import inf
@@ -10,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_classification
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import KBinsDiscretizer
 
-from skl_softmax import TorchSoftmaxClassifier
+from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.objective import curvature
 from skl_softmax.objective.curvature import Inverse
 from skl_softmax.objective.tiny import TinyObjective
@@ -959,3 +962,32 @@ def test_samples_are_let_go_of_before_all_rows_are_gone_over():
 
     found = through_samples(minimise, all_rows, torch.zeros(1, 1, 2, dtype=torch.float64), OPTIONS)
     assert found.n_passes == 3.0
+
+
+@pytest.mark.parametrize("patience", [0, 1, 4])
+@pytest.mark.parametrize("storage", [np.asarray, csr_array])
+def test_where_lbfgs_takes_long_newtons_method_goes_on(patience, storage, monkeypatch):
+    X, y = make_classification(6000, 40, n_informative=20, n_classes=3, random_state=0)
+    X = storage(np.round(X))
+    expected = TorchSoftmaxClassifierCV(Cs=[0.01, 1], cv=2, solver="lbfgs", tol=1e-12).fit(X, y)
+    monkeypatch.setattr(import_module("skl_softmax.solvers.lbfgs"), "PATIENCE", patience)
+    found = TorchSoftmaxClassifierCV(Cs=[0.01, 1], cv=2, solver="lbfgs", tol=1e-12).fit(X, y)
+    np.testing.assert_allclose(found.coefs_paths_, expected.coefs_paths_, atol=1e-6)
+    said = io.StringIO()
+    with redirect_stdout(said):
+        clf = TorchSoftmaxClassifier(C=expected.C_, solver="lbfgs", tol=1e-12, verbose=1).fit(X, y)
+    assert "on by Newton's method" in said.getvalue()
+    assert clf.converged_
+    np.testing.assert_allclose(clf.coef_, expected.coef_, atol=1e-6)
+
+
+def test_bins_of_many_classes_converge():
+    """After 1,000 iterations of L-BFGS F was 2 % above its minimum."""
+    classes = {"n_informative": 6, "n_classes": 20, "n_clusters_per_class": 1, "class_sep": 0.7}
+    X, y = make_classification(1500, 8, **classes, random_state=0)
+    X = KBinsDiscretizer(20, quantile_method="averaged_inverted_cdf").fit_transform(X)
+    clf = TorchSoftmaxClassifier(C=1e4).fit(X, y)
+    least = TorchSoftmaxClassifier(C=1e4, solver="newton").fit(X, y)
+    assert clf.converged_
+    assert clf.n_iter_[0] < 400
+    assert clf.loss_curve_[-1] - least.loss_curve_[-1] <= 1.1 * clf.optimality_gap_

@@ -26,8 +26,12 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     count, and the gains carried on. All this only where curvature describes the step (`trusted_gap`). Where the
     penalty is all that curves F, a bound by duality ends the run before a step is solved for (`certify_if_near`).
     """
-    run = Run(objective, start, options)
-    left, known, theta = [inf] * objective.n_models, [(inf, inf)] * objective.n_models, start
+    return newton_from(Run(objective, start, options))
+
+
+def newton_from(run: Run) -> SolveResult:
+    """The same from where a run is, to its end."""
+    left, known, theta = [inf] * len(run.models), [(inf, inf)] * len(run.models), run.theta
     while run.active:
         going_on = run.extrapolated_gap()
         gap = list(map(max, left, going_on))

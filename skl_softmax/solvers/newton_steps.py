@@ -61,7 +61,7 @@ def newton_step(run: Run) -> NewtonStep:
         return newton_by_products(run)
     last_two = zip(run.slope_before, run.slope, strict=True)
     expected = [last * (last / before) * (last / before) if before else -inf for before, last in last_two]
-    if _ends_by_chord(run, expected):
+    if run.inverse is not None and _ends_by_chord(run, expected):
         chord = newton_by(run, run.inverse)
         if _ends_by_chord(run, chord.slope) and chord.unexplained < inf:
             return chord._replace(is_chord=True, unexplained=CHORD * max(_rates(run, chord.slope)))

@@ -39,6 +39,11 @@ class Precision:
         self._run.widen_here(self._objective, knows_gap)
         self._is_narrow = False
 
+    def end_here(self) -> None:
+        """Leave float32, if the run is in it still: what follows knows only of float64."""
+        if self._is_narrow:
+            self.widen_here(knows_gap=False)
+
     def widen_ahead(self, metric: Metric) -> None:
         """Take the next step in float64, if it is to lead as near as float32 does: to leave that there takes a pass.
 
