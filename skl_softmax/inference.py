@@ -190,6 +190,7 @@ def _inverse_information(objective, theta: Tensor, names: list[str]) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix / sizes / sizes[:, None])  # (P,), (P, P)
     flat = values <= ROUNDING_ERRORS * len(values) * torch.finfo(values.dtype).eps  # (P,)
     if flat.any():
+        _refuse_other_rows(objective, theta)
         directions = (vectors[:, flat] / sizes[:, None]).T.reshape(-1, *theta.shape[1:])  # (flat, K, p)
         is_held = bool((objective.l2 > 0).all())  # by next to nothing
         to_rounding, better = ("to rounding, ", "lower C") if is_held else ("", "set a finite C")
@@ -199,6 +200,16 @@ def _inverse_information(objective, theta: Tensor, names: list[str]) -> Tensor:
         )
     root = vectors / values.sqrt() / sizes[:, None]  # (P, P)
     return root @ root.T / objective.total
+
+
+def _refuse_other_rows(objective, theta: Tensor) -> None:
+    """Refuse coefficients that are worse than none: rows in other units may be told apart on the wrong side."""
+    value, of_none = (objective.at(at).value.item() for at in (theta, torch.zeros_like(theta)))
+    if value > of_none:
+        raise ValueError(
+            f"The coefficients are not those of these rows: the objective is {value:.2g}, and {of_none:.2g} with zeros "
+            "in their place. Pass the rows of the fit, in the same units."
+        )
 
 
 def _named(directions: Tensor, data, names: list[str]) -> str:

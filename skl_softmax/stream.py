@@ -53,12 +53,18 @@ class Stream:
         return self._key == self._key_of(estimator, rows)
 
     def over(self, rows: TrainingRows) -> "Stream":
-        """The same for the next batch, in other coordinates where dense rows follow sparse ones."""
+        """The same for the next batch, in other coordinates where dense rows follow sparse ones, or a single row."""
         layout = self._layout_of(rows)
-        if layout == self._layout:
-            return self
         known = self._coordinates.get(layout)
-        return self._in(layout, self._coordinates_of(rows) if known is None else known)
+        if known is None or self._may_tell_more(rows, known):
+            own = self._coordinates_of(rows)
+            if known is None or not _tell_no_scale(*own):
+                return self._in(layout, own)
+        return self if layout == self._layout else self._in(layout, known)
+
+    def _may_tell_more(self, rows: TrainingRows, known: tuple[np.ndarray, np.ndarray]) -> bool:
+        """Whether dense rows may tell a scale where those before them have not."""
+        return self._takes_any_units and rows.X.layout == torch.strided and _tell_no_scale(*known)
 
     def anew(self, rows: TrainingRows) -> "Stream":
         """The same for a fit, which sees all its rows: in their coordinates, if the last ones do not suit them."""
@@ -119,6 +125,11 @@ def _suit(coordinates: tuple[np.ndarray, np.ndarray], own: tuple[np.ndarray, np.
     (mean, scale), (own_mean, own_scale) = coordinates, own
     ratio, shift = np.where(own_scale == 1, 1.0, own_scale / scale), np.abs(own_mean - mean) / scale
     return bool(((ratio > 1 / NEAR_SCALE) & (ratio < NEAR_SCALE) & (shift < NEAR_SCALE)).all())
+
+
+def _tell_no_scale(_: np.ndarray, scale: np.ndarray) -> bool:
+    """Whether these are of rows that are all equal, as is a single one."""
+    return bool((scale == 1).all())
 
 
 def _map(tree, kind: type, function):

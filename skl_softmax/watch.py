@@ -172,9 +172,10 @@ def hold_out(rows: TrainingRows, fraction: float, generator: torch.Generator) ->
     if rows.has_labels:
         counts = torch.bincount(rows.targets, minlength=len(rows.classes)).cpu().numpy()
         if (lonely := rows.classes[counts == 1]).size:
+            others = f" (and of {len(lonely) - 1} others)" if len(lonely) > 1 else ""
             raise ValueError(
-                f"early_stopping=True holds out rows of each class, but y has one only of {lonely.tolist()[0]!r} (of "
-                f"{len(lonely)} classes in all). Leave these rows out, pass more, or set early_stopping=False."
+                "early_stopping=True holds out rows of each class, but y has a single row of the class "
+                f"{lonely.tolist()[0]!r}{others}. Leave such rows out, pass more, or set early_stopping=False."
             )
     split = StratifiedShuffleSplit if rows.has_labels else ShuffleSplit
     try:

@@ -301,3 +301,13 @@ class TestErrors:
         monkeypatch.setitem(sys.modules, "pandas", None)
         with pytest.raises(ImportError, match=r"TorchSoftmaxClassifier.summary requires pandas. You can install"):
             clf.summary(X, y)
+
+
+@pytest.mark.parametrize("fold", [1000, 1e5])
+def test_rows_in_other_units_are_not_told_to_be_collinear(fold):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 3)) + 5
+    y = X.sum(axis=1) - 15 + rng.logistic(size=500) > 0
+    clf = TorchSoftmaxClassifier(C=np.inf, tol=1e-12).fit(X, y)
+    with pytest.raises(ValueError, match=r"not those of these rows: the objective is .*, and 0\.69 with zeros"):
+        clf.summary(fold * X, y)

@@ -302,6 +302,24 @@ def test_the_end_of_descent_says_why(table):
         TorchSoftmaxClassifier(solver="sgd", tol=0.1, n_iter_no_change=3).fit(*table)
 
 
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("n_first", [1, 2])
+def test_units_do_not_matter_where_the_first_rows_tell_no_scale(solver, n_first):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 3))
+    y = (X @ [1, 2, -2] + rng.logistic(size=2000) > 0).astype(int)
+    X[:n_first] = X[0]
+    streams = []
+    for scale in ([1, 1, 1], [1e-3, 1, 1e4]):
+        clf = TorchSoftmaxClassifier(C=np.inf, solver=solver)
+        for part in np.split(X, [n_first, *range(10, 2000, 10)]):
+            clf.partial_fit(part * scale, y[: len(part)], classes=[0, 1])
+            y = np.roll(y, -len(part))
+        streams.append(clf.predict_proba(X * scale))
+    np.testing.assert_allclose(streams[1], streams[0], atol=1e-6)
+    assert (streams[0].argmax(axis=1) == y).mean() > 0.75
+
+
 def test_a_first_batch_with_labels_in_a_column_needs_classes():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match="classes must be passed in the first call"):
