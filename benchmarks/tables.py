@@ -51,6 +51,20 @@ def categories(seed):
     return Table("categories", X, np.digitize(logits, [-1.0, 1.0]), float(10 ** rng.uniform(0, 2)))
 
 
+def codes(seed):
+    """2,000 rows of 2 to 20 normal columns, in which one to three values are 1e4 to 1e9, as codes for missing ones are.
+
+    Their rows hold directions while they saturate; C is 1, 1e4 or infinite, and there are 2 to 6 classes.
+    """
+    rng = np.random.default_rng(seed)
+    d, n_classes = int(rng.integers(2, 21)), int(rng.choice([2, 3, 6]))
+    X = rng.normal(size=(2000, d))
+    y = (X @ rng.normal(size=(d, n_classes)) + rng.gumbel(size=(2000, n_classes))).argmax(axis=1)
+    for row in range(rng.integers(1, 4)):
+        X[row, rng.integers(min(d, 2))] = 10 ** rng.uniform(4, 9)
+    return Table("codes", X, y, float(rng.choice([1.0, 1e4, np.inf])))
+
+
 def dense_rows(rng, kind, y, d):
     """Rows around the centres of their classes, which may lie nearer or farther apart."""
     n, distance = len(y), rng.choice([0.0, 0.5, 3.0])

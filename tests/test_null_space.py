@@ -95,10 +95,22 @@ def test_rows_without_a_level_leave_the_other_categories():
         one_hot(CITY)[:, 1:],  # as with drop="first"
         one_hot(CITY).multiply(np.arange(3000)[:, None] + 1.0).tocsr(),
         sp.csr_array((5, 3)),
+        sp.csr_array((np.zeros(5), ([0, 1, 2, 3, 4], [0, 1, 1, 0, 2])), (5, 3)),
+        sp.csr_array((np.full(5, np.nan), ([0, 1, 2, 3, 4], [0, 1, 1, 0, 2])), (5, 3)),
     ],
 )
 def test_others_have_none(X):
     assert null_space(X) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+@pytest.mark.parametrize("row", [0, 7])
+def test_a_category_with_a_number_that_is_none_or_zero_is_left_out(row, value):
+    X = TABLES["two"].copy()
+    X.data[2 * row] = value  # of the first
+    N = null_space(X).directions.toarray()
+    assert N.shape[1] == 1
+    np.testing.assert_array_equal(N[:-1, 0], np.arange(37) >= 30)
 
 
 def test_there_is_none_without_an_intercept_nor_of_dense_rows():

@@ -14,6 +14,7 @@ PARTS = {
     "honesty": (honesty.measure, honesty.report),
     "tables": (honesty.measure_tables, honesty.report_tables),
     "categories": (honesty.measure_categories, honesty.report_categories),
+    "codes": (honesty.measure_codes, honesty.report_codes),
     "memory": (memory.measure, memory.report),
     "threads": (threads.measure, threads.report),
     "leaks": (leaks.measure, leaks.report),

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.tables import categories, draw
+from benchmarks.tables import categories, codes, draw
 from skl_softmax import TorchSoftmaxClassifier
 from tests import fuzz
 from tests.reference import objective
@@ -17,7 +17,7 @@ from tests.reference import objective
 SOLVERS, TOLERANCES = ("newton", "lbfgs", "proximal"), (1e-3, 1e-5, 1e-7, 1e-9)
 # The same of larger tables, by the default solver and by one that is another way.
 TABLE_SOLVERS, TABLE_TOLERANCES = ("auto", "newton"), (1e-2, 1e-4, 1e-7, 1e-10)
-CATEGORY_SOLVERS = "newton", "lbfgs"
+OTHER_SOLVERS = "newton", "lbfgs"
 # Of each fit, also where the last digits of a hostile problem would take many; of those of larger tables.
 MAX_ITER, TABLE_MAX_ITER = 100, 1000
 # Rounding errors of F in units of eps |F|.
@@ -152,7 +152,12 @@ def measure_tables(n_tables=160):
 
 def measure_categories(n_tables=30):
     """As `measure`, of tables of categories."""
-    return [fit for table in map(categories, range(n_tables)) for fit in judged_table(table, solvers=CATEGORY_SOLVERS)]
+    return [fit for table in map(categories, range(n_tables)) for fit in judged_table(table, solvers=OTHER_SOLVERS)]
+
+
+def measure_codes(n_tables=60):
+    """As `measure`, of tables in which some values are codes."""
+    return [fit for table in map(codes, range(n_tables)) for fit in judged_table(table, solvers=OTHER_SOLVERS)]
 
 
 def judged_table(table, tolerances=TABLE_TOLERANCES, solvers=TABLE_SOLVERS):
@@ -192,8 +197,19 @@ def report_categories(results):
     """The table of how those of categories turned out."""
     yield "## Honesty on tables of categories\n"
     yield (
-        f"{len(results) // (len(CATEGORY_SOLVERS) * len(TABLE_TOLERANCES))} tables drawn by `benchmarks/tables.py`: "
+        f"{len(results) // (len(OTHER_SOLVERS) * len(TABLE_TOLERANCES))} tables drawn by `benchmarks/tables.py`: "
         "10,000 rows of some 1,300 users, two more categories and three numbers, sparse and one-hot, 3 classes, C from "
         "1 to 100. As above.\n"
     )
-    yield from quantiles_of(results, CATEGORY_SOLVERS, TABLE_TOLERANCES)
+    yield from quantiles_of(results, OTHER_SOLVERS, TABLE_TOLERANCES)
+
+
+def report_codes(results):
+    """The table of how those with codes for missing values turned out."""
+    yield "## Honesty on tables with codes for missing values\n"
+    yield (
+        f"{len(results) // (len(OTHER_SOLVERS) * len(TABLE_TOLERANCES))} tables drawn by `benchmarks/tables.py`: 2,000 "
+        "rows of 2 to 20 columns, in which one to three values are 1e4 to 1e9 and the others normal, 2 to 6 classes, C "
+        "of 1, 1e4 and infinity. As above.\n"
+    )
+    yield from quantiles_of(results, OTHER_SOLVERS, TABLE_TOLERANCES)

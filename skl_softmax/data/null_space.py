@@ -120,14 +120,15 @@ def _find_categories(X: Tensor, times: Callable[[Tensor], Tensor]) -> Categories
     # Numbers of which no other sum of some is their sum.
     marks = 1 + torch.rand(len(ranges), generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
     sums = times(torch.from_numpy(np.append(marks, 0.0)[found.of_column])).numpy()  # (n,)
-    wrong = np.flatnonzero(_differ(sums, marks @ found.value))
-    if len(wrong):
-        found = found.select(~_differ(_row_sums(X, torch.from_numpy(wrong), found), found.value).any(axis=0))
+    wrong = np.flatnonzero(~_agree(sums, marks @ found.value))
+    sums = _row_sums(X, torch.from_numpy(wrong), found)  # (wrong rows, G)
+    found = found.select(_agree(sums, found.value).all(axis=0) & (found.value != 0))
     return found if len(found.value) else None
 
 
-def _differ(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    return np.abs(found - expected) > ROUNDING * np.abs(expected)
+def _agree(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Whether numbers are equal to rounding, and neither infinite nor NaN."""
+    return np.isclose(found, expected, rtol=ROUNDING, atol=0.0) & np.isfinite(expected)
 
 
 def _find_ranges(X: Tensor, counts: Tensor) -> np.ndarray:
