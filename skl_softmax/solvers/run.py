@@ -383,10 +383,9 @@ class Run:
         stands = gap >= gaps[-1] if gaps else False
         if stands and gap <= GAP_ROUNDING * abs(value):
             return Status.PRECISION_FLOOR
-        if gap <= STUCK_ROUNDING * abs(value) and (stuck or self._record.stands_still(model)):
-            return Status.PRECISION_FLOOR
-        if stuck:
-            return Status.LINE_SEARCH_FAILED
+        if stuck or self._record.stands_still(model):
+            is_floor = gap <= STUCK_ROUNDING * abs(value)
+            return Status.PRECISION_FLOOR if is_floor else Status.LINE_SEARCH_FAILED
         if self.iteration >= self.options.max_iter:
             return Status.MAX_ITER
         return None
