@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from sklearn import datasets
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,20 @@ def one_hot(_):
     return sp.csr_array((np.ones(n * n_columns), codes.ravel(), indptr), shape=(n, n_columns * levels)), y
 
 
+@cache
+def users(_):
+    """200,000 visits of 20,000 users, few of whom come often, 500 cities and 30 devices, one-hot, and 5 numbers."""
+    rng = np.random.default_rng(0)
+    n, n_users, n_cities, n_devices = 200_000, 20_000, 500, 30
+    user, device = (n_users * rng.random(n) ** 2).astype(int), rng.integers(n_devices, size=n)
+    city, numbers = rng.integers(n_cities, size=n_users)[user], rng.normal(size=(n, 5))
+    effects = (scale * rng.normal(size=k) for scale, k in ((0.7, n_users), (1.0, n_cities), (0.5, n_devices)))
+    logits = sum(effect[level] for effect, level in zip(effects, (user, city, device), strict=True))
+    logits += numbers @ rng.normal(size=5) + rng.logistic(size=n)
+    levels = OneHotEncoder(dtype=np.float64).fit_transform(np.column_stack([user, city, device]))
+    return sp.hstack([sp.csr_array(numbers), levels], format="csr"), np.digitize(logits, [-1.0, 1.0])
+
+
 PROBLEMS = {
     problem.name: problem
     for problem in (
@@ -193,6 +207,7 @@ PROBLEMS = {
         Problem("very_tall_raw_float32", "large", badly_scaled(very_tall_scaled), "float32"),
         Problem("sparse_text", "large", text_like),
         Problem("sparse_one_hot", "large", one_hot),
+        Problem("users", "nested", users),
         Problem("covertype", "online", covertype),
     )
 }

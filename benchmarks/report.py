@@ -22,7 +22,7 @@ COLORS = {
     "SGDClassifier(log_loss)": "#8C6D31",
     "skorch": "#333333",
 }
-SIZES = ("tiny", "benign", "medium", "wide", "large", "online")
+SIZES = ("tiny", "benign", "medium", "wide", "large", "nested", "online")
 
 
 def report(path: Path):

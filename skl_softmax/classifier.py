@@ -87,7 +87,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         - any class of `torch.optim.Optimizer`, likewise, but for Muon and SparseAdam. Other options than ``lr`` are
           given in a subclass whose ``__init__(self, params, lr=...)`` passes them on.
         - "auto": "proximal" if ``l1_ratio`` > 0 and ``C`` is finite; "newton" for small tables and for sparse X of many
-          columns, if these are no one-hot categories; else "lbfgs".
+          columns, if most of these are no one-hot categories; else "lbfgs".
 
         The first three do not depend on the scale of the features, so raw data converge. Nor do the optimisers on dense
         X if their rate is "auto": they then work on normalised columns and put the result in the units of X. Sparse X
@@ -360,8 +360,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
         The optimiser's state goes on from call to call, and the penalty is that of ``fit`` on all rows so far, also
         those of a ``fit`` before, so that ``C`` means the same. What ``learning_rate="auto"`` needs to know, the scale
-        of the columns, it takes from the first batch, dense or sparse; where one kind follows the other, momentum
-        begins anew. Callbacks are not told; ``tol``, ``max_iter`` and ``verbose`` have no effect.
+        of the columns, it takes from the first batch, dense or sparse, whose rows differ; where one kind follows the
+        other, momentum begins anew. Callbacks are not told; ``tol``, ``max_iter`` and ``verbose`` have no effect.
 
         Parameters
         ----------

@@ -1,5 +1,7 @@
 """One-hot encoded categories: what moves no logit is found, and fits do not search along it."""
 
+import io
+from contextlib import redirect_stdout
 from itertools import product
 
 import numpy as np
@@ -59,7 +61,6 @@ TABLES = {
     ).tocsr(),
     "bins": KBinsDiscretizer(5, quantile_method="averaged_inverted_cdf").fit_transform(NUMBERS),
     "float32": one_hot(USER, CITY).astype(np.float32),
-    "explicit zeros": one_hot(CITY, DEVICE) + sp.csr_array((np.zeros(2), ([0, 5], [3, 31])), (3000, 37)),
 }
 
 
@@ -101,6 +102,44 @@ def test_rows_without_a_level_leave_the_other_categories():
 )
 def test_others_have_none(X):
     assert null_space(X) is None
+
+
+def test_numbers_beside_far_larger_ones_are_no_category():
+    """Rounding of the larger ones would hide that they differ."""
+    X = sp.csr_array(np.column_stack([np.full(3000, 1e15), NUMBERS[:, 0], 1e-7 * NUMBERS[:, 1]]))
+    N = null_space(X).directions.toarray()
+    np.testing.assert_array_equal(N, [[1.0], [0.0], [0.0], [-1e15]])
+
+
+def test_columns_that_seem_to_be_levels_do_not_hide_the_category():
+    """A word in one row and all levels but the last, which is in one row, have as many entries as there are rows."""
+    word = sp.csr_array((np.ones(1), ([7], [0])), (3000, 1))
+    city = np.r_[CITY[:5], 29, CITY[6:]]
+    city[np.flatnonzero(city == 29)[1:]] = 0
+    X = sp.hstack([word, one_hot(city, DEVICE)]).tocsr()
+    np.testing.assert_array_equal(null_space(X).directions.toarray()[0], [0.0, 0.0])
+    assert null_space(X).directions.shape[1] == 2
+
+
+def test_words_beside_a_category_go_by_newtons_method():
+    words = sp.random_array((3000, 2000), density=0.01, rng=np.random.default_rng(0), format="csr")
+    y = labels(words, 2)
+    for X, solver in (
+        (words, "newton"),
+        (sp.hstack([words, one_hot(CITY)]).tocsr(), "newton"),
+        (sp.hstack([words[:, :20], one_hot(*users(3000, 2500, 300))]).tocsr(), "lbfgs"),
+    ):
+        said = io.StringIO()
+        with redirect_stdout(said):
+            TorchSoftmaxClassifier(verbose=1).fit(X, y)
+        assert said.getvalue().startswith(solver)
+
+
+def test_stored_zeros_count_as_entries():
+    columns = np.concatenate([[3, 4, 33], TABLES["two"].indices[2:]])
+    ends = np.append(0, TABLES["two"].indptr[1:] + 1)
+    X = sp.csr_array((np.append([1.0, 0.0], np.ones(5999)), columns, ends), (3000, 37))
+    assert null_space(X).directions.shape[1] == 1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])

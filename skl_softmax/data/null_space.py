@@ -13,8 +13,10 @@ from torch import Tensor
 from skl_softmax.data.compressed import take_compressed
 from skl_softmax.data.rows import spread_rows
 
-# Rows by which most ranges of columns that are no category are found out, and most categories that nest in no other.
+# How many rows find out most ranges of columns that are no category, and most categories that nest in no other.
 FEW_ROWS, SOME_ROWS = 16, 1024
+# How often others are looked for in place of ranges that are no category.
+ROUNDS = 10
 # What sums of a few numbers may be off by.
 ROUNDING = 1e-12
 
@@ -41,6 +43,11 @@ class NullSpace:
         """A gradient (M, K, p) without what rounding has left along N: the transpose of `centred`."""
         columns = _columns_of(gradient)  # (p, M K)
         return _like(gradient, columns - self._of_weights @ self._gram.solve(self.directions.T @ columns))
+
+    @cached_property
+    def covers_most(self) -> bool:
+        """Whether most columns are part of it."""
+        return 2 * np.count_nonzero(np.diff(self.directions.indptr)) > self.directions.shape[0]
 
     @cached_property
     def _of_weights(self) -> csr_array:
@@ -95,7 +102,8 @@ def find_null_space(X: Tensor, times: Callable[[Tensor], Tensor]) -> NullSpace |
 
     What is added to the weights of all levels of a category may be taken off the intercept, the "dummy variable trap";
     of those levels that nest in one of another category, as cities in a country, off that one's weight. ``times``
-    multiplies X by a vector (d,), in float64. Cost: one such product, and to count the entries of columns.
+    multiplies X by a vector (d,), in float64. Cost: such a product, once more where some rows have no level; to count
+    the entries of columns; for each category that nests in another, to look that up in all rows.
     """
     categories = _find_categories(X, times)
     if categories is None:
@@ -110,20 +118,41 @@ def find_null_space(X: Tensor, times: Callable[[Tensor], Tensor]) -> NullSpace |
 
 
 def _find_categories(X: Tensor, times: Callable[[Tensor], Tensor]) -> Categories | None:
-    """Those whose columns lie side by side; of ranges that overlap the first."""
+    """Those whose columns lie side by side."""
     counts = torch.bincount(X.col_indices(), minlength=X.shape[1])  # (d,)
-    ranges, first = _find_ranges(X, counts), torch.zeros(1, dtype=torch.long)
-    found = Categories(ranges, np.zeros(len(ranges)), counts.numpy())
-    if not len(ranges):
-        return None
-    found = replace(found, value=_row_sums(X, first, found)[0])
+    ranges, some = _find_ranges(X, counts), torch.cat([torch.zeros(1, dtype=torch.long), _few_rows(X)])
+    for _ in range(ROUNDS):
+        if not len(ranges):
+            break
+        found = Categories(_apart(ranges), np.zeros(0), counts.numpy())
+        sums = _row_sums(X, some, found)  # (rows, G)
+        found, holds = replace(found, value=sums[0]), _agree(sums, sums[0]).all(axis=0) & (sums[0] != 0)
+        if holds.all():
+            holds = _hold(X, found, times)
+            if holds.all():
+                return found
+        # Others may lie across those that do not hold.
+        ranges = ranges[~np.isin(ranges[:, 0], found.ranges[~holds, 0])]
+    return None
+
+
+def _hold(X: Tensor, categories: Categories, times: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """In which of them all rows have the same sum, (G,)."""
     # Numbers of which no other sum of some is their sum.
-    marks = 1 + torch.rand(len(ranges), generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
-    sums = times(torch.from_numpy(np.append(marks, 0.0)[found.of_column])).numpy()  # (n,)
-    wrong = np.flatnonzero(~_agree(sums, marks @ found.value))
-    sums = _row_sums(X, torch.from_numpy(wrong), found)  # (wrong rows, G)
-    found = found.select(_agree(sums, found.value).all(axis=0) & (found.value != 0))
-    return found if len(found.value) else None
+    marks = 1 + np.random.default_rng(0).random(len(categories.value))
+    sums = times(torch.from_numpy(np.append(marks / categories.value, 0.0)[categories.of_column])).numpy()  # (n,)
+    wrong = torch.from_numpy(np.flatnonzero(~_agree(sums, marks.sum()))[:SOME_ROWS])
+    return _agree(_row_sums(X, wrong, categories), categories.value).all(axis=0)
+
+
+def _apart(ranges: np.ndarray) -> np.ndarray:
+    """Those of ranges (G, 2), in order, that do not overlap the last one of them."""
+    kept, end = [], 0
+    for start, stop in ranges.tolist():
+        if start >= end:
+            kept.append((start, stop))
+            end = stop
+    return np.array(kept, dtype=np.int64).reshape(-1, 2)
 
 
 def _agree(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -139,16 +168,16 @@ def _find_ranges(X: Tensor, counts: Tensor) -> np.ndarray:
     stops = torch.searchsorted(before, goals).clamp_max(X.shape[1])
     starts = ((before[stops] == goals) & (counts > 0)).nonzero()[:, 0]
     stops = stops[starts]
-    for row in spread_rows(X.shape[0], min(FEW_ROWS, X.shape[0])).tolist():
+    for row in _few_rows(X).tolist():
         entries = columns[int(ends[row]) : int(ends[row + 1])].long()
         is_one = torch.searchsorted(entries, stops) - torch.searchsorted(entries, starts) == 1
         starts, stops = starts[is_one], stops[is_one]
-    ranges, end = [], 0
-    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-        if start >= end:
-            ranges.append((start, stop))
-            end = stop
-    return np.array(ranges, dtype=np.int64).reshape(-1, 2)
+    return torch.stack([starts, stops], dim=1).numpy()
+
+
+def _few_rows(X: Tensor) -> Tensor:
+    """Rows by which most ranges of columns that are no category are found out."""
+    return spread_rows(X.shape[0], min(FEW_ROWS, X.shape[0]))
 
 
 def _row_sums(X: Tensor, index: Tensor, categories: Categories) -> np.ndarray:
@@ -173,22 +202,24 @@ def _find_parents(X: Tensor, categories: Categories) -> tuple[list[np.ndarray], 
     sizes = list(map(len, categories.levels))
     order = sorted(range(len(sizes)), key=lambda number: (sizes[number], number), reverse=True)
     for place, child in enumerate(order):
-        nests = _nests(some[:, child], some).all(axis=0)  # (G,)
+        nests = _nests(some[:, child], some)  # (G,)
         for parent in order[place + 1 :]:
-            if nests[parent] and _nests(level_of[:, child], level_of[:, parent]).all():
-                of_level = np.empty(X.shape[1], np.int64)
-                of_level[level_of[:, child]] = level_of[:, parent]
+            if not nests[parent]:
+                continue
+            of_level = np.empty(X.shape[1], level_of.dtype)
+            of_level[level_of[:, child]] = level_of[:, parent]
+            if (of_level[level_of[:, child]] == level_of[:, parent]).all():
                 above[child], values[child] = of_level[categories.levels[child]], categories.value[parent]
                 break
     return above, values
 
 
 def _nests(levels: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Whether rows of the same level (n,) have the same of others (n, ...) as the last one of them, (n, ...)."""
+    """In which of others (n, G) the levels (n,) of some rows nest, (G,): rows of the same have the same there."""
     _, level = np.unique(levels, return_inverse=True)
-    last = np.empty((level.max() + 1, *others.shape[1:]), others.dtype)
+    last = np.empty((level.max() + 1, others.shape[1]), others.dtype)
     last[level] = others
-    return last[level] == others
+    return (last[level] == others).all(axis=0)
 
 
 def _levels_of_rows(X: Tensor, categories: Categories) -> np.ndarray | None:

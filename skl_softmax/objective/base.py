@@ -133,12 +133,13 @@ class Objective:
     def prefers_newton(self) -> bool:
         """Whether Newton's method needs less time than L-BFGS.
 
-        Of many sparse columns, conjugate gradients find a step sooner than L-BFGS finds its pairs, if they are no
-        categories; of few dense rows the Hessian of all costs little more than one of a sample, and takes a third of
-        the steps.
+        Of many sparse columns, conjugate gradients find a step sooner than L-BFGS finds its pairs, if most are no
+        levels of categories; of few dense rows the Hessian of all costs little more than one of a sample, and takes a
+        third of the steps.
         """
-        is_diagonal = not costs.correlations_pay(self)
-        return (is_diagonal and self.null_space is None) or costs.newton_pays(self)
+        if costs.correlations_pay(self):
+            return costs.newton_pays(self)
+        return self.null_space is None or not self.null_space.covers_most
 
     @cached_property
     def n_models(self) -> int:

@@ -32,7 +32,7 @@ TRIES = 3
 
 
 def trusted_gap(run: Run, gap: list[float], theta: Tensor, direction: Tensor) -> list[float]:
-    """Gaps told by curvature where a model may end, or bounds where the step from θ leaves what that describes.
+    """Gaps told by curvature where a model may end, or larger ones where the step from θ leaves what that describes.
 
     Along a direction that moves no two logits of a row apart by more than S, curvature becomes e^S times as small
     in a step at most, so that for small S about the decrement is to be gained along it, and else any amount may be
@@ -54,8 +54,11 @@ def trusted_gap(run: Run, gap: list[float], theta: Tensor, direction: Tensor) ->
         return gap
     bounds = torch.minimum(run.objective.first_order_gap(run.theta, run.point), run.point.value).tolist()
     for i in range(len(gap)):
-        if leaves[i] and not run.is_within_tol(run.point.value[i].item(), bounds[i]):
+        value, before = run.point.value[i].item(), run.n_passes
+        if leaves[i] and not run.is_within_tol(value, bounds[i]) and before >= run.tries_from:
             bounds[i] = min(bounds[i], _gap_apart(run, i, theta, direction, farthest[i]))
+            if not run.is_within_tol(value, bounds[i]):  # not again before as many have led on
+                run.tries_from = 2 * run.n_passes - before
     return [max(g, bound) if left else g for g, bound, left in zip(gap, bounds, leaves, strict=True)]
 
 

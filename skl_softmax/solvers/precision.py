@@ -40,9 +40,11 @@ class Precision:
         self._is_narrow = False
 
     def end_here(self) -> None:
-        """Leave float32, if the run is in it still: what follows knows only of float64."""
+        """Leave float32, and changes of F in it, if the run is in it still: what follows knows only of float64."""
         if self._is_narrow:
-            self.widen_here(knows_gap=False)
+            self._run.widen(self._objective)
+            self._is_narrow = False
+        self._run.begin_anew()
 
     def widen_ahead(self, metric: Metric) -> None:
         """Take the next step in float64, if it is to lead as near as float32 does: to leave that there takes a pass.

@@ -13,8 +13,9 @@ from skl_softmax.solvers.base import Kept, SolveResult, Status
 GAP_ROUNDING = 4 * torch.finfo(torch.float64).eps
 # Iterations over which gains are added up before they are compared.
 WINDOW = 5
-# Iterations in which F or the gap should have become smaller.
-STANDSTILL = 30
+# Iterations in which F or the gap should have become smaller; and where the gap is more than rounding, as a row that is
+# told apart takes some 50 from where F shows no more of it to where it holds nothing.
+STANDSTILL, LONG_STANDSTILL = 30, 100
 
 
 class Record:
@@ -68,10 +69,10 @@ class Record:
         goal = max(last_gap(self.curve[model][-1]), float_info.min)
         return log(now / goal) / log(before / now) if now < before else inf
 
-    def stands_still(self, model: int) -> bool:
-        """Whether neither F nor the gap of a model has become smaller for long."""
-        curve, gaps = (known[model][-STANDSTILL:] for known in (self.curve, self.gaps))
-        return len(curve) == STANDSTILL and min(curve) == curve[0] and min(gaps) == gaps[0]
+    def stands_still(self, model: int, n_iter: int = STANDSTILL) -> bool:
+        """Whether neither F nor the gap of a model has become smaller in so many iterations."""
+        curve, gaps = (known[model][-n_iter:] for known in (self.curve, self.gaps))
+        return len(curve) == n_iter and min(curve) == curve[0] and min(gaps) == gaps[0]
 
     def result(self, n_passes: float, kept: Kept | None) -> SolveResult:
         """All of it, once every model has ended."""

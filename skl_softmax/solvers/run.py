@@ -18,7 +18,7 @@ from skl_softmax.solvers.base import (
     Status,
 )
 from skl_softmax.solvers.line_search import backtrack, halve, lengthen
-from skl_softmax.solvers.record import GAP_ROUNDING, WINDOW, Record
+from skl_softmax.solvers.record import GAP_ROUNDING, LONG_STANDSTILL, WINDOW, Record
 
 # Gains below this multiple of |F|, and this part of the slope, are noise of float32: gradients there lead nowhere.
 NOISE_OF_VALUE, NOISE_OF_SLOPE = 1e-6, 0.1
@@ -83,6 +83,7 @@ class Run:
         self.stuck = [False] * objective.n_models
         self._trusted_from = 0  # the iteration from which on gains tell gaps
         self._gains_from = 0  # the one from which on they tell what is to come
+        self.tries_from = 0.0  # passes from which on far rows may be tried to be left out (`gaps`)
         self.slope = self.slope_before = [0.0] * objective.n_models  # along the last two directions
         self.was_full = False  # whether the last step had length 1
         self.theta, self.point = self._begin(start)
@@ -155,6 +156,12 @@ class Run:
         self.stuck = [False] * len(self.models)
         if knows_gap:
             self.go_by_changes()
+
+    def begin_anew(self) -> None:
+        """Go on from here by another method: what gains have told of this one tells nothing of that."""
+        self._anchor, self._goes_by_changes, self._trusted_from = None, False, 0
+        self.point, self.stuck = self.evaluate(self.theta), [False] * len(self.models)
+        self.forget_gains()
 
     def make_metric(self, to_come: float = inf) -> Metric:
         """The objective's metric at the point, of more rows than the last one if its steps were often too long.
@@ -383,9 +390,10 @@ class Run:
         stands = gap >= gaps[-1] if gaps else False
         if stands and gap <= GAP_ROUNDING * abs(value):
             return Status.PRECISION_FLOOR
-        if stuck or self._record.stands_still(model):
-            is_floor = gap <= STUCK_ROUNDING * abs(value)
-            return Status.PRECISION_FLOOR if is_floor else Status.LINE_SEARCH_FAILED
+        if gap <= STUCK_ROUNDING * abs(value) and (stuck or self._record.stands_still(model)):
+            return Status.PRECISION_FLOOR
+        if stuck or self._record.stands_still(model, LONG_STANDSTILL):
+            return Status.LINE_SEARCH_FAILED
         if self.iteration >= self.options.max_iter:
             return Status.MAX_ITER
         return None
