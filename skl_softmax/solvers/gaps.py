@@ -66,7 +66,7 @@ def _gap_apart(run: Run, model: int, theta: Tensor, direction: Tensor, farthest:
     """What rows that the step from θ moves far can gain, their loss, and by Newton's decrement the others without them.
 
     F* is no less than the minimum over the others by themselves. Far rows hold a direction while they saturate: with
-    one value of 1e7 in a column and C=inf fits ended at a sixth of F, and were told gaps of 1e-8.
+    one value of 1e7 in a column and C=inf fits ended a sixth above the minimum, and told gaps of 1e-8.
     """
     objective, here = run.objective, run.theta
     if objective.n_models > 1:
