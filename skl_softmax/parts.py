@@ -259,7 +259,7 @@ def make_parts_objective(sum_of, rows: TrainingRows, data: Data, total: Tally, C
     """F of all rows from a sample of them, ``rows``, in the coordinates ``data``."""
     sample = make_stack(rows, data, rows.weights[None], NO_PENALTY)
     l2, _ = penalty_terms(sample.total.new_tensor([total.total_weight]), Penalty(0.0, C))
-    return PartsObjective(sum_of, replace(sample, l2=l2, null_space=PartsObjective.null_space), total)
+    return PartsObjective(sum_of, replace(sample, l2=l2, null_space=None), total)
 
 
 def sample_coordinates(rows: TrainingRows, total: Tally, fit_intercept: bool) -> Data:

@@ -17,6 +17,7 @@ from tests.reference import objective
 SOLVERS, TOLERANCES = ("newton", "lbfgs", "proximal"), (1e-3, 1e-5, 1e-7, 1e-9)
 # The same of larger tables, by the default solver and by one that is another way.
 TABLE_SOLVERS, TABLE_TOLERANCES = ("auto", "newton"), (1e-2, 1e-4, 1e-7, 1e-10)
+# Of those of one kind, by both.
 OTHER_SOLVERS = "newton", "lbfgs"
 # Of each fit, also where the last digits of a hostile problem would take many; of those of larger tables.
 MAX_ITER, TABLE_MAX_ITER = 100, 1000

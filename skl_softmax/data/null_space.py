@@ -124,7 +124,7 @@ def _find_categories(X: Tensor, times: Callable[[Tensor], Tensor]) -> Categories
     for _ in range(ROUNDS):
         if not len(ranges):
             break
-        found = Categories(_apart(ranges), np.zeros(0), counts.numpy())
+        found = Categories(_disjoint(ranges), np.zeros(0), counts.numpy())
         sums = _row_sums(X, some, found)  # (rows, G)
         found, holds = replace(found, value=sums[0]), _agree(sums, sums[0]).all(axis=0) & (sums[0] != 0)
         if holds.all():
@@ -145,7 +145,7 @@ def _hold(X: Tensor, categories: Categories, times: Callable[[Tensor], Tensor]) 
     return _agree(_row_sums(X, wrong, categories), categories.value).all(axis=0)
 
 
-def _apart(ranges: np.ndarray) -> np.ndarray:
+def _disjoint(ranges: np.ndarray) -> np.ndarray:
     """Those of ranges (G, 2), in order, that do not overlap the last one of them."""
     kept, end = [], 0
     for start, stop in ranges.tolist():
