@@ -206,6 +206,7 @@ def test_rows_that_a_step_moves_far(n_outputs, kind):
     known = replace(objective, weights=torch.where(expected, 0.0, weights)).at(theta)
     torch.testing.assert_close(others.at(theta).value, known.value)
     torch.testing.assert_close(others.at(theta).gradient, known.gradient)
+    assert objective.without_far(theta, direction, torch.tensor([0.0, torch.inf])) is None  # none is left in one model
 
 
 @KINDS

@@ -943,6 +943,21 @@ def test_rows_may_move_as_far_as_gaps_say(gap, farthest):
     assert gaps._farthest(gap) == pytest.approx(farthest)
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "n_columns", "n_classes", "C", "tol"),
+    [(1000, 128, 50, 1e4, 1e-2), (300, 100, 50, 1, 1e-2), (300, 100, 50, 1e4, 1e-2), (60, 20, 3, 1e4, 1e-2)],
+)
+@pytest.mark.parametrize("storage", [np.asarray, csr_array])
+def test_where_a_step_moves_all_rows_far_none_is_left_to_tell_a_gap(n_rows, n_columns, n_classes, C, tol, storage):
+    """Fits failed with a division by zero, of the rows that were left."""
+    rng = np.random.default_rng(0)
+    X, y = storage(rng.normal(size=(n_rows, n_columns))), np.arange(n_rows) % n_classes
+    for solver in DESCENT:
+        clf = TorchSoftmaxClassifier(C=C, tol=tol, solver=solver).fit(X, y)
+        least = TorchSoftmaxClassifier(C=C, tol=1e-8).fit(X, y).loss_curve_[-1]
+        assert clf.loss_curve_[-1] - least <= 10 * tol * least
+
+
 def test_samples_are_let_go_of_before_all_rows_are_gone_over():
     class Rows:
         n_rows = 10

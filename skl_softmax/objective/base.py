@@ -361,10 +361,10 @@ class Objective:
         """Whether there are any, (M,)."""
         return self.far_rows(theta, direction, limit).any(dim=1).to(self.data.home)
 
-    def without_far(self, theta: Tensor, direction: Tensor, limit: Tensor) -> "Objective":
-        """What the penalty and the other rows add to F, by themselves."""
-        is_far = self.far_rows(theta, direction, limit)
-        return replace(self, weights=torch.where(is_far, 0.0, self.weights), is_family=False)
+    def without_far(self, theta: Tensor, direction: Tensor, limit: Tensor) -> "Objective | None":
+        """What the penalty and the other rows add to F, by themselves; None where no other row counts in a model."""
+        weights = torch.where(self.far_rows(theta, direction, limit), 0.0, self.weights)  # (M, n)
+        return replace(self, weights=weights, is_family=False) if (weights > 0).any(dim=1).all() else None
 
     def change_at_most(self, direction: Tensor) -> Tensor:
         """How far it moves them at most, (M,), by the sizes of the columns; infinity where rows tell that as soon."""
