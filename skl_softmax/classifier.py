@@ -76,7 +76,7 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         has its weight, as there; the row's is their sum.
     solver : {"auto", "newton", "lbfgs", "proximal", "sgd", "adam"} or class, default="auto"
         - "newton": Newton's method with a line search; the Hessian of all rows, in float32 where that will do, from
-          2,000 parameters on conjugate gradients on products with it.
+          2,000 parameters on, and for sparse X where that is quicker, conjugate gradients on products with it.
         - "lbfgs": limited-memory BFGS in a metric of subsampled curvature. A fit from zero goes over growing samples of
           the rows, so that all rows are needed a few times only, and goes in float32 where that is quicker and for as
           long as it is exact enough. After 300 iterations Newton's method goes on.

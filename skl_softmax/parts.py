@@ -131,7 +131,7 @@ class PartsObjective:
     # What these are does not depend on rows.
     n_parameters, prefers_newton = Objective.n_parameters, Objective.prefers_newton
     centred, coefficients = Objective.centred, Objective.coefficients
-    resolves, apart = Objective.resolves, Objective.apart
+    resolves, apart, products_pay = Objective.resolves, Objective.apart, Objective.products_pay
     call_seconds = Objective.call_seconds
 
     @property

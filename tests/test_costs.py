@@ -36,24 +36,37 @@ def test_float32_does_not_pay_for_small_tables():
     assert not costs.narrow_pays(tall_objective(100, 50, 5), converts=False)
 
 
+def sparse_objective(n_rows, n_columns, n_outputs):
+    columns = torch.arange(4 * n_rows) % n_columns
+    X = torch.sparse_csr_tensor(torch.arange(n_rows + 1) * 4, columns, torch.ones(4 * n_rows), (n_rows, n_columns))
+    return replace(tall_objective(n_rows, 1, n_outputs), data=standardised(X, True))
+
+
 @pytest.mark.parametrize(
     ("shape", "pays", "fit"),
     [
-        ((20_000, 300, 3), True, True),
+        ((20_000, 100, 3), True, True),
         ((20_000, 60, 20), True, True),
         ((2_000, 60, 20), True, False),  # a column has 7 rows for each class
+        ((5_000, 100, 1), True, True),
+        ((20_000, 300, 3), False, True),
         ((1_000, 800, 20), False, False),
-        ((2_000, 1_000, 1), True, False),
+        ((2_000, 1_000, 1), False, False),
     ],
 )
 def test_correlations_of_sparse_rows_are_known_where_that_costs_little(shape, pays, fit):
-    n_rows, n_columns, n_outputs = shape
-    columns = torch.arange(4 * n_rows) % n_columns
-    X = torch.sparse_csr_tensor(torch.arange(n_rows + 1) * 4, columns, torch.ones(4 * n_rows), (n_rows, n_columns))
-    objective = replace(tall_objective(n_rows, 1, n_outputs), data=standardised(X, True))
+    objective = sparse_objective(*shape)
     assert costs.correlations_pay(objective) == pays
     assert objective.prefers_newton == (not pays)
     assert costs.factors_fit(objective) == fit
+
+
+def test_sparse_hessians_that_cost_many_passes_are_made_where_products_have_cost_as_much():
+    objective = sparse_objective(20_000, 300, 3)
+    assert objective.products_pay(100.0)
+    assert not objective.products_pay(1e6)
+    assert not sparse_objective(2_000, 20, 2).products_pay(0.0)
+    assert not tall_objective(20_000, 300, 3).products_pay(0.0)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,9 @@ class Quadratic:
     def hessian_product(self, theta):
         return lambda direction: direction @ self.A
 
+    def products_pay(self, passes):
+        return False
+
     def inverse_hessian(self, theta, dtype=None):
         return Inverse(lambda vector: torch.linalg.solve(self.A, vector.mT).mT, ())
 

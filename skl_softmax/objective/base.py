@@ -150,6 +150,10 @@ class Objective:
         """Number of parameters of one model, P = K p."""
         return self.n_outputs * self.data.n_columns
 
+    def products_pay(self, passes: float) -> bool:
+        """Whether Newton's steps, after so many passes, come sooner from products than from the Hessian of all rows."""
+        return costs.products_pay(self, passes)
+
     def select(self, models: Tensor) -> "Objective":
         """The same objective for some of the models."""
         weights = self.weights if len(self.weights) == 1 else self.weights[models]

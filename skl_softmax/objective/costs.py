@@ -45,8 +45,16 @@ STRETCH_SECONDS = 2.5e-4
 GATHER_SECONDS = 1e-8
 # Likewise, for a class to weigh a row of which some are drawn.
 DRAW_SECONDS = 2e-8
-# Passes over sparse rows that their Gram matrix may cost, with its eigenvectors, for columns to be few.
-GRAM_PASSES = 30
+# Passes over sparse rows that their Gram matrix may cost, with its eigenvectors, or a Hessian, for columns to be few.
+# Of 19 tables of 240 to 1,200 parameters, each with C of 0.01, 1 and 1e4, six take 0.05 to 0.4 of the time that they
+# took where a Hessian was made whatever it costs, four 0.4 to 0.8 and the others as long. With 30 three of them take up
+# to three times as long as with 10, with 3 three others take 1.5 to 2.7 times as long.
+GRAM_PASSES = 10
+# Passes that the Hessian of sparse rows may cost for Newton's method to form it, and how many times its price may go
+# into products before. Of nine tables of 100 to 1,800 parameters two take as long as by the Hessian, four 0.15 to 0.9
+# of that and three a twentieth or less (100,000 x 1,550 with C=1e4 0.1 s for 78); one on which products get nowhere
+# takes 1.4 times as long. Dense rows would take a third, but 15 of 144 fits, for 8, missed what one row far out held.
+DIRECT_PASSES, DIRECT_STEPS = 30.0, 5
 # Rows that have to show each column for each class for Kronecker factors. With 25 to 120 one-hot tables take 0.2 to 1.0
 # of the time that the diagonal takes where C is 100 or less, and 3 to 4 times as long with 1e4. With 6 or fewer and C
 # large, rows of such columns come to be told apart, which changes single entries of the diagonal by orders of
@@ -149,9 +157,12 @@ def kronecker_seconds(objective) -> float:
 
 def correlations_pay(objective) -> bool:
     """Whether fits are to know how columns are correlated: those of sparse rows that have few."""
-    if objective.data.is_dense or objective.n_parameters <= DENSE_LIMIT:
+    if objective.data.is_dense:
         return True
-    return kronecker_seconds(objective) <= GRAM_PASSES * pass_seconds(objective)
+    seconds = kronecker_seconds(objective)
+    if objective.n_parameters <= DENSE_LIMIT:
+        seconds = min(seconds, dense_seconds(objective))
+    return seconds <= GRAM_PASSES * pass_seconds(objective)
 
 
 def newton_pays(objective) -> bool:
@@ -163,6 +174,14 @@ def newton_pays(objective) -> bool:
     limit = NEWTON_PASSES if n_rows > ROWS_PER_PARAMETER * n_parameters else NEWTON_PASSES_OF_FEW
     limit *= NEWTON_OF_SEVERAL if objective.n_outputs > 1 and 2 * n_rows >= ROWS_PER_PARAMETER * n_parameters else 1.0
     return CALL_SECONDS + _hessian_seconds(n_rows, n_parameters) <= limit * pass_seconds(objective)
+
+
+def products_pay(objective, passes: float) -> bool:
+    """Whether the Hessian of sparse rows costs many passes, and products may yet do for the price of a few of it."""
+    if objective.data.is_dense:
+        return False
+    price = objective.n_models * _hessian_seconds(objective.n_rows, objective.n_parameters) / pass_seconds(objective)
+    return price > DIRECT_PASSES and passes < DIRECT_STEPS * price
 
 
 def factors_fit(objective) -> bool:

@@ -141,10 +141,11 @@ def metric_by_classes(objective, theta: Tensor, plan: "ClassPlan") -> Metric:
 
 def _kind(objective, theta: Tensor, dense_price: float, to_come: float) -> str:
     """The kind of metric at θ that suits the sizes."""
+    pays = correlations_pay(objective)
     wins = dense_price <= to_come if theta.any() else dense_seconds(objective) <= 2 * kronecker_seconds(objective)
-    if objective.n_parameters <= _dense_limit(objective) and wins:
+    if objective.n_parameters <= _dense_limit(objective) and wins and (pays or to_come < inf):
         return "dense"
-    is_cheap = objective.data.n_columns <= GRAM_LIMIT and correlations_pay(objective)
+    is_cheap = objective.data.n_columns <= GRAM_LIMIT and pays
     return "kronecker" if is_cheap and factors_fit(objective) else "diagonal"
 
 

@@ -47,8 +47,8 @@ class NewtonStep(NamedTuple):
 
 
 def takes_products(run: Run) -> bool:
-    """Whether the Hessian is too large to form."""
-    return run.objective.n_parameters > DIRECT_LIMIT
+    """Whether the Hessian is too large to form, or costs more than products are likely to."""
+    return run.objective.n_parameters > DIRECT_LIMIT or run.objective.products_pay(run.n_passes)
 
 
 def newton_step(run: Run) -> NewtonStep:
