@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ["honesty", "tables", "categories", "codes", "memory", "threads", "leaks"]
+PARTS = ["honesty", "tables", "categories", "codes", "outliers", "memory", "threads", "leaks"]
 
 
 def speed(arguments):

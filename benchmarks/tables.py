@@ -65,6 +65,29 @@ def codes(seed):
     return Table("codes", X, y, float(rng.choice([1.0, 1e4, np.inf])))
 
 
+def outliers(seed):
+    """Correlated rows, dense and sparse by turns, in which one or three numbers are 1e2 to 1e6.
+
+    500 to 3,000 rows, 60 to 1,000 columns, 2 to 40 classes around centres of their own, C from 0.1 to 1e5.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = [(1000, 300, 5), (600, 300, 10), (1000, 128, 20), (2000, 100, 3), (3000, 1000, 2), (500, 60, 40)]
+    n, d, n_classes = sizes[seed // 2 % len(sizes)]
+    y = rng.integers(n_classes, size=n)
+    y[:n_classes] = np.arange(n_classes)
+    X = (rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5) @ rng.normal(size=(d, d)) / d**0.5
+    X += rng.choice([0.0, 0.5, 2.0]) * rng.normal(size=(n_classes, d))[y] / d**0.5
+    has_length_one = rng.random() < 0.5
+    if has_length_one:
+        X /= np.linalg.norm(X, axis=1, keepdims=True)
+    if seed % 2:
+        X[rng.random((n, d)) < 0.9] = 0.0
+    for _ in range(rng.choice([1, 3])):
+        X[rng.integers(n), rng.integers(d)] = 10 ** rng.uniform(2, 6) * rng.choice([-1, 1])
+    C = 10.0 ** rng.integers(-1, 4) * (100 if has_length_one else 1)
+    return Table("outliers", sp.csr_array(X) if seed % 2 else X, y, C)
+
+
 def dense_rows(rng, kind, y, d):
     """Rows around the centres of their classes, which may lie nearer or farther apart."""
     n, distance = len(y), rng.choice([0.0, 0.5, 3.0])

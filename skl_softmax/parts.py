@@ -178,6 +178,9 @@ class PartsObjective:
     def without_far(self, theta: Tensor, direction: Tensor, limit: Tensor) -> None:
         """None: parts of F have no names by which some of their rows could be left out."""
 
+    def outlying_step(self, theta: Tensor, gradient: Tensor) -> None:
+        """None: a sample does not know of which columns one row is far out."""
+
     def change_at_most(self, direction: Tensor) -> Tensor:
         """How far it moves them at most, (1,), as dense columns are 1 in size; infinity of sparse rows."""
         return apart(direction).sum(dim=1) if self.data.is_dense else torch.full((1,), inf, dtype=torch.float64)

@@ -117,6 +117,9 @@ class Quadratic:
     def slope_rounding(self, direction):
         return torch.zeros(len(direction))
 
+    def outlying_step(self, theta, gradient):
+        return None
+
     def change_at_most(self, direction):
         return torch.full((self.n_models,), inf)
 

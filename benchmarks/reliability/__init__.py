@@ -15,6 +15,7 @@ PARTS = {
     "tables": (honesty.measure_tables, honesty.report_tables),
     "categories": (honesty.measure_categories, honesty.report_categories),
     "codes": (honesty.measure_codes, honesty.report_codes),
+    "outliers": (honesty.measure_outliers, honesty.report_outliers),
     "memory": (memory.measure, memory.report),
     "threads": (threads.measure, threads.report),
     "leaks": (leaks.measure, leaks.report),

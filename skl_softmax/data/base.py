@@ -14,6 +14,9 @@ from skl_softmax.data.devices import has_float64, home_of
 
 # Squares of numbers within this range and their sums are numbers in float32.
 FLOAT32_RANGE = 1e15
+# What part of a column's squares the largest entry has, and how many times the size of others, where it is far out. Of
+# normal ones the largest is four to five times as large.
+OUTLYING_PART, OUTLYING = 0.1, 8.0
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,28 @@ class Data:
     def nominal_sizes(self) -> Tensor:
         """What |x̃_ij| goes up to in each column, (p,): 1, where columns are divided by about that."""
         return torch.ones(self.n_columns, dtype=torch.float64, device=self.home)
+
+    @cached_property
+    def outlying(self) -> Tensor:
+        """Columns (p,), bool, in which one entry is `OUTLYING` times as large as others and has a part of all squares.
+
+        Not those in which all others seem to be alike, of which they have nothing to gain; nor the intercept.
+        """
+        largest, usual, counts = self.entry_sizes  # (d,)
+        is_far = (usual > 0) & (largest > usual * (OUTLYING_PART * counts).sqrt().clamp_min(OUTLYING))
+        return torch.cat([is_far, is_far.new_zeros(int(self.fit_intercept))])
+
+    @property
+    def entry_sizes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each column (d,) of x̃ the largest entry, the root mean square of others, and how many there are.
+
+        Of dense columns from their middle where there is an intercept; of sparse ones the entries that are not zero.
+        """
+        raise NotImplementedError
+
+    def around_the_middle(self) -> tuple["Data", Tensor]:
+        """The same rows with outlying columns centred where most entries are, and where that is in x̃, (p,), else 0."""
+        return self, torch.zeros(self.n_columns, dtype=torch.float64, device=self.home)
 
     def to_theta(self, weight: Tensor, bias: Tensor) -> Tensor:
         """θ, in float64, from weight (..., K, d) and bias (..., K) of X as the user gave it."""

@@ -59,6 +59,11 @@ class SpanData(DenseData):
     def offset(self) -> Tensor:
         return self.centre
 
+    @property
+    def outlying(self) -> Tensor:
+        """None: each column has a large entry, the first row that it is there for."""
+        return torch.zeros(self.n_columns, dtype=torch.bool, device=self.home)
+
     def to_theta(self, weight: Tensor, bias: Tensor) -> Tensor:
         weight, bias = weight.double().to(self.home), bias.double().to(self.home)
         turned = _turn(self.reflectors, self.factors, weight[..., self.order], transpose=True)  # (..., K, d)

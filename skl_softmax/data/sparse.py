@@ -105,6 +105,16 @@ class SparseData(Data):
             sizes.scatter_reduce_(0, columns.long(), values.abs().double(), "amax")
         return torch.cat([sizes, sizes.new_ones(int(self.fit_intercept))])  # (p,)
 
+    @property
+    def entry_sizes(self) -> tuple[Tensor, Tensor, Tensor]:
+        sums, counts = torch.zeros(2, self.X.shape[1], dtype=torch.float64)  # (d,)
+        parts = (part.split(CONVERTED_VALUES) for part in (self.X.col_indices(), self.X.values()))
+        for columns, values in zip(*parts, strict=True):
+            sums += torch.bincount(columns, values.double().square(), minlength=len(sums))
+            counts += torch.bincount(columns, minlength=len(sums))
+        largest = self.nominal_sizes[: len(sums)]
+        return largest, (sums - largest.square()).clamp_min(0).div((counts - 1).clamp_min(1)).sqrt(), counts
+
     def affine(self, theta: Tensor) -> Affine:
         weight = theta[:, : self.X.shape[1]].to(self.dtype)  # (q, d)
         return Affine(weight, theta[:, -1].to(self.dtype) if self.fit_intercept else None)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.data import Affine, Block, Data, NullSpace, spread_rows
-from skl_softmax.objective import costs, curvature, duality, metrics, quadratic, sampling, separability
+from skl_softmax.objective import costs, curvature, duality, metrics, outliers, quadratic, sampling, separability
 from skl_softmax.objective.anchor import Anchor, make_anchor
 from skl_softmax.objective.losses import SigmoidLoss, SoftmaxLoss, apart, loss_for, moved_apart
 from skl_softmax.objective.portions import Portion, Portions
@@ -133,9 +133,9 @@ class Objective:
     def prefers_newton(self) -> bool:
         """Whether Newton's method needs less time than L-BFGS.
 
-        Of many sparse columns, conjugate gradients find a step sooner than L-BFGS finds its pairs, if most are no
-        levels of categories; of few dense rows the Hessian of all costs little more than one of a sample, and takes a
-        third of the steps.
+        Of sparse columns whose correlations cost too much, conjugate gradients find a step sooner than L-BFGS finds its
+        pairs, if most are no levels of categories; of few dense rows the Hessian of all costs little more than one of a
+        sample, and takes a third of the steps.
         """
         if costs.correlations_pay(self):
             return costs.newton_pays(self)
@@ -369,6 +369,10 @@ class Objective:
         """What the penalty and the other rows add to F, by themselves; None where no other row counts in a model."""
         weights = torch.where(self.far_rows(theta, direction, limit), 0.0, self.weights)  # (M, n)
         return replace(self, weights=weights, is_family=False) if (weights > 0).any(dim=1).all() else None
+
+    def outlying_step(self, theta: Tensor, gradient: Tensor) -> Tensor | None:
+        """Newton's step (M, K, p) by single parameters of columns in which one row is far out; None without such."""
+        return outliers.outlying_step(self, theta, gradient)
 
     def change_at_most(self, direction: Tensor) -> Tensor:
         """How far it moves them at most, (M,), by the sizes of the columns; infinity where rows tell that as soon."""

@@ -53,8 +53,8 @@ GRAM_PASSES = 10
 # Passes that the Hessian of sparse rows may cost for Newton's method to form it, and how many times its price may go
 # into products before. Of nine tables of 100 to 1,800 parameters two take as long as by the Hessian, four 0.15 to 0.9
 # of that and three a twentieth or less (100,000 x 1,550 with C=1e4 0.1 s for 78); one on which products get nowhere
-# takes 1.4 times as long. Dense rows would take a third, but 15 of 144 fits, for 8, missed what one row far out held.
-DIRECT_PASSES, DIRECT_STEPS = 30.0, 5
+# takes 1.4 times as long. Dense rows would take a third, but there the Hessian tells what one row far out holds.
+DIRECT_PASSES, PRODUCT_PRICES = 30.0, 5
 # Rows that have to show each column for each class for Kronecker factors. With 25 to 120 one-hot tables take 0.2 to 1.0
 # of the time that the diagonal takes where C is 100 or less, and 3 to 4 times as long with 1e4. With 6 or fewer and C
 # large, rows of such columns come to be told apart, which changes single entries of the diagonal by orders of
@@ -181,7 +181,7 @@ def products_pay(objective, passes: float) -> bool:
     if objective.data.is_dense:
         return False
     price = objective.n_models * _hessian_seconds(objective.n_rows, objective.n_parameters) / pass_seconds(objective)
-    return price > DIRECT_PASSES and passes < DIRECT_STEPS * price
+    return price > DIRECT_PASSES and passes < PRODUCT_PRICES * price
 
 
 def factors_fit(objective) -> bool:

@@ -1,6 +1,7 @@
 """Whether the gaps that a metric tells are to be believed, and bounds of them that need no belief."""
 
 from math import inf, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,39 +32,65 @@ LEAVES, OF_ROWS = 0.25, 20.0
 TRIES = 3
 
 
-def trusted_gap(run: Run, gap: list[float], theta: Tensor, direction: Tensor) -> list[float]:
-    """Gaps told by curvature where a model may end, or larger ones where the step from θ leaves what that describes.
+class Step(NamedTuple):
+    """Where a step begins, and its direction, both (M, ...)."""
+
+    start: Tensor
+    direction: Tensor
+
+
+def trusted_gap(run: Run, gap: list[float], step: Step | None, knows_all: bool = False) -> list[float]:
+    """Gaps told by curvature where a model may end, or larger ones where a step leaves what that describes.
 
     Along a direction that moves no two logits of a row apart by more than S, curvature becomes e^S times as small
     in a step at most, so that for small S about the decrement is to be gained along it, and else any amount may be
     (Bach 2010, "Self-concordant analysis for logistic regression", proposition 1), but what F is, or what far rows and
-    the others can gain (`_gap_apart`).
+    the others can gain (`_gap_apart`). That is asked of a step that was taken or is to be, if there is one. Unless it
+    ``knows_all`` there is to know, as one by the Hessian of all rows does, it is asked as well of the step along
+    columns in which one row is far out (`outlying_step`).
     """
     ends = run.is_long and run.iteration >= run.options.max_iter
     may_end = [ends or near for near in map(run.is_within_tol, run.point.value.tolist(), gap)]
     if not any(may_end):
         return gap
-    farthest = list(map(_farthest, gap))
-    at_most = run.objective.change_at_most(direction).tolist()
-    if not any(may and c >= f for may, c, f in zip(may_end, at_most, farthest, strict=True)):
-        return gap
-    run.n_passes += 0.5  # without a gradient
-    far = run.objective.moves_apart(theta, direction, torch.tensor(farthest, dtype=torch.float64)).tolist()
-    leaves = [may and is_far for may, is_far in zip(may_end, far, strict=True)]
+    steps, farthest = [] if step is None else [step], list(map(_farthest, gap))
+    if not knows_all:
+        steps += _outlying_steps(run)
+    found = [_leaves(run, may_end, each, farthest) for each in steps]
+    leaves = list(map(any, zip(*found, strict=True)))
     if not any(leaves):
         return gap
     bounds = torch.minimum(run.objective.first_order_gap(run.theta, run.point), run.point.value).tolist()
     for i in range(len(gap)):
         value, before = run.point.value[i].item(), run.n_passes
         if leaves[i] and not run.is_within_tol(value, bounds[i]) and before >= run.tries_from:
-            bounds[i] = min(bounds[i], _gap_apart(run, i, theta, direction, farthest[i]))
+            bounds[i] = min(bounds[i], _gap_apart(run, i, steps, farthest[i]))
             if not run.is_within_tol(value, bounds[i]):  # not again before as many have led on
                 run.tries_from = 2 * run.n_passes - before
     return [max(g, bound) if left else g for g, bound, left in zip(gap, bounds, leaves, strict=True)]
 
 
-def _gap_apart(run: Run, model: int, theta: Tensor, direction: Tensor, farthest: float) -> float:
-    """What rows that the step from θ moves far can gain, their loss, and by Newton's decrement the others without them.
+def _outlying_steps(run: Run) -> list[Step]:
+    """The step from the point along columns that one row holds, if any; none of a sample, whose gap is not told."""
+    direction = run.objective.outlying_step(run.theta, run.point.gradient) if run.options.tol > 0 else None
+    if direction is None:
+        return []
+    run.n_passes += 1
+    return [Step(run.theta, direction)]
+
+
+def _leaves(run: Run, may_end: list[bool], step: Step, farthest: list[float]) -> list[bool]:
+    """Which of the models that may end a step moves a row farther than is to be believed."""
+    at_most = run.objective.change_at_most(step.direction).tolist()
+    if not any(may and change >= far for may, change, far in zip(may_end, at_most, farthest, strict=True)):
+        return [False] * len(may_end)
+    run.n_passes += 0.5  # without a gradient
+    far = run.objective.moves_apart(*step, torch.tensor(farthest, dtype=torch.float64)).tolist()
+    return [may and is_far for may, is_far in zip(may_end, far, strict=True)]
+
+
+def _gap_apart(run: Run, model: int, steps: list[Step], farthest: float) -> float:
+    """What rows that steps move far can gain, their loss, and by Newton's decrement the others without them.
 
     F* is no less than the minimum over the others by themselves. Far rows hold a direction while they saturate: with
     one value of 1e7 in a column and C=inf fits ended a sixth above the minimum, and told gaps of 1e-8.
@@ -71,20 +98,22 @@ def _gap_apart(run: Run, model: int, theta: Tensor, direction: Tensor, farthest:
     objective, here = run.objective, run.theta
     if objective.n_models > 1:
         some = torch.tensor([model])
-        objective, theta, direction, here = objective.select(some), theta[some], direction[some], here[some]
+        objective, here = objective.select(some), here[some]
+        steps = [Step(start[some], direction[some]) for start, direction in steps]
     for _ in range(TRIES):
-        objective = objective.without_far(theta, direction, torch.tensor([farthest], dtype=torch.float64))
-        if objective is None:
-            break
+        for step in steps:
+            objective = objective.without_far(*step, torch.tensor([farthest], dtype=torch.float64))
+            if objective is None:
+                return inf
         others = Run(objective, here, SolverOptions(tol=run.options.tol, max_iter=0))
         if takes_products(others):
-            step = newton_by_products(others, is_check=True)
+            found = newton_by_products(others, is_check=True)
         else:
-            step = newton_by(others, objective.inverse_hessian(here, torch.float64))
+            found = newton_by(others, objective.inverse_hessian(here, torch.float64))
         run.n_passes += others.n_passes
-        gap = (run.point.value[model] - others.point.value).item() + step.gap[0]
-        theta, direction, farthest = here, step.direction, _farthest(step.gap[0])
-        if not objective.moves_apart(theta, direction, torch.tensor([farthest], dtype=torch.float64)).item():
+        gap = (run.point.value[model] - others.point.value).item() + found.gap[0]
+        steps, farthest = [Step(here, found.direction)], _farthest(found.gap[0])
+        if not objective.moves_apart(*steps[0], torch.tensor([farthest], dtype=torch.float64)).item():
             return gap
     return inf
 

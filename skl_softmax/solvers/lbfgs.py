@@ -5,7 +5,7 @@ from math import inf
 from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, numbers
-from skl_softmax.solvers.gaps import FAR_TOL, is_doubtful, trusted_gap, with_promises
+from skl_softmax.solvers.gaps import FAR_TOL, Step, is_doubtful, trusted_gap, with_promises
 from skl_softmax.solvers.newton import newton_from
 from skl_softmax.solvers.newton_steps import NewtonStep, left_of, newton_by, newton_by_products
 from skl_softmax.solvers.precision import Precision
@@ -73,7 +73,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
             gap = _told(run, check.gap)
         gap = [a if k else g for k, a, g in zip(known, left, gap, strict=True)]
         looks = run.is_long or 0 < options.tol <= FAR_TOL
-        stay = run.settle(trusted_gap(run, gap, run.theta, direction) if looks else gap)
+        stay = run.settle(trusted_gap(run, gap, Step(run.theta, direction) if looks else None))
         if not run.active:
             break
         if stay is not None:

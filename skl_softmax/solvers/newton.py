@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skl_softmax.solvers.base import Objective, SolveResult, SolverOptions, inner
-from skl_softmax.solvers.gaps import certify_if_near, trusted_gap
+from skl_softmax.solvers.gaps import Step, certify_if_near, trusted_gap
 from skl_softmax.solvers.newton_steps import missed, newton_by_products, newton_step, takes_products
 from skl_softmax.solvers.run import Run
 
@@ -32,11 +32,12 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
 def newton_from(run: Run) -> SolveResult:
     """The same from where a run is, to its end."""
     left, known, theta = [inf] * len(run.models), [(inf, inf)] * len(run.models), run.theta
+    knows_all = True  # of the last step, whether it came from the Hessian of all rows
     while run.active:
         going_on = run.extrapolated_gap()
         gap = list(map(max, left, going_on))
         if run.are_within_tol(gap):
-            gap = trusted_gap(run, gap, theta, run.theta - theta)
+            gap = trusted_gap(run, gap, Step(theta, run.theta - theta), knows_all)
         elif takes_products(run):
             gap = certify_if_near(run)
         if run.are_within_tol(gap):
@@ -44,9 +45,11 @@ def newton_from(run: Run) -> SolveResult:
             break
         del theta  # as large as each of the vectors that the next step takes
         before = run.point.value.tolist()
+        knows_all = not takes_products(run)
         direction, slope, gap, unexplained, is_chord = newton_step(run)
         decrements, is_long = [-0.5 * s for s in slope], run.is_long
-        stay = run.settle(trusted_gap(run, list(map(max, gap, going_on)), run.theta, direction))
+        gap = list(map(max, gap, going_on))
+        stay = run.settle(trusted_gap(run, gap, Step(run.theta, direction), knows_all))
         if not run.active:
             break
         if stay is not None:
