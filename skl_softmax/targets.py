@@ -55,11 +55,13 @@ def true_targets(y, classes: np.ndarray) -> Tensor:
 
 
 def refuse_missing_labels(y) -> None:
-    """Refuse None, NA and NaN, of whose rows scikit-learn does not speak, and of which among objects in riddles."""
-    kind = getattr(getattr(y, "dtype", None), "kind", "O")
-    if y is None or (isinstance(y, np.ndarray) and kind not in "OmMf") or has_columns(y):
+    """Refuse None, NA, NaN and what is masked, of whose rows scikit-learn does not speak, or of objects in riddles."""
+    kind, is_masked = getattr(getattr(y, "dtype", None), "kind", "O"), isinstance(y, np.ma.MaskedArray)
+    if y is None or (isinstance(y, np.ndarray) and kind not in "OmMf" and not is_masked) or has_columns(y):
         return
-    if kind in "mMbiuf":
+    if is_masked:
+        missing = np.flatnonzero(np.ma.getmaskarray(y))
+    elif kind in "mMbiuf":
         is_missing = np.isnat if kind in "mM" else np.isnan
         missing = np.flatnonzero(y.isna() if hasattr(y, "isna") else is_missing(np.asarray(y)))
     else:

@@ -146,6 +146,13 @@ class TestTargets:
         with pytest.raises(ValueError, match=r"y holds no label in row 0 \(1 in all\)"):
             estimator.fit(PANDAS, pd.Series([pd.NA, *IRIS.target[1:]], dtype="Int64"))
 
+    def test_masked_labels_are_missing(self, estimator):
+        mask = np.isin(np.arange(150), [3, 8])
+        for labels in (np.ma.array(IRIS.target, mask=mask), np.ma.array(LABELS, mask=mask)):
+            with pytest.raises(ValueError, match=r"y holds no label in row 3 \(2 in all\)"):
+                estimator.fit(PANDAS, labels)
+        estimator.fit(PANDAS, np.ma.array(IRIS.target, mask=False))
+
     @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
     def test_probabilities(self, frame):
         proba = np.eye(3)[IRIS.target] * 0.7 + 0.1
