@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax.data.base import FLOAT32_RANGE, Affine, Data, Weigh, widened
+from skl_softmax.data.base import FLOAT32_RANGE, OUTLYING, Affine, Data, Weigh, widened
 from skl_softmax.data.compressed import (
     CONVERTED_VALUES,
     MOST_VECTORS,
@@ -105,15 +106,24 @@ class SparseData(Data):
             sizes.scatter_reduce_(0, columns.long(), values.abs().double(), "amax")
         return torch.cat([sizes, sizes.new_ones(int(self.fit_intercept))])  # (p,)
 
+    @cached_property
+    def outlying(self) -> Tensor:
+        lowest, highest = self.X.values().aminmax() if len(self.X.values()) else (torch.ones(()), torch.ones(()))
+        if lowest > 0 and highest <= OUTLYING * lowest:  # as those of categories
+            return torch.zeros(self.n_columns, dtype=torch.bool)
+        return super().outlying
+
     @property
     def entry_sizes(self) -> tuple[Tensor, Tensor, Tensor]:
-        sums, counts = torch.zeros(2, self.X.shape[1], dtype=torch.float64)  # (d,)
-        parts = (part.split(CONVERTED_VALUES) for part in (self.X.col_indices(), self.X.values()))
-        for columns, values in zip(*parts, strict=True):
-            sums += torch.bincount(columns, values.double().square(), minlength=len(sums))
-            counts += torch.bincount(columns, minlength=len(sums))
-        largest = self.nominal_sizes[: len(sums)]
-        return largest, (sums - largest.square()).clamp_min(0).div((counts - 1).clamp_min(1)).sqrt(), counts
+        largest, sums, counts = np.zeros((3, self.X.shape[1]))  # (d,), of squares
+        for block in self._blocks:
+            ends, squares = block.x_transposed.crow_indices().numpy(), block.x_transposed.values().double().square()
+            some = np.flatnonzero(np.diff(ends))  # columns with entries, side by side
+            largest[some] = np.maximum(largest[some], np.maximum.reduceat(squares.numpy(), ends[some]))
+            sums[some] += np.add.reduceat(squares.numpy(), ends[some])
+            counts += np.diff(ends)
+        others = (sums - largest).clip(0) / (counts - 1).clip(1)
+        return torch.from_numpy(largest).sqrt(), torch.from_numpy(others).sqrt(), torch.from_numpy(counts)
 
     def affine(self, theta: Tensor) -> Affine:
         weight = theta[:, : self.X.shape[1]].to(self.dtype)  # (q, d)
