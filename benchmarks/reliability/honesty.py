@@ -161,7 +161,7 @@ def measure_codes(n_tables=60):
     return [fit for table in map(codes, range(n_tables)) for fit in judged_table(table, solvers=OTHER_SOLVERS)]
 
 
-def measure_outliers(n_tables=96):
+def measure_outliers(n_tables=24):
     """As `measure`, of tables in which single numbers are far out."""
     return [fit for table in map(outliers, range(n_tables)) for fit in judged_table(table, solvers=OTHER_SOLVERS)]
 
