@@ -47,8 +47,8 @@ GATHER_SECONDS = 1e-8
 DRAW_SECONDS = 2e-8
 # Passes over sparse rows that their Gram matrix may cost, with its eigenvectors, or a Hessian, for columns to be few.
 # Of 19 tables of 200 to 1,200 parameters, each with C of 0.01, 1 and 1e4, six take 0.05 to 0.4 of the time that they
-# took where a Hessian was made whatever it costs, four 0.3 to 0.9 and the others as long. With 30 three of them take 1.1
-# to 3 times as long as with 10, with 3 three others take 1.5 to 2.7 times as long.
+# took where a Hessian was made whatever it costs, four 0.3 to 0.9 and the others as long. With 30 three of them take
+# 1.1 to 3 times as long as with 10, with 3 three others take 1.5 to 2.7 times as long.
 GRAM_PASSES = 10
 # Passes that the Hessian of sparse rows may cost for Newton's method to form it, and how many times its price may go
 # into products before. Of nine tables of 100 to 1,800 parameters two take as long as by the Hessian, four 0.15 to 0.9
