@@ -51,9 +51,10 @@ DRAW_SECONDS = 2e-8
 # 1.1 to 3 times as long as with 10, with 3 three others take 1.5 to 2.7 times as long.
 GRAM_PASSES = 10
 # Passes that the Hessian of sparse rows may cost for Newton's method to form it, and how many times its price may go
-# into products before. Of nine tables of 100 to 1,800 parameters two take as long as by the Hessian, four 0.15 to 0.9
-# of that and three a twentieth or less (100,000 x 1,550 with C=1e4 0.1 s for 78); one on which products get nowhere
-# takes 1.4 times as long. Dense rows would take a third, but there the Hessian tells what one row far out holds.
+# into products before. Of nine tables of 100 to 1,800 parameters, each with C of 0.01, 1 and 1e4, two take as long as
+# by the Hessian, four 0.07 to 1 of that, two a twentieth or less (100,000 x 1,550 with C=1e4 0.1 s for 78) and one, of
+# rows that are nearly told apart, 0.5 to 1.1. Dense rows would take a third, but there the Hessian tells what one row
+# far out holds.
 DIRECT_PASSES, PRODUCT_PRICES = 30.0, 5
 # Rows that have to show each column for each class for Kronecker factors. With 25 to 120 one-hot tables take 0.2 to 1.0
 # of the time that the diagonal takes where C is 100 or less, and 3 to 4 times as long with 1e4. With 6 or fewer and C

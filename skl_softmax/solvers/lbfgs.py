@@ -33,9 +33,9 @@ def lbfgs(objective: Objective, start: Tensor, options: SolverOptions) -> SolveR
       what that loses is next to nothing of the gap that ends a run (`Precision`).
     - ½ gᵀ H g estimates F - F*, H being the quasi-Newton matrix; so does what the last iterations gained, carried on as
       a geometric series. The larger one counts, with a small tol and in long runs only where curvature describes the
-      step (`trusted_gap`), and no less than the diagonal of the Hessian promises (`with_promises`). At the very end
-      Newton's step tells it, where the metric is the Hessian of all rows at another point or knows no correlations, or
-      passes were many (`is_doubtful`).
+      step (`trusted_gap`), that along columns with numbers far out with any; and no less than the diagonal of the
+      Hessian promises (`with_promises`). At the very end Newton's step tells it, where the metric is the Hessian of all
+      rows at another point or knows no correlations, or passes were many (`is_doubtful`).
     - Newton's method goes on where that has not led to the minimum after `PATIENCE` iterations.
 
     Cost: one pass over the rows an iteration, a few for the metrics and the gap, two vectors a remembered step.
