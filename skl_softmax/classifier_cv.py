@@ -30,7 +30,7 @@ from skl_softmax.inputs import (
     check_weights,
     with_signature,
 )
-from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores
+from skl_softmax.leave_one_out import PARAMETER_LIMIT, left_out_scores, warn_of_doubtful
 from skl_softmax.predictor import LinearPredictor
 from skl_softmax.routing import part_of, routed_parameters, routed_score_parameters, with_classes
 from skl_softmax.scores import (
@@ -81,7 +81,8 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         Folds: an int (None: 5) of stratified ones, any of scikit-learn's splitters, or pairs of training and test
         indices. Splitters that want ``groups`` get them with ``sklearn.set_config(enable_metadata_routing=True)`` and
         ``fit(X, y, groups=groups)``. "alo" is approximate leave-one-out: one fit of all rows for each penalty, and from
-        its Hessian what the fit without each row would have given. Only for ``l1_ratio`` 0, "neg_log_loss" or
+        its Hessian what the fit without each row would have given; those that this moves far are fitted without, if
+        that takes next to no time, else a warning tells how many they are. Only for ``l1_ratio`` 0, "neg_log_loss" or
         "accuracy", and at most 1,200 parameters; of dense X with more than 200 columns, and a third more than rows,
         those of the space that the rows span.
     scoring : str, callable or None, default=None
@@ -242,7 +243,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
         sklearn.exceptions.ConvergenceWarning
             If any of the models did not reach ``tol``.
         UserWarning
-            If a fold trains on no row of a class that it holds out, or some scores are nan.
+            If a fold trains on no row of a class that it holds out, if "alo" is rough, or some scores are nan.
         """
         for_splitter, for_scorer = routed_parameters(self, sample_weight, params)
         Cs, l1_ratios = self._grid()
@@ -426,9 +427,10 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
             warn_of_single_rows(rows.classes, truth.numpy(), weights[0].numpy(), shares.numpy())
         weights = rows.of_counted(weights)
         sweep = solve_sweep(self, rows.counted, data, weights, penalties, tasks)
-        by_row = left_out_scores(rows, weights, penalties, sweep, truth, measure)  # (J, n)
-        by_row, shares = by_row[:, shares > 0], shares[shares > 0]
-        means, errors = of_rows(by_row, shares)  # (J,), (J,)
+        by_row, doubtful = left_out_scores(self, rows, weights, penalties, sweep, truth, measure)  # (J, n), (J,)
+        means, errors = of_rows(by_row[:, shares > 0], shares[shares > 0])  # (J,), (J,)
+        best = means.nan_to_num(-np.inf).argmax()
+        warn_of_doubtful(doubtful[best], penalties[best].C)
         return sweep, means[None].numpy(), errors.numpy()
 
     def _model(self, classes, penalty: Penalty, coef, intercept) -> TorchSoftmaxClassifier:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skl_softmax.data import Data
+from skl_softmax.data import Data, linear
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.memory import keep_what_is_freed
 from skl_softmax.objective import Evaluation, Objective
@@ -17,6 +17,8 @@ from skl_softmax.training import make_deterministic, make_stack, naming_bad_rows
 
 # What the weights of the rows of the folds that are solved at the same time may take.
 WEIGHT_BYTES = 512 * 2**20
+# The same for models that lack one row each.
+LACKING_BYTES = 64 * 2**20
 # Relative gap of the last minima up to which those for the next C, where they lead, are nearer than float32 leads.
 NEAR_GAP = 1e-5
 # The longest step of log C that is taken along a path.
@@ -60,8 +62,8 @@ def solve_sweep(estimator, rows: TrainingRows, data: Data, weights: Tensor, pena
     a callback may ask to be the last.
     """
     keep_what_is_freed()
-    n_folds, most = len(weights), min(WEIGHT_BYTES / (8 * weights.shape[1]), data.most_outputs / rows.n_outputs)
-    stacks = [_Stack(rows, data, part) for part in weights.split(int(max(1, most)))]
+    n_folds, most = len(weights), _most_models(rows, data, WEIGHT_BYTES)
+    stacks = [_Stack(rows, data, part) for part in weights.split(most)]
     shape = n_folds, len(penalties), rows.n_outputs
     weight = torch.full((*shape, rows.X.shape[1]), torch.nan, dtype=torch.float64, device="cpu")  # (F, J, K, d)
     bias = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")  # (F, J, K)
@@ -95,6 +97,36 @@ def solve_refit(
     problem = make_deterministic(estimator, objective, begin)
     weight, bias, result = problem.coefficients(problem.minimise(), rows.dtype)
     return weight.cpu(), bias.cpu(), result
+
+
+def logits_without(
+    estimator, rows: TrainingRows, sweep: Sweep, weights: Tensor, penalty: Penalty, place: int, lacking: Tensor
+) -> Tensor:
+    """Logits (K, M) of the rows of these numbers ``lacking`` (M,), each by a model of all others.
+
+    The rows have ``weights`` (1, n). The models are begun at the one of all rows, of the penalty at this ``place``.
+    """
+    data, found = sweep.data, []
+    begin = data.to_theta(sweep.weight[:, place], sweep.bias[:, place])  # (1, K, p)
+    for part in lacking.split(_most_models(rows, data, LACKING_BYTES)):
+        each = torch.arange(len(part), device=part.device)
+        counting = weights.repeat(len(part), 1)  # (M, n)
+        counting[each, part] = 0.0
+        problem = make_deterministic(
+            estimator,
+            make_stack(rows, data, counting, penalty),
+            begin.repeat(len(part), 1, 1),
+            skips_float32=True,
+        )
+        weight, bias = problem.objective.coefficients(problem.minimise().theta)  # (M, K, d), (M, K)
+        logits = linear(rows.take(part).X, weight.flatten(0, 1), bias.flatten())  # (M, M K)
+        found.append(logits.unflatten(1, bias.shape)[each, each].T)
+    return torch.cat(found, dim=1)
+
+
+def _most_models(rows: TrainingRows, data: Data, n_bytes: int) -> int:
+    """Models that are solved at the same time, whose weights of the rows take so much memory."""
+    return int(max(1, min(n_bytes / (8 * len(rows.weights)), data.most_outputs / rows.n_outputs)))
 
 
 class _Stack:

@@ -61,6 +61,9 @@ DIRECT_PASSES, PRODUCT_PRICES = 30.0, 5
 # large, rows of such columns come to be told apart, which changes single entries of the diagonal by orders of
 # magnitude, and these factors, which do not follow, took hundreds of iterations.
 ROWS_PER_CLASS = 10
+# What fits without one row each may take for each C of approximate leave-one-out. From the minimum with all rows such a
+# fit takes as long as a Hessian (digits), or less.
+REFIT_SECONDS = 0.2
 # Multiplications from which on a Hessian is tried in float32. Newton's method takes 0.65 to 0.85 of the time so from
 # 1,000 x 100 with three classes or 5,000 x 100 with two on; with a half or a quarter no table took less.
 NARROW_WORK = 2**25
@@ -126,6 +129,11 @@ def dense_seconds(objective, growth: int = 1) -> float:
 def _hessian_seconds(n_rows: int, n_parameters: int) -> float:
     """Of a Hessian and its factor."""
     return 2 * n_rows * n_parameters**2 / PRODUCT_RATE + n_parameters**3 / (3 * FACTOR_RATE)
+
+
+def refits_pay(objective, n_models: int) -> bool:
+    """Whether fits of so many models, from near the minimum, take next to no time."""
+    return n_models * _hessian_seconds(objective.n_rows, objective.n_parameters) <= REFIT_SECONDS
 
 
 def dense_rows(objective, growth: int = 1) -> int:
