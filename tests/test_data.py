@@ -16,6 +16,10 @@ X = np.random.default_rng(0).normal(size=(37, 4)) * [1e-3, 1, 1e3, 1] + [5, -1e4
 X[:, 3] = 7.25  # a constant column
 SPARSE = np.where(np.random.default_rng(1).random((37, 6)) < 0.3, np.random.default_rng(2).normal(size=(37, 6)), 0)
 SPARSE[5], SPARSE[:, 2] = 0, 0  # an empty row and an empty column
+# Beside them a time stamp, an age of which one is zero, a column about zero, ones, and a category that most rows have.
+NUMBERS = np.random.default_rng(3).normal(size=(37, 5)) * [30, 12, 1, 0, 0] + [1.7e5, 40, 0, 1, 1]
+NUMBERS[3, [1, 4]] = 0
+MIXED = np.hstack([SPARSE, NUMBERS])
 
 
 def explicit_design(fit_intercept):
@@ -39,6 +43,9 @@ def cases():
         sparse = SparseData.raw(csr_tensor(sp.csr_array(SPARSE)), fit_intercept, torch.float64)
         yield sparse, np.hstack([SPARSE, *ones]), 1e-12
         yield sparse.narrow(), np.hstack([SPARSE, *ones]), 1e-5
+        mixed = SparseData.standardised(csr_tensor(sp.csr_array(MIXED)), fit_intercept)
+        yield mixed, np.hstack([MIXED - mixed.mean.numpy(), *ones]), 1e-12
+        yield mixed.narrow(), np.hstack([MIXED - mixed.mean.numpy(), *ones]), 1e-5 if fit_intercept else 1e-3
         sparse = SparseData.raw(csr_tensor(sp.csr_array(SPARSE.astype(np.float32))), fit_intercept, torch.float64)
         yield sparse, np.hstack([SPARSE.astype(np.float32).astype(float), *ones]), 1e-12
         yield sparse.narrow(), np.hstack([SPARSE, *ones]), 1e-5
@@ -201,6 +208,22 @@ def test_sparse_products_lie_column_by_column_and_are_taken_so(fit_intercept, mo
     monkeypatch.setattr(np, "ascontiguousarray", lambda array: taken.append(array) or given(array))
     block.logits(rows.affine(gradient))
     assert taken[0].flags.c_contiguous  # and so not copied
+
+
+@pytest.mark.parametrize("block_rows", [5, 2**16])
+def test_numbers_beside_sparse_columns_are_centred_and_the_others_left(block_rows, monkeypatch):
+    monkeypatch.setattr(data.sparse, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(data.sparse, "BLOCK_ROWS_PER_COLUMN", 0)
+    matrix = sp.csr_array(MIXED)
+    before = matrix.copy()
+    rows = standardised(csr_tensor(matrix), fit_intercept=True)
+    expected = np.where(np.isin(np.arange(11), [6, 7]), MIXED.mean(axis=0), 0)
+    np.testing.assert_allclose(rows.mean, expected, rtol=1e-15)
+    assert sum(block.x.values().numel() for block in rows.blocks(1)) == matrix.nnz + 1  # that of the age of zero
+    assert abs(matrix - before).max() == 0
+    assert not standardised(csr_tensor(matrix), fit_intercept=False).mean.any()
+    assert not rows.covering(torch.zeros(0), torch.zeros(0)).mean.any()  # other rows may have more zeros
+    assert rows.nominal_sizes[6] < 200
 
 
 def test_sparse_is_never_made_dense():

@@ -152,6 +152,17 @@ def test_a_category_with_a_number_that_is_none_or_zero_is_left_out(row, value):
     np.testing.assert_array_equal(N[:-1, 0], np.arange(37) >= 30)
 
 
+def test_a_level_of_most_rows_is_not_centred_though_rounded():
+    rng = np.random.default_rng(0)
+    is_most = rng.random(400) < 0.95
+    X = np.outer(np.where(rng.random(400) < 0.5, 0.3, 0.1 + 0.2), [1, 1]) * np.stack([is_most, ~is_most], axis=1)
+    rows = standardised(csr_tensor(sp.csr_array(np.hstack([X, rng.normal(50, 1, (400, 1))]))), fit_intercept=True)
+    assert (rows.mean != 0).tolist() == [False, False, True]
+    design, directions = rows.design(slice(0, 400)).numpy(), rows.null_space.directions.toarray()
+    assert directions.shape[1] == 1
+    assert abs(design @ directions).max() < 1e-12
+
+
 def test_there_is_none_without_an_intercept_nor_of_dense_rows():
     assert null_space(TABLES["two"], fit_intercept=False) is None
     assert standardised(torch.from_numpy(TABLES["two"].toarray()), True).null_space is None

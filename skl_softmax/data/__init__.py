@@ -11,7 +11,7 @@ intercept there is no last column and the mean is zero. X is never copied as a w
 - So is the mean, unless rounding would not survive it: where |mean| is far larger than the spread of a column,
   blocks of rows are centred while they are in cache. Blocks are also widened to the dtype of the computation there.
 - Only of tables of a few megabytes the design itself is kept: there the calls cost more than the arithmetic.
-- Sparse X is never centred. What moves no logit of its one-hot categories is found (`null_space`).
+- Sparse X is centred only where next to no zeros are. What moves no logit of its categories is found (`null_space`).
 - Dense rows fewer than columns are taken in coordinates of the space that they span (`span`) if a copy is small.
 
 A block holds its rows as ``n_parts`` parts of ``part`` rows each, and logits have the shape (n_parts, q, part): matrix

@@ -16,7 +16,7 @@ from skl_softmax.threads import slices
 def standardised(X: Tensor, fit_intercept: bool) -> Data:
     """X in the coordinates that suit its storage."""
     if X.layout != torch.strided:
-        return SparseData.raw(X, bool(fit_intercept), torch.float64)
+        return SparseData.standardised(X, bool(fit_intercept))
     return DenseData.standardised(X, bool(fit_intercept))  # torch takes no bools of NumPy
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from skl_softmax.data.base import FLOAT32_RANGE, OUTLYING, Affine, Data, Weigh, widened
@@ -20,7 +21,7 @@ from skl_softmax.data.compressed import (
     times,
     with_values,
 )
-from skl_softmax.data.null_space import NullSpace, find_null_space
+from skl_softmax.data.null_space import ROUNDING, NullSpace, find_null_space
 from skl_softmax.threads import slices
 
 # Rows of a block: some for each column, so that sums over the columns are little beside the products, and as many as
@@ -29,6 +30,12 @@ from skl_softmax.threads import slices
 BLOCK_ROWS, BLOCK_ROWS_PER_COLUMN = 2**16, 4
 # Blocks are cut smaller, each time anew, where their logits need more than this.
 SPARSE_LOGITS_BYTES = 256 * 2**20
+
+# The part of the rows that have an entry in columns that may be centred, which gives one to the others; and how many
+# standard deviations from zero their mean is.
+MOSTLY, OFF_CENTRE = 0.9, 0.3
+# Rows that tell whether any may be, and the memory in which columns are looked at.
+LOOKED_AT, LOOKED_AT_BYTES = 64, 64 * 2**20
 
 # Time of an entry of sparse X in a product over that of an entry of dense X.
 SPARSE_FACTOR = 10.0
@@ -77,6 +84,9 @@ class SparseBlock:
 class SparseData(Data):
     """Sparse X in memory, in compressed rows. Neither centred nor scaled, so that zeros stay zeros.
 
+    But for numbers beside an intercept that have next to no zeros, and a mean elsewhere, such as ages or time stamps:
+    they are next to collinear with the intercept, and rounding may hide how they vary. Blocks are then copies.
+
     The transposed product has its own storage, as large as X and in compressed rows as well: the product with a
     transposed view is 12 times slower. Products of float64 X in float32 have values of their own; those of float32 X in
     float64 have theirs made some at a time.
@@ -91,6 +101,12 @@ class SparseData(Data):
         zeros = torch.zeros(X.shape[1], dtype=torch.float64)
         return cls(X, zeros, torch.ones_like(zeros), None, fit_intercept, dtype)
 
+    @classmethod
+    def standardised(cls, X: Tensor, fit_intercept: bool) -> "SparseData":
+        """Those of numbers, which next to no zeros are among, centred."""
+        data = cls.raw(X, fit_intercept, torch.float64)
+        return replace(data, mean=_means(scipy_matrix(X))) if fit_intercept else data
+
     def blocks(self, n_logits: int) -> Iterator[SparseBlock]:
         fits = max(1, SPARSE_LOGITS_BYTES // (self.dtype.itemsize * n_logits))
         if fits >= min(self.n_rows, self._block_rows):
@@ -101,9 +117,10 @@ class SparseData(Data):
     @cached_property
     def nominal_sizes(self) -> Tensor:
         sizes = torch.zeros(self.X.shape[1], dtype=torch.float64)  # (d,)
-        parts = (part.split(CONVERTED_VALUES) for part in (self.X.col_indices(), self.X.values()))
-        for columns, values in zip(*parts, strict=True):
-            sizes.scatter_reduce_(0, columns.long(), values.abs().double(), "amax")
+        for x in [block.x for block in self._blocks] if self._centres else [self.X]:
+            parts = (part.split(CONVERTED_VALUES) for part in (x.col_indices(), x.values()))
+            for columns, values in zip(*parts, strict=True):
+                sizes.scatter_reduce_(0, columns.long(), values.abs().double(), "amax")
         return torch.cat([sizes, sizes.new_ones(int(self.fit_intercept))])  # (p,)
 
     @cached_property
@@ -179,8 +196,8 @@ class SparseData(Data):
     def rarest(self) -> float:
         return torch.bincount(self.X.col_indices(), minlength=self.X.shape[1]).min().item()
 
-    def covering(self, lowest: Tensor, highest: Tensor) -> "SparseData":  # noqa: ARG002, neither centred nor scaled
-        return self
+    def covering(self, lowest: Tensor, highest: Tensor) -> "SparseData":  # noqa: ARG002, other rows may have zeros
+        return self.raw(self.X, self.fit_intercept, self.dtype)
 
     def over(self, X: Tensor) -> "SparseData":
         return replace(self, X=X)
@@ -232,10 +249,43 @@ class SparseData(Data):
     def _rows(self, rows: slice) -> Tensor:
         ends = self.X.crow_indices()[rows.start : rows.stop + 1]
         entries = slice(int(ends[0]), int(ends[-1]))
-        values = self.X.values()[entries].to(widened(self.X.dtype))
-        return torch.sparse_csr_tensor(
-            ends - ends[0], self.X.col_indices()[entries], values, (len(ends) - 1, self.X.shape[1])
-        )
+        columns, values = self.X.col_indices()[entries], self.X.values()[entries].to(widened(self.X.dtype))
+        x = torch.sparse_csr_tensor(ends - ends[0], columns, values, (len(ends) - 1, self.X.shape[1]))
+        return self._centred(x) if self._centres else x
+
+    def _centred(self, x: Tensor) -> Tensor:
+        """Rows less the mean."""
+        columns = np.flatnonzero(self.mean)
+        means, ends = np.tile(self.mean[columns], len(x)), np.arange(0, len(x) * len(columns) + 1, len(columns))
+        less = scipy_matrix(x) - csr_array((means, np.tile(columns, len(x)), ends), shape=x.shape)
+        return csr_tensor(less.astype(scipy_matrix(x).dtype, copy=False))
+
+    @cached_property
+    def _centres(self) -> bool:
+        return bool(self.mean.any())
+
+
+def _means(x: csr_array) -> Tensor:
+    """The mean of columns that are to be centred, (d,), of others 0; some of the rows tell which may be."""
+    mean = np.zeros(x.shape[1])
+    some = x[np.linspace(0, x.shape[0] - 1, LOOKED_AT).astype(int)]
+    may_be = np.flatnonzero(np.bincount(some.indices, minlength=x.shape[1]) >= MOSTLY * LOOKED_AT)
+    for part in slices(len(may_be), max(1, LOOKED_AT_BYTES // (8 * x.shape[0]))):
+        mean[may_be[part]] = _means_off_centre(x[:, may_be[part]].toarray().astype(np.float64, copy=False))
+    return torch.from_numpy(mean)
+
+
+def _means_off_centre(values: np.ndarray) -> np.ndarray:
+    """Of values (n, columns), 0 of those of which too few are others than 0, or the mean is next to that.
+
+    Nor of columns whose values are all alike, but for zeros: these may be categories.
+    """
+    largest = np.where(values.max(axis=0) > 0, values.max(axis=0), values.min(axis=0))
+    is_category = (np.isclose(values, largest, rtol=ROUNDING, atol=0.0) | (values == 0)).all(axis=0)
+    is_full = np.count_nonzero(values, axis=0) >= MOSTLY * len(values)
+    with np.errstate(over="ignore"):
+        means, spreads = values.mean(axis=0), values.std(axis=0)
+    return np.where(is_full & ~is_category & (np.abs(means) > OFF_CENTRE * spreads), means, 0.0)
 
 
 def _is_zero(weight: Tensor) -> bool:
