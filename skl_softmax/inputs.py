@@ -172,8 +172,10 @@ def _check_arrays(estimator: BaseEstimator, X, y, reset: bool, is_checked: bool)
 
 @contextmanager
 def _naming_columns(estimator: BaseEstimator, X, reset: bool) -> Iterator[None]:
-    """Errors of X, if it is a frame, name the columns that hold no numbers."""
+    """Errors of X, if it is a frame, name the columns that hold no numbers; NumPy would make some of times alone."""
     try:
+        if _holds_times(X):
+            raise TypeError("dates are no numbers, but days between them: (X - X.min()) / np.timedelta64(1, 'D')")
         yield
     except (TypeError, ValueError) as error:
         columns = range(X.shape[1]) if hasattr(X, "columns") else ()
@@ -186,6 +188,15 @@ def _naming_columns(estimator: BaseEstimator, X, reset: bool) -> Iterator[None]:
             f"X has columns that hold no numbers: {shortened(wrong if names is None else names[wrong].tolist())} "
             f"({error}). Encode them, as with OneHotEncoder in make_column_transformer, or leave them out."
         ) from error
+
+
+def _holds_times(X) -> bool:
+    """Whether X, or the first column of a frame, is of dates, times or spans of time."""
+    is_frame = hasattr(X, "columns") and X.shape[1]
+    if not (is_frame or isinstance(X, np.ndarray)):
+        return False
+    first = _safe_indexing(X, 0, axis=1)[:1] if is_frame else X
+    return getattr(getattr(first, "dtype", None), "kind", np.asarray(first).dtype.kind) in "mM"  # also with a time zone
 
 
 def _holds_numbers(column) -> bool:
@@ -302,6 +313,8 @@ def as_rows(X):
     if isinstance(X, np.ndarray) and X.dtype == np.float16:
         return as_tensor(X)
     if not isinstance(X, Tensor):
+        if hasattr(X, "collect") and not hasattr(X, "shape"):
+            raise TypeError(f"X is a {type(X).__name__}, which has no rows yet: pass X.collect().")
         return X
     _refuse_other_tensors(X)
     X = _plain(X)

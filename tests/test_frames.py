@@ -1,6 +1,7 @@
 """Data frames, series and lists: the same fit as from arrays, names kept and checked, metadata routed."""
 
 import re
+import warnings
 from itertools import product
 
 import numpy as np
@@ -275,6 +276,33 @@ def test_columns_that_hold_no_numbers_are_named(kind, convert):
         fitted.predict(frame)
     with pytest.raises(ValueError, match=r"feature names should match those that were passed during fit"):
         TorchSoftmaxClassifier().fit(PANDAS, IRIS.target).predict(frame)
+
+
+@pytest.mark.parametrize("kind", ["dates", "spans", "with a zone"])
+@pytest.mark.parametrize("convert", [lambda frame: frame, pl.from_pandas, pa.Table.from_pandas, np.asarray])
+def test_dates_alone_are_no_numbers_either(kind, convert):
+    """scikit-learn makes nanoseconds of them, and -9.2e18 of those that are missing."""
+    dates = pd.Series(pd.to_datetime(["2020-01-01", None, "2020-03-01", "2020-04-01"]))
+    if kind == "with a zone" and convert is np.asarray:
+        pytest.skip("an array of objects, which is no number in NumPy either")
+    times = {"dates": dates, "spans": dates - dates.min(), "with a zone": dates.dt.tz_localize("UTC")}[kind]
+    X = convert(pd.DataFrame({"a": times, "b": times}))
+    for estimator in (TorchSoftmaxClassifier(), TorchSoftmaxClassifierCV(cv=2)):
+        with pytest.raises((TypeError, ValueError), match="dates are no numbers, but days between them"):
+            estimator.fit(X, [0, 1, 0, 1])
+    fitted = TorchSoftmaxClassifier().fit(pd.DataFrame({"a": [1.0, 2, 3, 4], "b": 0.0}), [0, 1, 0, 1])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        with pytest.raises((TypeError, ValueError), match="dates are no numbers, but days between them"):
+            fitted.predict(X)
+
+
+def test_lazy_frames_are_to_be_collected():
+    frame = pl.from_pandas(PANDAS)
+    with pytest.raises(TypeError, match=r"X is a LazyFrame, which has no rows yet: pass X\.collect\(\)"):
+        TorchSoftmaxClassifier().fit(frame.lazy(), IRIS.target)
+    with pytest.raises(TypeError, match=r"pass X\.collect\(\)"):
+        TorchSoftmaxClassifier().fit(frame, IRIS.target).predict(frame.lazy())
 
 
 def test_columns_without_names_are_counted():
