@@ -75,7 +75,8 @@ class InferenceMixin:
         Warns
         -----
         UserWarning
-            If there is a penalty, or if the coefficients are not the optimum for these rows.
+            If there is a penalty, ``class_weight="balanced"`` or ``label_smoothing``, or if the coefficients are not
+            the optimum for these rows.
 
         Examples
         --------
@@ -144,6 +145,15 @@ class InferenceMixin:
                 UserWarning,
                 stacklevel=3,
             )
+        changes = {"class_weight": self.class_weight, "label_smoothing": self.label_smoothing}
+        for name, given in changes.items():
+            if isinstance(given, str) or (name == "label_smoothing" and given):
+                warnings.warn(
+                    f"{name}={given!r}: what the rows say has been changed, and the errors are not those of the rows. "
+                    "Fit without it for intervals and p-values.",
+                    UserWarning,
+                    stacklevel=3,
+                )
         point = objective.at(theta)
         gradient, value = point.gradient.double().flatten(1), point.value.item()  # (1, P)
         gap = 0.5 * (gradient @ inverse @ gradient.T).item() * objective.total.item()
@@ -184,22 +194,32 @@ def _inverse_information(objective, theta: Tensor, names: list[str]) -> Tensor:
             "The data are separable: without a penalty the coefficients grow without end and have no errors. "
             "Look for features that give the class away."
         )
+    values, vectors, sizes, flat = _decomposed(objective, theta)
+    if flat.any():
+        _refuse_other_rows(objective, theta)
+        directions = (vectors[:, flat] / sizes[:, None]).T.reshape(-1, *theta.shape[1:])  # (flat, K, p)
+        named, is_held = _named(directions, objective.data, names), bool((objective.l2 > 0).all())  # by next to nothing
+        to_rounding, better = ("to rounding, ", "lower C") if is_held else ("", "set a finite C")
+        if not _decomposed(objective, torch.zeros_like(theta))[-1].any():
+            raise ValueError(
+                f"Some rows can be told apart for certain, or a class has none: the coefficients of {named} grow "
+                f"without end, and have no errors. Look for features that give classes away, or {better}."
+            )
+        raise ValueError(
+            f"The data do not identify the coefficients of {named}: {to_rounding}other values fit as well. Leave out "
+            f"features that are constant or follow from others, or {better}."
+        )
+    root = vectors / values.sqrt() / sizes[:, None]  # (P, P)
+    return root @ root.T / objective.total
+
+
+def _decomposed(objective, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the Hessian at θ, scaled to unit diagonal, eigenvalues (P,), vectors (P, P), scales and which are 0 (P,)."""
     (matrix,) = hessian(objective, theta)  # (P, P)
     diagonal = matrix.diagonal()  # (P,)
     sizes = torch.where(diagonal > 0, diagonal, 1.0).sqrt()  # (P,)
     values, vectors = torch.linalg.eigh(matrix / sizes / sizes[:, None])  # (P,), (P, P)
-    flat = values <= ROUNDING_ERRORS * len(values) * torch.finfo(values.dtype).eps  # (P,)
-    if flat.any():
-        _refuse_other_rows(objective, theta)
-        directions = (vectors[:, flat] / sizes[:, None]).T.reshape(-1, *theta.shape[1:])  # (flat, K, p)
-        is_held = bool((objective.l2 > 0).all())  # by next to nothing
-        to_rounding, better = ("to rounding, ", "lower C") if is_held else ("", "set a finite C")
-        raise ValueError(
-            f"The data do not identify the coefficients of {_named(directions, objective.data, names)}: {to_rounding}"
-            f"other values fit as well. Leave out features that are constant or follow from others, or {better}."
-        )
-    root = vectors / values.sqrt() / sizes[:, None]  # (P, P)
-    return root @ root.T / objective.total
+    return values, vectors, sizes, values <= ROUNDING_ERRORS * len(values) * torch.finfo(values.dtype).eps
 
 
 def _refuse_other_rows(objective, theta: Tensor) -> None:

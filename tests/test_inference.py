@@ -144,7 +144,8 @@ def test_probabilities_are_rows_of_each_class(n_classes, smoothing):
     if smoothing:  # which stands for the same
         proba = (1 - smoothing) * np.eye(n_classes)[y] + smoothing / n_classes
         clf = maximum_likelihood(label_smoothing=smoothing).fit(X, y)
-        table = clf.summary(X, y)
+        with pytest.warns(UserWarning, match="label_smoothing=0.3: what the rows say has been changed"):
+            table = clf.summary(X, y)
     else:
         table = maximum_likelihood().fit(X, proba).summary(X, proba)
     rows, labels = np.repeat(X, n_classes, axis=0), np.tile(np.arange(n_classes), len(X))
@@ -233,6 +234,20 @@ class TestErrors:
         clf.fit(X, y)
         with pytest.raises(ValueError, match="do not identify the coefficients of 'twice b', the intercept: other"):
             clf.summary(X, y)
+
+    def test_rows_that_are_told_apart_for_certain_are_not_laid_to_the_features(self):
+        X, y = load_iris(return_X_y=True)
+        with pytest.raises(ValueError, match=r"Some rows can be told apart for certain, or a class has none: .* 'x3'"):
+            maximum_likelihood().fit(X, y).summary(X, y)
+        X, y = X[50:, :2], y[50:]
+        with pytest.raises(ValueError, match="or a class has none"):
+            maximum_likelihood().fit(X, y, classes=[0, 1, 2]).summary(X, y)
+
+    @pytest.mark.parametrize("parameters", [{"class_weight": "balanced"}, {"label_smoothing": 0.1}], ids=str)
+    def test_what_is_no_weight_of_rows_is_warned_of(self, parameters):
+        X, y = drawn(2)
+        with pytest.warns(UserWarning, match=r"what the rows say has been changed.* Fit without it"):
+            maximum_likelihood(**parameters).fit(X, y).summary(X, y)
 
     def test_a_penalty_that_is_lost_in_rounding(self):
         X, y = drawn(2)
