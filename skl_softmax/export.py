@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -99,10 +100,11 @@ class ExportMixin:
             If ``linear`` is no linear layer, or has other things behind it than what makes probabilities of the classes
             of its outputs.
         ValueError
-            If ``classes`` names a label twice or lacks one, mixes numbers and strings, or is not as many as the layer
-            has outputs for.
+            If ``classes`` names a label twice or lacks one, mixes numbers and strings, has fractions, or is not as many
+            as the layer has outputs for; if weights are complex, NaN or infinite.
         """
         linear, classes = _only_layer(linear), as_classes(classes)
+        check_classification_targets(classes)
         if len(classes) < 2 or len(np.unique(classes)) != len(classes):
             raise ValueError(f"classes must be two or more different labels, got {shortened(classes.tolist())}.")
         if linear.out_features != len(classes) and (linear.out_features, len(classes)) != (1, 2):
@@ -110,6 +112,8 @@ class ExportMixin:
                 f"classes names {len(classes)} labels, for which the layer would have as many outputs (or one for two "
                 f"classes), but it has {linear.out_features}."
             )
+        if not (linear.weight.isreal().all() and linear.weight.isfinite().all()):
+            raise ValueError("The layer's weights must be real numbers, none of them NaN or infinite.")
         weight = linear.weight.detach().cpu()
         bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().cpu()
         wide = [tensor.to(widened(tensor.dtype)) for tensor in (weight, bias)]

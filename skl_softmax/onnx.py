@@ -1,7 +1,12 @@
 """ONNX, by a converter for skl2onnx."""
 
+import warnings
+
+import numpy as np
+
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.classifier_cv import TorchSoftmaxClassifierCV
+from skl_softmax.training import LOGIT_ROUNDING
 
 
 def register_onnx_converter() -> None:
@@ -14,6 +19,11 @@ def register_onnx_converter() -> None:
     ------
     ModuleNotFoundError
         Without skl2onnx.
+
+    Warns
+    -----
+    UserWarning
+        When a model is converted, of features far from zero, of whose logits float32 leaves too little.
 
     Examples
     --------
@@ -30,11 +40,14 @@ def register_onnx_converter() -> None:
     2
     """
     from skl2onnx import update_registered_converter
+    from skl2onnx.common.data_types import DoubleTensorType
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
     from skl2onnx.operator_converters.linear_classifier import convert_sklearn_linear_classifier
 
     def convert(scope, operator, container) -> None:
         ours = operator.raw_operator
+        if not isinstance(operator.inputs[0].type, DoubleTensorType):
+            _warn_of_rounding(ours)
         operator.raw_operator = theirs = ours.to_sklearn()
         known = container.get_options(ours, {})
         for asked in (scope, container):  # the options of each, which may be a dict that the caller passed
@@ -53,3 +66,16 @@ def register_onnx_converter() -> None:
             estimator, f"SklSoftmax{estimator.__name__}", calculate_linear_classifier_output_shapes, convert,
             options=options,
         )  # fmt: skip
+
+
+def _warn_of_rounding(model) -> None:
+    """Warn of intercepts so large, of features far from zero, that in float32 too little is left of the logits."""
+    lost = np.finfo(np.float32).eps * np.abs(model.intercept_).max()
+    if lost > LOGIT_ROUNDING:
+        warnings.warn(
+            f"Features far from zero make intercepts of {np.abs(model.intercept_).max():.1e}, and rounding to float32 "
+            f"moves logits by {lost:.1e}. Convert for float64, as with to_onnx(model, X[:1].astype('float64')), or put "
+            "StandardScaler() before the classifier.",
+            UserWarning,
+            stacklevel=2,
+        )

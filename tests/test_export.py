@@ -147,6 +147,16 @@ def test_from_torch_wants_an_output_for_each_class(outputs, classes, message):
         TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, outputs), classes)
 
 
+def test_from_torch_wants_labels_without_fractions_and_real_weights():
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, 3), [0.5, 1.5, 2.5])
+    layer = torch.nn.Linear(4, 3)
+    torch.nn.init.constant_(layer.weight, torch.nan)
+    for wrong in (layer, torch.nn.Linear(4, 3, dtype=torch.complex64)):
+        with pytest.raises(ValueError, match="must be real numbers, none of them NaN"):
+            TorchSoftmaxClassifier.from_torch(wrong, [0, 1, 2])
+
+
 @pytest.mark.parametrize("classes", [[0, "a", 2], [0, 1, np.nan], np.array([0, "a", None], object)], ids=str)
 def test_from_torch_wants_labels_that_fit_takes(classes):
     with pytest.raises(ValueError, match="all numbers or all strings, none missing"):
@@ -349,3 +359,16 @@ def test_a_parameter_that_is_set_later_does_not_take_the_intercept_away(fitted):
     model, X = fitted
     found = probabilities(model.set_params(fit_intercept=False).to_torch(), torch.from_numpy(X))
     np.testing.assert_allclose(found.numpy(), model.predict_proba(X), rtol=1e-10)
+
+
+def test_onnx_of_features_far_from_zero_warns_in_float32_and_is_right_in_float64():
+    register_onnx_converter()
+    X, y = load_iris(return_X_y=True)
+    X = (10 * X + 1e6).astype(np.float32)
+    model = TorchSoftmaxClassifier().fit(X, y)
+    with pytest.warns(UserWarning, match=r"far from zero make intercepts of 1\.0e\+06, .*astype\('float64'\)"):
+        to_onnx(model, X[:1])
+    wide = X.astype(np.float64)
+    graph = to_onnx(model, wide[:1], options={"zipmap": False})
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"X": wide})[1], model.predict_proba(X), atol=1e-12)

@@ -58,7 +58,7 @@ ALLOWED = {
     },
     "displays": {"displays", "inputs", "solver_parameters"},
     "export": {"data", "inputs", "targets"},
-    "onnx": {"classifier", "classifier_cv"},
+    "onnx": {"classifier", "classifier_cv", "training"},
     "inference": {"data", "inputs", "objective.curvature", "solver_parameters", "training"},
     "classifier": {
         "blocks",
