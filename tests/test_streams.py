@@ -595,7 +595,7 @@ def test_one_cycle_leaves_momentum_as_it_is(momentum):
     linear = torch.nn.Linear(4, 3, dtype=torch.float64)
     torch.nn.init.zeros_(linear.weight), torch.nn.init.zeros_(linear.bias)
     optimizer = torch.optim.SGD(linear.parameters(), 0.1, momentum=momentum)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=21, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=20, cycle_momentum=False)
     for _ in range(20):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(linear(rows), y_).backward()
