@@ -2,13 +2,16 @@
 
 import sys
 import warnings
+from itertools import combinations
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
@@ -112,10 +115,6 @@ class TestConvergenceDisplay:
         again = ConvergenceDisplay.from_estimator(fits[0], name="c", ax=display.ax_)
         assert again.ax_ is display.ax_
         assert [text.get_text() for text in again.ax_.get_legend().get_texts()] == ["a", "b", "c"]
-        assert ConvergenceDisplay.from_estimator(fits).name == [
-            "TorchSoftmaxClassifier(solver='newton')",
-            "TorchSoftmaxClassifier(solver='lbfgs')",
-        ]
 
     def test_what_is_not_there(self, iris):
         clf = TorchSoftmaxClassifier().fit(*iris)
@@ -164,6 +163,17 @@ class TestCoefficientDisplay:
         for model in (clf, clf.sparsify()):
             assert [len(p.patches) for p in CoefficientDisplay.from_estimator(model).axes_] == counts
         assert sp.issparse(clf.coef_)
+
+    @pytest.mark.parametrize(("n_classes", "n_letters"), [(3, 60), (30, 4), (2, 60)])
+    def test_names_and_bars_lie_over_nothing(self, n_classes, n_letters):
+        rng = np.random.default_rng(0)
+        X = pd.DataFrame(rng.normal(size=(300, 12)), columns=[f"{j:x<{n_letters}}" for j in range(12)])
+        display = CoefficientDisplay.from_estimator(TorchSoftmaxClassifier().fit(X, np.arange(300) % n_classes))
+        display.figure_.draw_without_rendering()
+        boxes = [panel.get_tightbbox() for panel in display.axes_]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        assert all(panel.get_window_extent().height > 100 for panel in display.axes_)
+        assert min(box.x0 for box in boxes) >= 0
 
     def test_names_come_from_the_pipeline(self):
         data = load_iris(as_frame=True)
@@ -308,6 +318,20 @@ NAMES = ["_a $1$", "price_$ per 100% $", "c"]
 def drawn_texts(display):
     display.figure_.canvas.draw()  # where formulas that are none would raise
     return [text.get_text() for text in display.figure_.findobj(Text)]
+
+
+def test_fits_are_named_by_what_tells_them_apart(iris):
+    fits = [TorchSoftmaxClassifier(C=1e3, solver=solver).fit(*iris) for solver in ("newton", "lbfgs")]
+    assert ConvergenceDisplay.from_estimator(fits).name == ["solver='newton'", "solver='lbfgs'"]
+    assert ConvergenceDisplay.from_estimator(fits[:1]).name == ["TorchSoftmaxClassifier(C=1000.0, solver='newton')"]
+    long = clone(fits[0]).set_params(early_stopping=True, random_state=0, n_iter_no_change=20, max_iter=500).fit(*iris)
+    assert max(map(len, ConvergenceDisplay.from_estimator(long).name[0].split("\n"))) <= 60
+
+
+@pytest.mark.parametrize("display", [ConvergenceDisplay, CoefficientDisplay])
+def test_several_axes_are_none(iris, display):
+    with pytest.raises(TypeError, match="ax must be matplotlib Axes, got ndarray: of several, pass one"):
+        display.from_estimator(TorchSoftmaxClassifier().fit(*iris), ax=plt.subplots(2, 2)[1])
 
 
 def test_names_are_drawn_as_they_are(iris):

@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-# The largest figure that is made for many panels, in inches.
-LARGEST = 12.0, 15.0
+# The largest figure that is made for many panels, in inches: matplotlib draws up to 655 high.
+LARGEST = 12.0, 300.0
 
 
 def pyplot(caller: str):
@@ -42,7 +42,13 @@ def line_style(given: dict, **default) -> dict:
 def single(caller: str, ax):
     """The axes, or those of a new figure."""
     plt = pyplot(caller)
-    return plt.subplots(layout="constrained")[1] if ax is None else ax
+    return plt.subplots(layout="constrained")[1] if ax is None else _checked(ax)
+
+
+def _checked(ax):
+    if not hasattr(ax, "get_subplotspec"):
+        raise TypeError(f"ax must be matplotlib Axes, got {type(ax).__name__}: of several, pass one.")
+    return ax
 
 
 def panels(caller: str, ax, n_rows: int, n_columns: int, panel_size, **shared):
@@ -72,7 +78,7 @@ def panels(caller: str, ax, n_rows: int, n_columns: int, panel_size, **shared):
     if ax is None:
         size = np.minimum(np.multiply(panel_size, (n_columns, n_rows)), LARGEST)
         _, ax = plt.subplots(figsize=tuple(size), layout="constrained")
-    place = ax.get_subplotspec()
+    place = _checked(ax).get_subplotspec()
     if place is None:
         raise ValueError("ax must belong to a grid, as those of plt.subplots() do, to be divided into panels.")
     ax.set_axis_off()

@@ -6,15 +6,16 @@ from numbers import Integral
 
 import numpy as np
 
-from skl_softmax.displays.canvas import as_label, fitted_model, panels, pyplot
+from skl_softmax.displays.canvas import LARGEST, as_label, fitted_model, panels, pyplot
 from skl_softmax.inputs import dense_array
 
 POSITIVE, NEGATIVE, DIVERGING = "tab:red", "tab:blue", "RdBu_r"
 # Panels in a row, of bars and of images.
 BARS_IN_A_ROW, IMAGES_IN_A_ROW = 3, 5
 # Inches of a panel: width of one of several and of a single one with bars, height without and of a bar; sides of an
-# image.
+# image; what a letter of a name takes, beyond so many.
 BARS_WIDTH, SINGLE_WIDTH, BARS_HEIGHT, BAR_HEIGHT, IMAGE_SIZE = 3.6, 6.4, 0.8, 0.22, (2.0, 2.1)
+LETTER_WIDTH, SHORT_NAME = 0.08, 15
 
 
 class CoefficientDisplay:
@@ -135,9 +136,8 @@ class CoefficientDisplay:
             raise ValueError(f"n_features must be an integer, 1 or more, got {n_features!r}.")
         n_panels, n_pixels = self.coefficients.shape
         image_shape = None if image_shape is None else _image_shape(image_shape, n_pixels)
-        n_columns = min(n_panels, BARS_IN_A_ROW if image_shape is None else IMAGES_IN_A_ROW)
-        bars = BARS_HEIGHT + BAR_HEIGHT * min(n_features, self.coefficients.shape[1])
-        size = IMAGE_SIZE if image_shape else (BARS_WIDTH if n_panels > 1 else SINGLE_WIDTH, bars)
+        in_a_row, size = self._layout(n_features) if image_shape is None else (IMAGES_IN_A_ROW, IMAGE_SIZE)
+        n_columns = min(n_panels, in_a_row)
         caller = f"{type(self).__name__}.plot"
         self.ax_, grid = panels(caller, ax, ceil(n_panels / n_columns), n_columns, size)
         self.figure_, self.axes_ = self.ax_.figure, grid.ravel()[:n_panels]
@@ -152,10 +152,18 @@ class CoefficientDisplay:
             self._draw_images(image_shape)
         return self
 
+    def _layout(self, n_features: int) -> tuple[int, tuple[float, float]]:
+        """Panels of bars in a row, and the inches of one, of which names of features take what they need."""
+        drawn = np.concatenate([_largest(of_class, n_features) for of_class in self.coefficients])
+        longest = max((len(str(self.feature_names[i])) for i in drawn), default=0)
+        width = BARS_WIDTH if len(self.coefficients) > 1 else SINGLE_WIDTH
+        width += LETTER_WIDTH * max(0, longest - SHORT_NAME)
+        height = BARS_HEIGHT + BAR_HEIGHT * min(n_features, self.coefficients.shape[1])
+        return max(1, min(BARS_IN_A_ROW, int(LARGEST[0] // width))), (width, height)
+
     def _draw_bars(self, n_features: int) -> None:
         for panel, of_class in zip(self.axes_, self.coefficients, strict=True):
-            order = np.argsort(-np.abs(of_class), kind="stable")[:n_features]
-            order = order[of_class[order] != 0]
+            order = _largest(of_class, n_features)
             values = of_class[order]
             panel.barh(range(len(order)), values, color=np.where(values > 0, POSITIVE, NEGATIVE))
             panel.set_yticks(range(len(order)), [as_label(self.feature_names[i]) for i in order])
@@ -173,6 +181,12 @@ class CoefficientDisplay:
             image = panel.imshow(of_class.reshape(image_shape), cmap=DIVERGING, vmin=-largest, vmax=largest)
             panel.set(xticks=[], yticks=[])
         self.figure_.colorbar(image, ax=list(self.axes_), label="Coefficient", shrink=0.8)
+
+
+def _largest(of_class: np.ndarray, n_features: int) -> np.ndarray:
+    """The features with the largest coefficients of a class that are not zero."""
+    order = np.argsort(-np.abs(of_class), kind="stable")[:n_features]
+    return order[of_class[order] != 0]
 
 
 def _image_shape(image_shape, n_pixels: int) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """How fits went."""
 
+from textwrap import fill
+
 import numpy as np
 
 from skl_softmax.displays.canvas import as_label, fitted_model, line_style, pyplot, single
@@ -13,6 +15,8 @@ LABELS = {
     "iteration": "Iteration",
     "seconds": "Seconds",
 }
+# Letters of a line of the legend.
+NAME_WIDTH = 60
 # Curves of no more points have a marker at each.
 MARKED = 50
 
@@ -85,7 +89,7 @@ class ConvergenceDisplay:
             Against what; an epoch is an iteration of an optimiser's. Seconds are those of the solver, without the
             checks of X and y.
         name : str or list of str, default=None
-            Names for the legend; the estimators as they print if None.
+            Names for the legend. None takes the parameters in which fits differ, or the estimator as it prints.
         ax : matplotlib Axes, default=None
             Where to draw; a new figure if None.
         curve_kwargs : dict or list of dict, default=None
@@ -112,7 +116,7 @@ class ConvergenceDisplay:
         for fit in fits:
             if not (hasattr(fit, "loss_curve_") and hasattr(fit, "optimality_gap_")):
                 raise TypeError(f"{fit!r} keeps no loss_curve_ with its gap: pass fitted TorchSoftmaxClassifier.")
-        name = [" ".join(repr(fit).split()) for fit in fits] if name is None else name
+        name = _names(fits) if name is None else name
         objective, validation_score, seconds = (
             [as_arrays(getattr(fit, curve, None)) for fit in fits]
             for curve in ("loss_curve_", "validation_scores_", "seconds_curve_")
@@ -191,6 +195,15 @@ class ConvergenceDisplay:
         if kind == "gap":
             points = np.where(points > 0, points, np.nan)
         return abscissa[len(abscissa) - len(points) :], points
+
+
+def _names(fits: list) -> list[str]:
+    """What tells fits apart: the parameters in which they differ, or else how they print."""
+    parameters, kinds = [fit.get_params(deep=False) for fit in fits], {type(fit) for fit in fits}
+    differ = [key for key in parameters[0] if len({repr(given.get(key)) for given in parameters}) > 1]
+    if len(kinds) > 1 or not differ:
+        return [fill(" ".join(repr(fit).split()), NAME_WIDTH) for fit in fits]
+    return [fill(", ".join(f"{key}={given[key]!r}" for key in differ), NAME_WIDTH) for given in parameters]
 
 
 def _at_points(fit, scores: np.ndarray | None) -> np.ndarray | None:
