@@ -126,7 +126,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         Fraction of the rows, of each class the same, that ``early_stopping`` holds out.
     n_iter_no_change : int, default=10
         Iterations or epochs without a better score after which early stopping ends. Optimisers compare the means of
-        this many epochs and of as many before, so that they run at least twice as many.
+        this many epochs and of as many before, so that they run at least twice as many: with ``max_iter`` exactly so
+        many.
     warm_start : bool, default=False
         Whether ``fit`` starts from the previous fit's coefficients, matched by class label and, between data frames, by
         name of the feature; new ones start at zero. Optimisers also go on with their state if neither has changed.
@@ -140,9 +141,10 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         ``torch.nn.Linear`` has after ``torch.manual_seed`` of that int. None starts at zero and draws differently in
         each fit.
     verbose : int, default=0
-        Print the cost (F), the accuracy and, where known, the gap at every ``verbose``-th iteration or epoch, and what
-        the solver has chosen: samples of rows, float32 or float64, the model of the curvature and its price. The cost
-        of an epoch is that before its updates, in the mean over its batches, the accuracy that after them.
+        Print the cost (F), the accuracy and, where known, the gap and the validation score at every ``verbose``-th
+        iteration or epoch, and what the solver has chosen: samples of rows, float32 or float64, the model of the
+        curvature and its price. The cost of an epoch is that before its updates, in the mean over its batches, the
+        accuracy that after them.
 
     Attributes
     ----------
@@ -430,12 +432,13 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
 
     def _watch(self, rows: TrainingRows, generator, tasks: FitTasks) -> tuple[Watch, TrainingRows]:
         """What looks on at the fit, and the rows that are left to fit."""
-        looks, unit = [], "Epoch" if uses_optimizer(self) else "Iteration"
+        looks, scores, unit = [], (), "Epoch" if uses_optimizer(self) else "Iteration"
         if self.early_stopping:
             rows, held_out = hold_out(rows, self.validation_fraction, generator)
             looks.append(EarlyStopping(held_out, self.tol, self.n_iter_no_change))
+            scores = looks[0].scores
         if self.verbose:
-            looks.append(Printer(rows, self.verbose, self.max_iter, unit))
+            looks.append(Printer(rows, self.verbose, self.max_iter, unit, scores))
         return Watch(looks + self._callbacks(rows, tasks, uses_optimizer(self))), rows
 
     def _callbacks(self, rows: TrainingRows, tasks: FitTasks, is_after: bool) -> list[Callbacks]:

@@ -20,7 +20,13 @@ from torch import Tensor
 from skl_softmax.classifier import TorchSoftmaxClassifier
 from skl_softmax.data import plain_torch
 from skl_softmax.export import ExportMixin
-from skl_softmax.folds import refuse_weightless, split_rows, warn_of_single_rows, warn_of_unknown_classes
+from skl_softmax.folds import (
+    refuse_single_row,
+    refuse_weightless,
+    split_rows,
+    warn_of_single_rows,
+    warn_of_unknown_classes,
+)
 from skl_softmax.inputs import (
     TrainingRows,
     as_labels,
@@ -421,6 +427,7 @@ class TorchSoftmaxClassifierCV(CallbackSupportMixin, ExportMixin, LinearPredicto
                 f"{self.l1_ratios_.tolist()}, scoring={self.scoring!r}, {n_parameters} parameters. Set cv=5, or what "
                 "is missing."
             )
+        refuse_single_row(len(rows.counted.weights))
         weights = balanced_weights(self, rows.classes, rows.weights.numpy()[None], truth)  # (1, n)
         shares = score_weights(for_scorer, truth)
         if measure is negative_log_loss and rows.has_labels and self._leaves_free(rows.n_outputs):

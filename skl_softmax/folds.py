@@ -74,6 +74,12 @@ def _warn_of(who: str, label) -> None:
     )
 
 
+def refuse_single_row(n_rows: int) -> None:
+    """Refuse to leave the only row out that counts."""
+    if n_rows < 2:
+        raise ValueError("cv='alo' leaves each row out, but only one has a positive weight: there is nothing to fit.")
+
+
 def refuse_weightless(verb: str, weights) -> None:
     """Refuse folds without rows that count, by what the rows of each weigh."""
     if len(wrong := np.flatnonzero(np.asarray(weights) <= 0)):

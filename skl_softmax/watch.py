@@ -1,6 +1,6 @@
 """What looks on at a fit: printing, scikit-learn's callbacks, early stopping."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from time import perf_counter
 
@@ -75,17 +75,21 @@ class Watch:
 
 
 class Printer:
-    """A line for every ``every``-th iterate, in the manner of textbooks: cost and accuracy on the training rows."""
+    """A line for every ``every``-th iterate, in the manner of textbooks: cost and accuracy on the training rows.
 
-    def __init__(self, rows: TrainingRows, every: int, max_iter: int, unit: str):
-        self._rows, self._every, self._max_iter, self._unit = rows, every, max_iter, unit
+    And the last of some ``scores``, of rows that were held out.
+    """
+
+    def __init__(self, rows: TrainingRows, every: int, max_iter: int, unit: str, scores: Sequence[float] = ()):
+        self._rows, self._every, self._max_iter, self._unit, self._scores = rows, every, max_iter, unit, scores
 
     def __call__(self, iterate: Iterate, watch: Watch) -> bool:
         if iterate.iteration % self._every == 0:
             gap = "" if iterate.gap is None else f", gap {iterate.gap[0]:.1e}"
+            score = f", validation {self._scores[-1]:.6f}" if self._scores else ""
             print(
                 f"{self._unit} {iterate.iteration:4d}/{self._max_iter} Cost: {iterate.value.item():.6f}, "
-                f"Accuracy: {100 * mean_score(self._rows, *watch.coefficients(), accuracy):.2f}%{gap}"
+                f"Accuracy: {100 * mean_score(self._rows, *watch.coefficients(), accuracy):.2f}%{gap}{score}"
             )
         return False
 

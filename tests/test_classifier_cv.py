@@ -513,6 +513,8 @@ def test_approximate_leave_one_out_warns_of_classes_of_a_single_row(kind):
 
 def test_approximate_leave_one_out_says_where_it_ends():
     X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="only one has a positive weight: there is nothing to fit"):
+        TorchSoftmaxClassifierCV(cv="alo").fit(X, y, np.eye(150)[0])
     for parameters in ({"l1_ratios": (0.5,)}, {"scoring": "f1_macro"}):
         with pytest.raises(ValueError, match="cv='alo' needs"):
             TorchSoftmaxClassifierCV(cv="alo", **parameters).fit(X, y)

@@ -366,6 +366,9 @@ def test_lines_in_the_manner_of_textbooks(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[2] == f"Epoch    2/3 Cost: {clf.loss_curve_[2]:.6f}, Accuracy: {100 * clf.score(X, y):.2f}%"
+    held_out = {"early_stopping": True, "random_state": 0}
+    clf = TorchSoftmaxClassifier(solver="sgd", learning_rate=0.01, max_iter=3, verbose=1, **held_out).fit(X, y)
+    assert capsys.readouterr().out.splitlines()[2].endswith(f"%, validation {clf.validation_scores_[2]:.6f}")
 
 
 @pytest.mark.parametrize(
