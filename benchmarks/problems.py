@@ -184,6 +184,21 @@ def users(_):
     return sp.hstack([sp.csr_array(numbers), levels], format="csr"), np.digitize(logits, [-1.0, 1.0])
 
 
+@cache
+def census(_):
+    """100,000 people: 3,000 towns and 300 jobs, one-hot, beside age, year, hours and income as they are."""
+    rng = np.random.default_rng(0)
+    n, n_towns, n_jobs = 100_000, 3_000, 300
+    town, job = (n_towns * rng.random(n) ** 2).astype(int), (n_jobs * rng.random(n) ** 2).astype(int)
+    age, year = rng.integers(18, 90, size=n), rng.integers(2000, 2025, size=n)
+    hours, income = rng.poisson(38, size=n), np.round(np.exp(rng.normal(10, 0.6, size=n)))
+    numbers = np.column_stack([age, year, hours, income])
+    logits = 0.7 * rng.normal(size=n_towns)[town] + rng.normal(size=n_jobs)[job] + rng.logistic(size=n)
+    logits += (numbers - numbers.mean(axis=0)) / numbers.std(axis=0) @ rng.normal(size=4)
+    levels = OneHotEncoder(dtype=np.float64).fit_transform(np.column_stack([town, job]))
+    return sp.hstack([sp.csr_array(numbers), levels], format="csr"), np.digitize(logits, [-1.0, 1.0])
+
+
 PROBLEMS = {
     problem.name: problem
     for problem in (
@@ -208,6 +223,7 @@ PROBLEMS = {
         Problem("sparse_text", "large", text_like),
         Problem("sparse_one_hot", "large", one_hot),
         Problem("users", "nested", users),
+        Problem("census", "mixed", census),
         Problem("covertype", "online", covertype),
     )
 }
