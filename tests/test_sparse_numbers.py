@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from skl_softmax import TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
+from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
 from skl_softmax.data import sparse
 
 
@@ -75,3 +75,18 @@ def test_sweeps_and_float32_rows_too():
     ]
     for found in sweeps[:2]:
         np.testing.assert_allclose(found.scores_, sweeps[2].scores_, rtol=1e-4)
+
+
+@pytest.mark.parametrize("numbers", NUMBERS.values(), ids=NUMBERS)
+def test_blocks_of_rows_too_also_where_others_have_zeros(numbers, monkeypatch):
+    X, y = mixed(numbers)
+    X = X.tolil()
+    X[:100, -1] = 0.0  # more zeros in the first block than elsewhere
+    X = X.tocsr()
+    starts = range(0, 3000, 500)
+    fit = TorchSoftmaxClassifier(tol=1e-9).fit(RowBlocks([(X[i : i + 500], y[i : i + 500]) for i in starts]))
+    whole = TorchSoftmaxClassifier(tol=1e-12).fit(X.toarray(), y)
+    assert fit.loss_curve_[-1] == pytest.approx(whole.loss_curve_[-1], rel=2e-9)
+    monkeypatch.setattr(sparse, "OFF_CENTRE", np.inf)
+    without = TorchSoftmaxClassifier(tol=1e-9).fit(RowBlocks([(X[i : i + 500], y[i : i + 500]) for i in starts]))
+    assert fit.n_passes_ < 0.8 * without.n_passes_
