@@ -39,6 +39,8 @@ MOST_ROUNDING = 0.1
 # The rounding of predicted logits, by the largest that their terms add up to, that is let pass. It is a third of that
 # with columns near 1e3 to 1e6, so that probabilities have three digits.
 LOGIT_ROUNDING = 5e-3
+# Iterations up to which the gap of a fit that they have not led to the minimum may be ten times what is told.
+YOUNG = 10
 # Rows in a batch of batch_size="auto".
 AUTO_BATCH = 256
 # What learning_rate="auto" is for Adam, on normalised columns: with torch's 1e-3 a thousand epochs of one batch each
@@ -322,9 +324,11 @@ def warn_unless_converged(estimator, result: SolveResult) -> None:
         return
     cause = result.status[0].value.format(**estimator.get_params())
     value, gap = estimator.loss_curve_[-1], estimator.optimality_gap_
+    is_young = result.status[0] is Status.MAX_ITER and result.n_iter[0] < YOUNG
     warnings.warn(
-        f"{type(estimator).__name__} did not converge: {cause}. The objective is {value:.6g}, by estimate "
-        f"{gap:.2g} above its minimum ({gap / abs(value):.1e} of it; tol={estimator.tol:g}).",
+        f"{type(estimator).__name__} did not converge: {cause}. The objective is {value:.6g}, by "
+        f"{'a rough ' if is_young else ''}estimate {gap:.2g} above its minimum ({gap / abs(value):.1e} of it; "
+        f"tol={estimator.tol:g}).",
         ConvergenceWarning,
         stacklevel=4,
     )
