@@ -225,7 +225,7 @@ class PartsObjective:
             prices = {name: getattr(metric, name) for name in ("price", "near_price", "dense_price")}
             prices = {name: share * price for name, price in prices.items() if price is not None}
             return replace(metric, **prices, exact=metric.exact and share == 1)
-        return replace(metric, solve=self.inverse_diagonal(theta))
+        return replace(metric, solve=metrics.with_numbers(self.sample, theta, self.inverse_diagonal(theta)))
 
     def samples(self) -> list[tuple[Objective, float]]:
         """Ever larger samples on the way to all rows."""

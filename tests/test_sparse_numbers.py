@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
+from sklearn.preprocessing import PolynomialFeatures
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
-from skl_softmax.data import sparse
+from skl_softmax.data import sparse, standardised
+from skl_softmax.inputs import check_training_rows
+from skl_softmax.objective import curvature, metrics
+from skl_softmax.training import make_objective
 
 
 def mixed(numbers, n_rows=3000, n_levels=800, n_classes=3, seed=0):
@@ -90,3 +95,49 @@ def test_blocks_of_rows_too_also_where_others_have_zeros(numbers, monkeypatch):
     monkeypatch.setattr(sparse, "OFF_CENTRE", np.inf)
     without = TorchSoftmaxClassifier(tol=1e-9).fit(RowBlocks([(X[i : i + 500], y[i : i + 500]) for i in starts]))
     assert fit.n_passes_ < 0.8 * without.n_passes_
+
+
+def factors(rng, n_rows):
+    return rng.normal(size=(n_rows, 2)) @ rng.normal(size=(2, 12)) + 0.2 * rng.normal(size=(n_rows, 12))
+
+
+def powers(rng, n_rows):
+    numbers = rng.integers(18, 90, n_rows), rng.integers(2000, 2025, n_rows), np.exp(rng.normal(0, 0.6, n_rows))
+    return PolynomialFeatures(2, include_bias=False).fit_transform(np.column_stack(numbers))
+
+
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(("numbers", "part"), [(factors, 0.75), (powers, 0.3)], ids=["factors", "powers"])
+def test_numbers_that_go_together_take_few_passes(numbers, part, n_classes, solver, monkeypatch):
+    X, y = mixed(numbers, n_classes=n_classes)
+    fit = TorchSoftmaxClassifier(solver=solver).fit(X, y)
+    dense = TorchSoftmaxClassifier(tol=1e-12).fit(X.toarray(), y)
+    assert 0 <= fit.loss_curve_[-1] / dense.loss_curve_[-1] - 1 + 1e-12 < 2e-7
+    monkeypatch.setattr(metrics, "MOST_NUMBERS", 0)
+    assert fit.n_passes_ < part * TorchSoftmaxClassifier(solver=solver).fit(X, y).n_passes_
+
+
+def test_blocks_of_numbers_are_those_of_the_hessian():
+    X, y = mixed(factors, n_rows=300, n_levels=10)
+    rows = check_training_rows(TorchSoftmaxClassifier(), X, y, None)
+    objective = make_objective(rows, standardised(rows.X, True), TorchSoftmaxClassifier())
+    theta = torch.randn(1, 3, objective.data.n_columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (hessian,) = curvature.loss_hessian(objective, theta)
+    expected = torch.zeros_like(hessian)
+    numbers = objective.data.numbers
+    assert numbers.tolist() == list(range(20, 32))
+    for k in range(3):
+        places = k * objective.data.n_columns + numbers
+        expected[places[:, None], places] = hessian[places[:, None], places]
+    expected.diagonal().copy_(hessian.diagonal())
+    expected += torch.diag(objective.column_l2.expand_as(theta).flatten())
+    inverse = metrics.diagonal_with_numbers(objective, theta)
+    vector = torch.randn(
+        1, 3, objective.data.n_columns, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    torch.testing.assert_close(inverse(vector).flatten(), torch.linalg.solve(expected, vector.flatten()))
+    bounded, least = metrics.bounded_diagonal(objective, inverse)
+    factor = torch.stack([bounded(row.view_as(vector)).flatten() for row in torch.eye(vector.numel()).double()])
+    values = torch.linalg.eigvals(factor @ curvature.hessian(objective, theta)[0]).real
+    assert 0 < least.item() <= values.min().item()

@@ -89,8 +89,10 @@ class Data:
     is_dense: ClassVar[bool] = True
     # Whether the columns are not those of X as the user gave it.
     rotates: ClassVar[bool] = False
-    # The `NullSpace` that one-hot encoded categories of sparse X have, if there are any.
+    # The `NullSpace` that one-hot encoded categories of sparse X have, if there are any, and the columns (f,) of
+    # numbers beside them.
     null_space: ClassVar[None] = None
+    numbers: ClassVar[None] = None
 
     @property
     def n_rows(self) -> int:

@@ -94,6 +94,8 @@ class SparseData(Data):
     float64 have theirs made some at a time.
     """
 
+    numbers: Tensor | None = None
+
     is_dense: ClassVar[bool] = False
     most_outputs: ClassVar[float] = MOST_VECTORS
 
@@ -106,8 +108,9 @@ class SparseData(Data):
     @classmethod
     def standardised(cls, X: Tensor, fit_intercept: bool) -> "SparseData":
         """Those of numbers, which next to no zeros are among, centred."""
-        data = cls.raw(X, fit_intercept, torch.float64)
-        return replace(data, mean=_means(scipy_matrix(X))) if fit_intercept else data
+        numbers, means = _numbers(scipy_matrix(X))
+        data = replace(cls.raw(X, fit_intercept, torch.float64), numbers=numbers)
+        return replace(data, mean=data.mean.index_copy(0, numbers, means)) if fit_intercept else data
 
     def blocks(self, n_logits: int) -> Iterator[SparseBlock]:
         fits = max(1, SPARSE_LOGITS_BYTES // (self.dtype.itemsize * n_logits))
@@ -172,7 +175,7 @@ class SparseData(Data):
         if len(features) == self.X.shape[1]:
             return self
         X = csr_tensor(scipy_matrix(self.X)[:, features.numpy()])
-        return replace(self, X=X, mean=self.mean[features], scale=self.scale[features])
+        return replace(self, X=X, mean=self.mean[features], scale=self.scale[features], numbers=None)
 
     @property
     def row_length(self) -> float:
@@ -268,18 +271,18 @@ class SparseData(Data):
         return bool(self.mean.any())
 
 
-def _means(x: csr_array) -> Tensor:
-    """The mean of columns that are to be centred, (d,), of others 0; some of the rows tell which may be.
+def _numbers(x: csr_array) -> tuple[Tensor, Tensor]:
+    """The columns that next to no zeros are among, (f,), and where to centre them; some of the rows tell which may be.
 
-    Not of those in which there are only equal values: these may be levels of a category.
+    Not those in which there are only equal values: these may be levels of a category.
     """
-    mean = np.zeros(x.shape[1])
     some = x[np.linspace(0, x.shape[0] - 1, LOOKED_AT).astype(int)]
     may_be = np.flatnonzero(np.bincount(some.indices, minlength=x.shape[1]) >= MOSTLY * LOOKED_AT)
     may_be = may_be[~_are_alike(some[:, may_be].toarray())]
+    is_full, means = np.zeros(len(may_be), dtype=bool), np.zeros(len(may_be))
     for part in slices(len(may_be), max(1, LOOKED_AT_BYTES // (8 * x.shape[0]))):
-        mean[may_be[part]] = _off_centre(x[:, may_be[part]].toarray().astype(np.float64, copy=False))
-    return torch.from_numpy(mean)
+        is_full[part], means[part] = _centre(x[:, may_be[part]].toarray().astype(np.float64, copy=False))
+    return torch.from_numpy(may_be[is_full]), torch.from_numpy(means[is_full])
 
 
 def _are_alike(values: np.ndarray) -> np.ndarray:
@@ -288,12 +291,12 @@ def _are_alike(values: np.ndarray) -> np.ndarray:
     return (np.isclose(values, largest, rtol=ROUNDING, atol=0.0) | (values == 0)).all(axis=0)
 
 
-def _off_centre(values: np.ndarray) -> np.ndarray:
-    """Means of values (n, columns), 0 of those in which there are more zeros, or of which the mean is next to that."""
+def _centre(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which columns of (n, columns) have few zeros, and their means, 0 of those of which that is next to the mean."""
     is_full = np.count_nonzero(values, axis=0) >= MOSTLY * len(values)
     with np.errstate(over="ignore", invalid="ignore"):
         means, spreads = values.mean(axis=0), values.std(axis=0)
-    return np.where(is_full & (np.abs(means) > OFF_CENTRE * spreads), means, 0.0)
+    return is_full, np.where(np.abs(means) > OFF_CENTRE * spreads, means, 0.0)
 
 
 def _is_zero(weight: Tensor) -> bool:
