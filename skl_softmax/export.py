@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -104,7 +103,8 @@ class ExportMixin:
             as the layer has outputs for; if weights are complex, NaN or infinite.
         """
         linear, classes = _only_layer(linear), as_classes(classes)
-        check_classification_targets(classes)
+        if classes.dtype.kind == "f" and (classes != np.floor(classes)).any():
+            raise ValueError(f"classes must be labels, without fractions, got {shortened(classes.tolist())}.")
         if len(classes) < 2 or len(np.unique(classes)) != len(classes):
             raise ValueError(f"classes must be two or more different labels, got {shortened(classes.tolist())}.")
         if linear.out_features != len(classes) and (linear.out_features, len(classes)) != (1, 2):
@@ -112,7 +112,7 @@ class ExportMixin:
                 f"classes names {len(classes)} labels, for which the layer would have as many outputs (or one for two "
                 f"classes), but it has {linear.out_features}."
             )
-        if not (linear.weight.isreal().all() and linear.weight.isfinite().all()):
+        if not all(part.isreal().all() and part.isfinite().all() for part in linear.parameters()):
             raise ValueError("The layer's weights must be real numbers, none of them NaN or infinite.")
         weight = linear.weight.detach().cpu()
         bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.detach().cpu()

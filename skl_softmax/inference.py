@@ -200,7 +200,7 @@ def _inverse_information(objective, theta: Tensor, names: list[str]) -> Tensor:
         directions = (vectors[:, flat] / sizes[:, None]).T.reshape(-1, *theta.shape[1:])  # (flat, K, p)
         named, is_held = _named(directions, objective.data, names), bool((objective.l2 > 0).all())  # by next to nothing
         to_rounding, better = ("to rounding, ", "lower C") if is_held else ("", "set a finite C")
-        if not _decomposed(objective, torch.zeros_like(theta))[-1].any():
+        if not is_held and not _decomposed(objective, torch.zeros_like(theta))[-1].any():
             raise ValueError(
                 f"Some rows can be told apart for certain, or a class has none: the coefficients of {named} grow "
                 f"without end, and have no errors. Look for features that give classes away, or {better}."

@@ -1,6 +1,6 @@
 """The models of all folds and all C over one X."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log
 
 import numpy as np
@@ -19,6 +19,8 @@ from skl_softmax.training import make_deterministic, make_stack, naming_bad_rows
 WEIGHT_BYTES = 512 * 2**20
 # The same for models that lack one row each.
 LACKING_BYTES = 64 * 2**20
+# What F of all rows together may be off by for these: a minimum may be within ``tol`` with one row more or less.
+LACKING_GAP = 1e-3
 # Relative gap of the last minima up to which those for the next C, where they lead, are nearer than float32 leads.
 NEAR_GAP = 1e-5
 # The longest step of log C that is taken along a path.
@@ -118,6 +120,8 @@ def logits_without(
             begin.repeat(len(part), 1, 1),
             skips_float32=True,
         )
+        options = replace(problem.options, tol=min(problem.options.tol, LACKING_GAP / len(rows.weights)))
+        problem = replace(problem, options=options)
         weight, bias = problem.objective.coefficients(problem.minimise().theta)  # (M, K, d), (M, K)
         logits = linear(rows.take(part).X, weight.flatten(0, 1), bias.flatten())  # (M, M K)
         found.append(logits.unflatten(1, bias.shape)[each, each].T)

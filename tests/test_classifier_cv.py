@@ -417,6 +417,12 @@ def test_approximate_leave_one_out_knows_rows_that_other_rows_hang_on(kind):
     assert approximate.Cs_[expected.argmax()] == approximate.C_
 
 
+def test_fits_without_a_row_are_near_enough_whatever_tol_is():
+    X, y = load_iris(return_X_y=True)
+    rough, fine = (TorchSoftmaxClassifierCV(Cs=[1e3], cv="alo", tol=tol).fit(X, y).scores_ for tol in (1e-3, 1e-9))
+    np.testing.assert_allclose(rough, fine, rtol=0.05)
+
+
 @pytest.mark.parametrize("storage", ["sparse", "float32", "rows without weight"])
 def test_rows_that_approximate_leave_one_out_fits_without_are_of_any_storage(storage):
     X, y = load_iris(return_X_y=True)

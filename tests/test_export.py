@@ -148,11 +148,12 @@ def test_from_torch_wants_an_output_for_each_class(outputs, classes, message):
 
 
 def test_from_torch_wants_labels_without_fractions_and_real_weights():
-    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+    with pytest.raises(ValueError, match="labels, without fractions"):
         TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, 3), [0.5, 1.5, 2.5])
-    layer = torch.nn.Linear(4, 3)
-    torch.nn.init.constant_(layer.weight, torch.nan)
-    for wrong in (layer, torch.nn.Linear(4, 3, dtype=torch.complex64)):
+    layer, other = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+    torch.nn.init.constant_(layer.weight, torch.nan), torch.nn.init.constant_(other.bias, torch.inf)
+    assert len(TorchSoftmaxClassifier.from_torch(torch.nn.Linear(4, 40), np.arange(40.0)).classes_) == 40
+    for wrong in (layer, other, torch.nn.Linear(4, 3, dtype=torch.complex64)):
         with pytest.raises(ValueError, match="must be real numbers, none of them NaN"):
             TorchSoftmaxClassifier.from_torch(wrong, [0, 1, 2])
 

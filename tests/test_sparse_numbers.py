@@ -118,6 +118,27 @@ def test_numbers_that_go_together_take_few_passes(numbers, part, n_classes, solv
     assert fit.n_passes_ < part * TorchSoftmaxClassifier(solver=solver).fit(X, y).n_passes_
 
 
+def test_blocks_have_the_diagonal_of_all_rows(monkeypatch):
+    """A class that the sample for the blocks does not show would have the curvature of the penalty."""
+    X, y = mixed(factors, n_rows=3000, n_levels=10)
+    y = np.where(np.arange(3000) % 50 == 7, y, 0)
+    rows = check_training_rows(TorchSoftmaxClassifier(C=1e6), X, y, None)
+    objective = make_objective(rows, standardised(rows.X, True), TorchSoftmaxClassifier(C=1e6))
+    theta = TorchSoftmaxClassifier(C=1e6).fit(X, y)
+    theta = objective.data.to_theta(torch.from_numpy(theta.coef_), torch.from_numpy(theta.intercept_))[None]
+    monkeypatch.setattr(metrics, "NUMBERS_ROWS", 40)
+    monkeypatch.setattr(metrics, "ROWS_PER_NUMBER", 0)
+    inverse, diagonal = (of(objective, theta) for of in (metrics.diagonal_with_numbers, metrics.diagonal_metric))
+    numbers = objective.data.numbers
+    root = diagonal.factors[0][..., numbers].sqrt()
+    for j, number in enumerate(numbers.tolist()):
+        unit = torch.zeros_like(theta)
+        unit[..., number] = 1.0
+        # R has a diagonal of 1, and R⁻¹ one of 1 at least.
+        assert (inverse(unit)[..., number] >= 0.99 * root[..., j].square()).all()
+        assert (inverse(unit)[..., number] <= 1e4 * root[..., j].square()).all()
+
+
 def test_blocks_of_numbers_are_those_of_the_hessian():
     X, y = mixed(factors, n_rows=300, n_levels=10)
     rows = check_training_rows(TorchSoftmaxClassifier(), X, y, None)

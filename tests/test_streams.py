@@ -604,6 +604,8 @@ def test_one_cycle_leaves_momentum_as_it_is(momentum):
     settings = {"learning_rate": "one-cycle", "learning_rate_init": 0.1, "momentum": momentum, "max_iter": 20}
     clf = TorchSoftmaxClassifier(solver="sgd", C=np.inf, **settings).fit(X, y)
     np.testing.assert_allclose(clf.coef_, linear.weight.detach().numpy(), rtol=1e-9)
+    once = TorchSoftmaxClassifier(solver="sgd", C=np.inf, **settings | {"max_iter": 1}).fit(X, y)
+    assert once.coef_.max() > 1e-3  # torch's schedule of a single step has but the smallest rate
     for other in (torch.optim.Adagrad, torch.optim.LBFGS):
         settings = {"learning_rate": "one-cycle", "learning_rate_init": 0.1, "max_iter": 20}
         assert TorchSoftmaxClassifier(solver=other, **settings).fit(X, y).score(X, y) > 0.6

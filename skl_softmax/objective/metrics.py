@@ -346,7 +346,8 @@ def diagonal_with_numbers(objective, theta: Tensor) -> Inverse:
 def with_numbers(objective, theta: Tensor, diagonal: Inverse) -> Inverse:
     """An inverse diagonal, for numbers beside sparse columns the inverses of blocks of the Hessian, one for each class.
 
-    A_k = Σ_i q_ik x̃_i x̃_iᵀ + penalty, q_ik = s_i p_ik (1 - p_ik) / S, over a sample of rows and these columns.
+    A_k = Σ_i q_ik x̃_i x̃_iᵀ + penalty, q_ik = s_i p_ik (1 - p_ik) / S, over a sample of rows and these columns, scaled
+    to the diagonal, which is of more rows: of a class that the sample lacks it would be the penalty.
     """
     numbers = objective.data.numbers
     n_models, n_outputs, _ = theta.shape
@@ -358,7 +359,11 @@ def with_numbers(objective, theta: Tensor, diagonal: Inverse) -> Inverse:
     design = sample.data.design(slice(0, sample.n_rows), numbers)  # (rows, f)
     blocks = torch.stack([(design.T * q) @ design for q in mass.double().flatten(0, 1)])  # (M K, f, f)
     penalty = torch.diag_embed(objective.column_l2[:, :, numbers])  # (M, 1, f, f)
-    factors = factorise(blocks.unflatten(0, (n_models, n_outputs)) + penalty)  # (M, K, f, f)
+    blocks = blocks.unflatten(0, (n_models, n_outputs)) + penalty  # (M, K, f, f)
+    unit = blocks.diagonal(dim1=2, dim2=3).rsqrt().nan_to_num(posinf=0.0)  # (M, K, f)
+    blocks *= unit[..., None] * unit[..., None, :]
+    blocks.diagonal(dim1=2, dim2=3).fill_(1.0)
+    factors = factorise(blocks)  # (M, K, f, f)
     places = numbers.expand(n_models, -1)  # (M, f)
     return replace(diagonal, product=_scale_and_solve, factors=(*diagonal.factors, factors, places))
 
@@ -368,10 +373,11 @@ def _blocks_fit(n_numbers: int, n_blocks: int) -> bool:
 
 
 def _scale_and_solve(vector: Tensor, scale: Tensor, factors: Tensor, places: Tensor) -> Tensor:
-    """A vector times a scale, (M, K, p), but A⁻¹ of it by factors (M, K, f, f) at the same places (M, f) of each."""
+    """A vector times a scale D, (M, K, p), but √D R⁻¹ √D of it by factors of R (M, K, f, f) at these places (M, f)."""
     result, numbers = vector * scale, places[0]
-    part = vector[..., numbers].to(factors.dtype)[..., None]  # (M, K, f, 1)
-    result[..., numbers] = solve_by_factor(factors, part)[..., 0].to(result)
+    root = scale[..., numbers].to(factors.dtype).sqrt()  # (M, K, f)
+    part = solve_by_factor(factors, (root * vector[..., numbers])[..., None])[..., 0]  # (M, K, f)
+    result[..., numbers] = (root * part).to(result)
     return result
 
 
@@ -384,15 +390,15 @@ def bounded_diagonal(objective, inverse: Inverse) -> tuple[Inverse, Tensor]:
     penalty of w alone would have to make up for D_b: the least eigenvalue could be r times less. With D_b / (1 + r) in
     its place it cannot. For more classes, rows of r entries in the mean and a diagonal of another θ that is a rule and
     no proof. One-hot columns of 5 to 40 categories took a third of the products so, before their `NullSpace` was
-    known, and sparse text with C=100 takes 0.8. Blocks of numbers count as one entry of a row, and have the eigenvalues
-    of their penalty.
+    known, and sparse text with C=100 takes 0.8. For blocks √D R √D it is divided by the largest
+    eigenvalue of R.
     """
     scale, *blocks = inverse.factors  # (M, K, p)
     l2, multiple = objective.column_l2, 1.0 if inverse.multiple is None else inverse.multiple.to(scale)  # (M, 1, p)
     held = torch.where(l2 > 0, l2 * scale, torch.inf)  # (M, K, p)
     if blocks:
         factors, numbers = blocks[0], blocks[1][0]
-        held[..., numbers] = _held(factors, l2[..., numbers]).to(held)
+        held[..., numbers] /= _largest(factors).to(held)
     least = 0.5 * multiple * held.flatten(1).amin(dim=1)  # (M,)
     is_known = least.isfinite()  # (M,), with a penalty
     is_intercept = objective.unpenalised & is_known[:, None, None]  # (M, 1, p)
@@ -400,13 +406,9 @@ def bounded_diagonal(objective, inverse: Inverse) -> tuple[Inverse, Tensor]:
     return replace(inverse, factors=(times * scale, *blocks)), torch.where(is_known, least, 0.0)
 
 
-def _held(factors: Tensor, l2: Tensor) -> Tensor:
-    """The least eigenvalue of a penalty λ₂ (M, 1, f) in A, by factors (M, K, f, f), for all parameters (M, K, f)."""
-    root = torch.linalg.solve_triangular(
-        factors, torch.diag_embed(l2.sqrt()).to(factors).expand_as(factors), upper=False
-    )
-    least = torch.linalg.svdvals(root)[..., -1:].square()  # (M, K, 1)
-    return torch.where(l2 > 0, least, torch.inf)
+def _largest(factors: Tensor) -> Tensor:
+    """What the eigenvalues of matrices with these factors (M, K, f, f) are at most, (M, K, 1): a sum over a row."""
+    return (factors @ factors.mT).abs().sum(dim=3).amax(dim=2, keepdim=True)
 
 
 # Metrics that do not become exact with more rows.

@@ -82,7 +82,7 @@ SCHEDULES = {
     "adaptive": lambda *_: None,
     "cosine": lambda optimizer, updates, epochs, *_: lr_scheduler.CosineAnnealingLR(optimizer, updates * epochs),
     "one-cycle": lambda optimizer, updates, epochs, *_: lr_scheduler.OneCycleLR(
-        optimizer, optimizer.param_groups[0]["lr"], total_steps=updates * epochs, cycle_momentum=False
+        optimizer, optimizer.param_groups[0]["lr"], total_steps=max(2, updates * epochs), cycle_momentum=False
     ),
 }
 # The schedule "adaptive" divides the rate by this when there is no progress, as `sklearn.linear_model.SGDClassifier`
