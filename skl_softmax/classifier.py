@@ -286,8 +286,8 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
         X : array-like, sparse matrix, tensor or RowBlocks of shape (n_samples, n_features)
             Training rows. float32, and half precision of arrays and tensors, stay as they are; other types become
             float64, as do frames of extension types, of several that float32 does not hold, and those of other
-            libraries than pandas. Sparse X (CSR; others are converted) is never made dense. `RowBlocks` need not fit
-            into memory, and hold their labels.
+            libraries than pandas. Sparse X (CSR; others are converted) is made dense only where that takes no more
+            memory than X or 256 kB. `RowBlocks` need not fit into memory, and hold their labels.
         y : array-like of shape (n_samples,) or (n_samples, n_classes), default=None
             Labels: strings, numbers or bools; left out only for `RowBlocks`. Or, with a column for each class, the
             probabilities of the classes for each row ("soft targets"), which sum to 1 (to 1e-4). A row then counts as

@@ -12,7 +12,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from skl_softmax.data import FLOAT32_RANGE, Data, making_on, rotated, standardised
+from skl_softmax.data import FLOAT32_RANGE, Data, making_on, rotated, standardised, without_sparsity
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective, costs
 from skl_softmax.objective.batches import BatchedObjective
@@ -50,7 +50,7 @@ ADAM_RATE = 2e-2
 
 def choose_coordinates(X: Tensor, fit_intercept: bool, penalties: list[Penalty]) -> Data:
     """X in coordinates in which F with these penalties is minimised soon."""
-    data = standardised(X, fit_intercept)
+    data = standardised(without_sparsity(X), fit_intercept)
     is_smooth = not any(penalty.has_l1 for penalty in penalties)  # others know the columns only
     return rotated(data) if is_smooth and costs.rotation_pays(*X.shape) else data
 

@@ -50,6 +50,12 @@ def many_classes():
 
 
 @pytest.fixture
+def sparse_as_it_is(monkeypatch):
+    """Sparse X is solved as such, also where it is small or full, so that small tables tell of large ones."""
+    monkeypatch.setattr("skl_softmax.training.without_sparsity", lambda X: X)
+
+
+@pytest.fixture
 def calls_of(monkeypatch):
     """``calls_of(owner, name)`` is a list that grows by the arguments of each call of that function from then on."""
 

@@ -904,6 +904,7 @@ class TestNothingGlobalChanges:
         np.testing.assert_array_equal(a.loss_curve_, b.loss_curve_)
 
 
+@pytest.mark.usefixtures("sparse_as_it_is")
 class TestSparse:
     @pytest.fixture
     def text(self):

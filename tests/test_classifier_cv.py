@@ -69,6 +69,7 @@ def separate(X, y, folds, Cs, sample_weight=None, l1_ratios=(0.0,), **parameters
     return np.array(paths)
 
 
+@pytest.mark.usefixtures("sparse_as_it_is")
 @pytest.mark.parametrize("kind", ["dense", "sparse", "weighted", "float32", "balanced", "smoothed"])
 @pytest.mark.parametrize("l1_ratios", [(0.0,), (0.0, 0.5, 1.0)])
 def test_coefficients_are_those_of_separate_fits(problem, kind, l1_ratios):
@@ -117,6 +118,7 @@ def test_it_is_exact_with_one_curvature_for_all_folds_and_in_groups_of_folds(mon
 
 
 @pytest.mark.parametrize(("n_outputs", "n_stacks"), [(2, 1), (12, 3), (40, 5)])
+@pytest.mark.usefixtures("sparse_as_it_is")
 def test_stacks_of_sparse_rows_are_as_wide_as_pays(monkeypatch, n_outputs, n_stacks):
     made = []
     make_stack = sweep.make_stack
@@ -423,6 +425,7 @@ def test_fits_without_a_row_are_near_enough_whatever_tol_is():
     np.testing.assert_allclose(rough, fine, rtol=0.05)
 
 
+@pytest.mark.usefixtures("sparse_as_it_is")
 @pytest.mark.parametrize("storage", ["sparse", "float32", "rows without weight"])
 def test_rows_that_approximate_leave_one_out_fits_without_are_of_any_storage(storage):
     X, y = load_iris(return_X_y=True)

@@ -202,6 +202,7 @@ def test_a_number_that_overflows_in_float32_is_named():
     "settings", [{}, {"solver": "lbfgs"}, {"solver": "newton"}, {"C": np.inf}, {"l1_ratio": 0.5}], ids=str
 )
 @pytest.mark.parametrize("n_columns", [4, 3000])
+@pytest.mark.usefixtures("sparse_as_it_is")
 def test_sparse_numbers_whose_squares_overflow(n_columns, settings, n_classes, size):
     """Left alone, a parameter of infinite curvature is never moved, and the gap does not see it."""
     rows, labels = X[y < n_classes] * [1, 1, 1, size], y[y < n_classes]

@@ -121,6 +121,7 @@ def test_weights_are_repeats(n_classes):
     assert relative_error(weighted.coef_, repeated.coef_) < 1e-7
 
 
+@pytest.mark.usefixtures("sparse_as_it_is")
 def test_sparse_and_dense_agree():
     X = random_array((300, 40), density=0.2, format="csr", random_state=np.random.default_rng(0))
     y = (X @ np.random.default_rng(1).normal(size=(40, 3)) + np.random.default_rng(2).gumbel(size=(300, 3))).argmax(1)
@@ -489,6 +490,7 @@ def test_rows_of_one_class_have_no_minimum(l1_ratio, n_classes):
     assert not clf.converged_
 
 
+@pytest.mark.usefixtures("sparse_as_it_is")
 @pytest.mark.parametrize("n_classes", [3, 7, 10, 21, 22, 25, 30])
 def test_zero_is_an_end_also_where_rounding_leaves_a_gap(n_classes):
     for n_rows in (4 * n_classes, 64 * n_classes, 101 * n_classes):

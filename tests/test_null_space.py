@@ -17,6 +17,8 @@ from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifie
 from skl_softmax.blocks import place_blocks
 from skl_softmax.data import csr_tensor, standardised
 
+pytestmark = pytest.mark.usefixtures("sparse_as_it_is")
+
 
 def null_space(X, fit_intercept=True):
     return standardised(csr_tensor(sp.csr_array(X)), fit_intercept).null_space

@@ -37,6 +37,8 @@ from skl_softmax.solvers.quasi_newton import MIN_SCALE, QuasiNewton
 from skl_softmax.solvers.run import Run
 from skl_softmax.solvers.samples import through_samples
 
+pytestmark = pytest.mark.usefixtures("sparse_as_it_is")
+
 OPTIONS = SolverOptions(tol=1e-10, max_iter=5000)
 DESCENT_OPTIONS = DescentOptions(tol=0.0, max_iter=5000)
 DESCENT = ["newton", "lbfgs"]

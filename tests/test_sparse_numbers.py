@@ -12,6 +12,8 @@ from skl_softmax.inputs import check_training_rows
 from skl_softmax.objective import curvature, metrics
 from skl_softmax.training import make_objective
 
+pytestmark = pytest.mark.usefixtures("sparse_as_it_is")
+
 
 def mixed(numbers, n_rows=3000, n_levels=800, n_classes=3, seed=0):
     """One-hot levels of two columns, numbers, and labels that depend on both."""

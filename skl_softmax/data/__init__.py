@@ -11,7 +11,8 @@ intercept there is no last column and the mean is zero. X is never copied as a w
 - So is the mean, unless rounding would not survive it: where |mean| is far larger than the spread of a column,
   blocks of rows are centred while they are in cache. Blocks are also widened to the dtype of the computation there.
 - Only of tables of a few megabytes the design itself is kept: there the calls cost more than the arithmetic.
-- Sparse X is centred only where next to no zeros are. What moves no logit of its categories is found (`null_space`).
+- Sparse X is made dense only if that takes no more memory, or next to none, and centred only where next to no zeros
+  are. What moves no logit of its categories is found (`null_space`).
 - Dense rows fewer than columns are taken in coordinates of the space that they span (`span`) if a copy is small.
 
 A block holds its rows as ``n_parts`` parts of ``part`` rows each, and logits have the shape (n_parts, q, part): matrix
@@ -27,7 +28,7 @@ from skl_softmax.data.devices import find_device, home_of, making_on, plain_torc
 from skl_softmax.data.logits import linear
 from skl_softmax.data.null_space import NullSpace
 from skl_softmax.data.row_blocks import RowBlocks
-from skl_softmax.data.rows import column_ranges, join_rows, n_bytes, on_device, spread_rows, take_rows
+from skl_softmax.data.rows import column_ranges, join_rows, n_bytes, on_device, spread_rows, take_rows, without_sparsity
 from skl_softmax.data.sparse import SparseData
 
 __all__ = [
@@ -59,4 +60,5 @@ __all__ = [
     "standardised",
     "take_rows",
     "widened",
+    "without_sparsity",
 ]
