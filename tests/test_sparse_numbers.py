@@ -7,7 +7,7 @@ import torch
 from sklearn.preprocessing import PolynomialFeatures
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV
-from skl_softmax.data import sparse, standardised
+from skl_softmax.data import standardised
 from skl_softmax.inputs import check_training_rows
 from skl_softmax.objective import curvature, metrics
 from skl_softmax.training import make_objective
@@ -44,7 +44,7 @@ def test_fits_take_few_passes_and_end_at_the_minimum(numbers, monkeypatch):
     fit = TorchSoftmaxClassifier(tol=1e-9).fit(X, y)
     dense = TorchSoftmaxClassifier(tol=1e-12).fit(X.toarray(), y)
     assert fit.loss_curve_[-1] == pytest.approx(dense.loss_curve_[-1], rel=2e-9)
-    monkeypatch.setattr(sparse, "OFF_CENTRE", np.inf)
+    monkeypatch.setattr("skl_softmax.data.numbers.OFF_CENTRE", np.inf)
     assert fit.n_passes_ < 0.75 * TorchSoftmaxClassifier(tol=1e-9).fit(X, y).n_passes_
 
 
@@ -94,7 +94,7 @@ def test_blocks_of_rows_too_also_where_others_have_zeros(numbers, monkeypatch):
     fit = TorchSoftmaxClassifier(tol=1e-9).fit(RowBlocks([(X[i : i + 500], y[i : i + 500]) for i in starts]))
     whole = TorchSoftmaxClassifier(tol=1e-12).fit(X.toarray(), y)
     assert fit.loss_curve_[-1] == pytest.approx(whole.loss_curve_[-1], rel=2e-9)
-    monkeypatch.setattr(sparse, "OFF_CENTRE", np.inf)
+    monkeypatch.setattr("skl_softmax.data.numbers.OFF_CENTRE", np.inf)
     without = TorchSoftmaxClassifier(tol=1e-9).fit(RowBlocks([(X[i : i + 500], y[i : i + 500]) for i in starts]))
     assert fit.n_passes_ < 0.8 * without.n_passes_
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from skl_softmax.data.base import FLOAT32_RANGE, OUTLYING, Affine, Data, Weigh, widened
@@ -21,7 +20,8 @@ from skl_softmax.data.compressed import (
     times,
     with_values,
 )
-from skl_softmax.data.null_space import ROUNDING, NullSpace, find_null_space
+from skl_softmax.data.null_space import NullSpace, find_null_space
+from skl_softmax.data.numbers import dense_columns, find_numbers, without_columns
 from skl_softmax.threads import slices
 
 # Rows of a block: some for each column, so that sums over the columns are little beside the products, and as many as
@@ -31,25 +31,22 @@ BLOCK_ROWS, BLOCK_ROWS_PER_COLUMN = 2**16, 4
 # Blocks are cut smaller, each time anew, where their logits need more than this.
 SPARSE_LOGITS_BYTES = 256 * 2**20
 
-# The part of the rows that have an entry in columns that may be centred, which gives one to the others; and how many
-# standard deviations from zero their mean is. One-hot tables of 300 to 3,000 levels beside ages, counts, years, incomes
-# or uniform numbers take 0.04 to 1.03 of the passes so, most of them 0.2 to 0.5, as with 0.05; with 1 some take 1.5
-# times as many.
-MOSTLY, OFF_CENTRE = 0.9, 0.3
-# Rows that tell whether any may be, and the memory in which columns are looked at.
-LOOKED_AT, LOOKED_AT_BYTES = 64, 64 * 2**20
-
 # Time of an entry of sparse X in a product over that of an entry of dense X.
 SPARSE_FACTOR = 10.0
 
 
 @dataclass(frozen=True)
 class SparseBlock:
-    """Consecutive rows of a sparse matrix and their transpose, each in compressed rows."""
+    """Consecutive rows of a sparse matrix and their transpose, each in compressed rows, and its numbers in dense ones.
+
+    ``x`` may hold entries in the columns of numbers, where ``x_transposed`` has none.
+    """
 
     rows: slice
     x: Tensor  # (rows, d), CSR
     x_transposed: Tensor  # (d, rows), CSR
+    numbers: Tensor  # (f,), columns
+    values: Tensor  # (f, rows), of numbers less their means
 
     @property
     def parts(self) -> tuple[int, int]:
@@ -58,10 +55,14 @@ class SparseBlock:
 
     def logits(self, affine: Affine) -> Tensor:
         """W x_i + b of each row."""
-        if _is_zero(affine.weight):  # where a fit begins
-            logits = affine.weight.new_zeros(len(affine.weight), self.x.shape[0])  # (q, rows)
+        weight = affine.weight
+        if _is_zero(weight):  # where a fit begins
+            logits = weight.new_zeros(len(weight), self.x.shape[0])  # (q, rows)
+        elif not len(self.numbers):
+            logits = times(self.x, weight).contiguous()  # (q, rows)
         else:
-            logits = times(self.x, affine.weight).contiguous()  # (q, rows)
+            logits = times(self.x, weight.index_fill(1, self.numbers, 0.0)).contiguous()  # (q, rows)
+            logits.addmm_(weight[:, self.numbers], self.values)
         return (logits if affine.bias is None else logits.add_(affine.bias[:, None]))[None]  # (1, q, rows)
 
     def pullback(self, residual: Tensor, with_bias: bool) -> Affine:
@@ -73,28 +74,33 @@ class SparseBlock:
         (residual,), n_features = residual, self.x_transposed.shape[0]
         columns = residual.new_empty(n_features + with_bias, len(residual))  # (p, q)
         times(self.x_transposed, residual, columns[:n_features])
+        if len(self.numbers):
+            columns[self.numbers] = self.values @ residual.T  # (f, q)
         if with_bias:
             torch.sum(residual, dim=1, out=columns[-1])
         return Affine(columns.T, None)  # (q, p)
 
     def narrow(self) -> "SparseBlock":
         """The same in float32."""
-        return SparseBlock(self.rows, *(with_values(x, x.values().float()) for x in (self.x, self.x_transposed)))
+        x, x_transposed = (with_values(x, x.values().float()) for x in (self.x, self.x_transposed))
+        return replace(self, x=x, x_transposed=x_transposed, values=self.values.float())
 
 
 @dataclass(frozen=True)
 class SparseData(Data):
     """Sparse X in memory, in compressed rows. Neither centred nor scaled, so that zeros stay zeros.
 
-    But for numbers beside an intercept that have next to no zeros, and a mean elsewhere, such as ages or time stamps:
-    they are next to collinear with the intercept, and rounding may hide how they vary. Blocks are then copies.
+    But for numbers that have next to no zeros, such as ages or time stamps, which have dense storage, a third smaller.
+    Beside an intercept those with a mean elsewhere are centred: they are next to collinear with it, and rounding may
+    hide how they vary.
 
     The transposed product has its own storage, as large as X and in compressed rows as well: the product with a
-    transposed view is 12 times slower. Products of float64 X in float32 have values of their own; those of float32 X in
-    float64 have theirs made some at a time.
+    transposed view is 12 times slower. If most entries are of numbers, rows are copies without these: of 100,000 x
+    3,304 with four of six entries products take 0.8 of the time so. Products of float64 X in float32 have values of
+    their own; those of float32 X in float64 have theirs made some at a time.
     """
 
-    numbers: Tensor | None = None
+    numbers: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
     is_dense: ClassVar[bool] = False
     most_outputs: ClassVar[float] = MOST_VECTORS
@@ -108,7 +114,7 @@ class SparseData(Data):
     @classmethod
     def standardised(cls, X: Tensor, fit_intercept: bool) -> "SparseData":
         """Those of numbers, which next to no zeros are among, centred."""
-        numbers, means = _numbers(scipy_matrix(X))
+        numbers, means = find_numbers(scipy_matrix(X))
         data = replace(cls.raw(X, fit_intercept, torch.float64), numbers=numbers)
         return replace(data, mean=data.mean.index_copy(0, numbers, means)) if fit_intercept else data
 
@@ -122,16 +128,16 @@ class SparseData(Data):
     @cached_property
     def nominal_sizes(self) -> Tensor:
         sizes = torch.zeros(self.X.shape[1], dtype=torch.float64)  # (d,)
-        for x in [block.x for block in self._blocks] if self._centres else [self.X]:
-            parts = (part.split(CONVERTED_VALUES) for part in (x.col_indices(), x.values()))
-            for columns, values in zip(*parts, strict=True):
-                sizes.scatter_reduce_(0, columns.long(), values.abs().double(), "amax")
+        parts = (part.split(CONVERTED_VALUES) for part in (self.X.col_indices(), self.X.values()))
+        for columns, values in zip(*parts, strict=True):
+            sizes.scatter_reduce_(0, columns.long(), values.abs().double(), "amax")
+        sizes[self.numbers] = self._values.abs().amax(dim=1)
         return torch.cat([sizes, sizes.new_ones(int(self.fit_intercept))])  # (p,)
 
     @cached_property
     def outlying(self) -> Tensor:
         lowest, highest = self.X.values().aminmax() if len(self.X.values()) else (torch.ones(()), torch.ones(()))
-        if lowest > 0 and highest <= OUTLYING * lowest:  # as those of categories
+        if not len(self.numbers) and lowest > 0 and highest <= OUTLYING * lowest:  # as those of categories
             return torch.zeros(self.n_columns, dtype=torch.bool)
         return super().outlying
 
@@ -144,6 +150,8 @@ class SparseData(Data):
             largest[some] = np.maximum(largest[some], np.maximum.reduceat(squares.numpy(), ends[some]))
             sums[some] += np.add.reduceat(squares.numpy(), ends[some])
             counts += np.diff(ends)
+        numbers, squares = self.numbers.numpy(), self._values.square().numpy()
+        largest[numbers], sums[numbers], counts[numbers] = squares.max(axis=1), squares.sum(axis=1), self.n_rows
         others = (sums - largest).clip(0) / (counts - 1).clip(1)
         return torch.from_numpy(largest).sqrt(), torch.from_numpy(others).sqrt(), torch.from_numpy(counts)
 
@@ -168,14 +176,15 @@ class SparseData(Data):
     @cached_property
     def _narrow(self) -> "SparseData":
         narrow = replace(self, dtype=torch.float32)
+        narrow.__dict__["_values"] = self._values
         narrow.__dict__["_blocks"] = [block.narrow() for block in self._blocks]
         return narrow
 
     def restrict(self, features: Tensor) -> "SparseData":
         if len(features) == self.X.shape[1]:
             return self
-        X = csr_tensor(scipy_matrix(self.X)[:, features.numpy()])
-        return replace(self, X=X, mean=self.mean[features], scale=self.scale[features], numbers=None)
+        X, numbers = csr_tensor(scipy_matrix(self.X)[:, features.numpy()]), torch.isin(features, self.numbers)
+        return replace(self, X=X, mean=self.mean[features], scale=self.scale[features], numbers=numbers.nonzero()[:, 0])
 
     @property
     def row_length(self) -> float:
@@ -202,7 +211,7 @@ class SparseData(Data):
         return torch.bincount(self.X.col_indices(), minlength=self.X.shape[1]).min().item()
 
     def covering(self, lowest: Tensor, highest: Tensor) -> "SparseData":  # noqa: ARG002, not scaled
-        return self  # whatever is subtracted, F is the same; of rows with more zeros more entries are filled
+        return self  # whatever is subtracted, F is the same
 
     def over(self, X: Tensor) -> "SparseData":
         return replace(self, X=X)
@@ -215,7 +224,7 @@ class SparseData(Data):
         if columns is None:
             columns = torch.arange(self.n_columns)
         features = columns[columns < x.shape[1]].numpy()
-        dense = torch.from_numpy(scipy_matrix(x)[:, features].toarray()).double()
+        dense = torch.from_numpy(scipy_matrix(x)[:, features].toarray()).double() - self.mean[features]
         return torch.cat([dense, dense.new_ones(len(dense), len(columns) - len(features))], dim=1)  # (rows, columns)
 
     def norms_by_logits(self, theta: Tensor, weigh: Weigh) -> Tensor:
@@ -224,12 +233,14 @@ class SparseData(Data):
         for block in self._blocks:
             weights = weigh(block.logits(affine)[0], block.rows).to(self.dtype)  # (q, rows)
             columns[:n_features] += times(block.x_transposed, weights, squares=True).T
+            columns[self.numbers] += block.values.square() @ weights.T
             columns[n_features:] += weights.sum(dim=1)
         return columns.T  # (q, p)
 
     def row_norms(self) -> Tensor:
-        ones = torch.ones(1, self.X.shape[1], dtype=self.dtype)
-        return torch.cat([times(b.x, ones, squares=True)[0] for b in self._blocks]) + self.fit_intercept
+        ones = torch.ones(1, self.X.shape[1], dtype=self.dtype).index_fill_(1, self.numbers, 0.0)
+        norms = [times(b.x, ones, squares=True)[0] + b.values.square().sum(dim=0) for b in self._blocks]
+        return torch.cat(norms) + self.fit_intercept
 
     @cached_property
     def _blocks(self) -> list[SparseBlock]:
@@ -248,55 +259,24 @@ class SparseData(Data):
         return max(BLOCK_ROWS, BLOCK_ROWS_PER_COLUMN * self.X.shape[1])
 
     def block(self, rows: slice) -> SparseBlock:
-        x = self._rows(rows)
-        return SparseBlock(rows, x, csr_tensor(scipy_matrix(x).T.tocsr()))
+        x, values = self._rows(rows), self._values[:, rows].to(self.dtype)
+        if not len(self.numbers):
+            return SparseBlock(rows, x, csr_tensor(scipy_matrix(x).T.tocsr()), self.numbers, values)
+        others = without_columns(scipy_matrix(x), self.numbers.numpy())
+        x = csr_tensor(others) if 2 * others.nnz < x.values().shape[0] else x
+        return SparseBlock(rows, x, csr_tensor(others.T.tocsr()), self.numbers, values)
 
     def _rows(self, rows: slice) -> Tensor:
         ends = self.X.crow_indices()[rows.start : rows.stop + 1]
         entries = slice(int(ends[0]), int(ends[-1]))
         columns, values = self.X.col_indices()[entries], self.X.values()[entries].to(widened(self.X.dtype))
-        x = torch.sparse_csr_tensor(ends - ends[0], columns, values, (len(ends) - 1, self.X.shape[1]))
-        return self._centred(x) if self._centres else x
-
-    def _centred(self, x: Tensor) -> Tensor:
-        """Rows less the mean."""
-        rows, columns = scipy_matrix(x), np.flatnonzero(self.mean)
-        ends = np.arange(0, len(x) * len(columns) + 1, len(columns), dtype=rows.indices.dtype)
-        indices, means = np.tile(columns.astype(rows.indices.dtype), len(x)), np.tile(self.mean[columns], len(x))
-        less = rows - csr_array((means, indices, ends), shape=x.shape)
-        return csr_tensor(less.astype(rows.dtype, copy=False))
+        return torch.sparse_csr_tensor(ends - ends[0], columns, values, (len(ends) - 1, self.X.shape[1]))
 
     @cached_property
-    def _centres(self) -> bool:
-        return bool(self.mean.any())
-
-
-def _numbers(x: csr_array) -> tuple[Tensor, Tensor]:
-    """The columns that next to no zeros are among, (f,), and where to centre them; some of the rows tell which may be.
-
-    Not those in which there are only equal values: these may be levels of a category.
-    """
-    some = x[np.linspace(0, x.shape[0] - 1, LOOKED_AT).astype(int)]
-    may_be = np.flatnonzero(np.bincount(some.indices, minlength=x.shape[1]) >= MOSTLY * LOOKED_AT)
-    may_be = may_be[~_are_alike(some[:, may_be].toarray())]
-    is_full, means = np.zeros(len(may_be), dtype=bool), np.zeros(len(may_be))
-    for part in slices(len(may_be), max(1, LOOKED_AT_BYTES // (8 * x.shape[0]))):
-        is_full[part], means[part] = _centre(x[:, may_be[part]].toarray().astype(np.float64, copy=False))
-    return torch.from_numpy(may_be[is_full]), torch.from_numpy(means[is_full])
-
-
-def _are_alike(values: np.ndarray) -> np.ndarray:
-    """In which columns of (n, columns) all that is not zero is one number, to rounding."""
-    largest = np.take_along_axis(values, np.abs(values).argmax(axis=0)[None], axis=0)  # (1, columns)
-    return (np.isclose(values, largest, rtol=ROUNDING, atol=0.0) | (values == 0)).all(axis=0)
-
-
-def _centre(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which columns of (n, columns) have few zeros, and their means, 0 of those of which that is next to the mean."""
-    is_full = np.count_nonzero(values, axis=0) >= MOSTLY * len(values)
-    with np.errstate(over="ignore", invalid="ignore"):
-        means, spreads = values.mean(axis=0), values.std(axis=0)
-    return is_full, np.where(np.abs(means) > OFF_CENTRE * spreads, means, 0.0)
+    def _values(self) -> Tensor:
+        """Numbers less their means, (f, n)."""
+        values = torch.from_numpy(dense_columns(scipy_matrix(self.X), self.numbers.numpy()))
+        return values.sub_(self.mean[self.numbers, None])
 
 
 def _is_zero(weight: Tensor) -> bool:
