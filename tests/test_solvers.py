@@ -713,7 +713,7 @@ def test_a_metric_for_conjugate_gradients_is_kept_near_the_minimum():
     made, say = [], []
     objective = make(size=12, condition=100, direct=False)
     metric = objective.metric
-    objective.metric = lambda *args: (made.append(args), metric(*args))[1]
+    objective.metric = lambda *args, **known: (made.append(args), metric(*args, **known))[1]
     options = SolverOptions(tol=1e-14, max_iter=100, note=say.append)
     result = newton(objective, start(objective), options)
     assert result.status == [Status.CONVERGED]
@@ -836,7 +836,7 @@ def test_a_check_tells_what_its_step_leaves(calls_of):
     objective = make(size=40, condition=100)
     checks = calls_of(import_module("skl_softmax.solvers.lbfgs"), "newton_by_products")
     solve = lambda vector: 1e-3 * objective.inverse_diagonal(None)(vector)  # noqa: E731
-    objective.metric = lambda *_: Metric(solve, follows=False)
+    objective.metric = lambda *_, **__: Metric(solve, follows=False)
     begin = 0.9 * objective.minimum
     gap = objective.at(begin).value.item() - 1
     result = lbfgs(objective, begin, replace(OPTIONS, tol=0.3 * gap))

@@ -50,9 +50,10 @@ TRIAL = 1 / 8
 ANCHORED_TRIALS = 2
 # The price, in passes, from which on a metric is kept for the next penalty of a sweep.
 DEAR = 4.0
-# Passes after which a gap that a rough metric tells is checked in any case: over 160 tables that took 1.01 of them.
-# Of 1,162 rows, each twice, one that was told at the default tol after 1,600 passes was 14 times too small.
-MANY_PASSES = 100
+# Passes after which a gap that a rough metric tells is checked in any case. Of 1,162 rows, each twice, one that was
+# told at the default tol after 1,600 passes was 14 times too small; with 100 here, one of classes of single rows was 80
+# times, after 75. Runs of 50 to 100 passes take 1.0 to 1.5 times as many so.
+MANY_PASSES = 50
 # A gap below this multiple of |F| that no step makes smaller is rounding.
 STUCK_ROUNDING = torch.finfo(torch.float64).eps ** 0.5
 
