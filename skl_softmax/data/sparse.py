@@ -244,7 +244,7 @@ class SparseData(Data):
 
     @cached_property
     def _blocks(self) -> list[SparseBlock]:
-        rows = slices(self.n_rows, self._block_rows)
+        rows, _ = slices(self.n_rows, self._block_rows), self._values  # which each thread would make
         mode = torch.is_inference_mode_enabled()
 
         def block(some: slice) -> SparseBlock:
