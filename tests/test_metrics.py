@@ -265,6 +265,17 @@ def test_the_choice_of_a_metric_by_classes(monkeypatch):
     assert make_metric(objective, 9 * theta, is_near=True).kind == "kronecker"
 
 
+@pytest.mark.parametrize("power", range(155, 166))
+def test_rows_that_next_to_nothing_is_left_of_still_make_a_metric(power, monkeypatch):
+    """The squares of what they weigh are none, and no row was drawn."""
+    monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
+    objective = make_objective(6, C=(1e4,))
+    objective = replace(objective, weights=objective.weights * 10.0**-power)
+    metric = make_metric(objective, 9 * draw(objective), is_near=True)
+    assert metric.kind == "class by class"
+    assert metric.solve(draw(objective)).isfinite().all()
+
+
 def test_metric_by_classes_is_that_of_the_blocks_on_the_diagonal():
     whole = make_objective(4)
     objective = whole.take(torch.arange(whole.data.n_columns))

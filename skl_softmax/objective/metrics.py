@@ -201,7 +201,8 @@ def _seen(sample, theta: Tensor) -> tuple[bool, float, float]:
     proba = sample.curvature_proba(theta @ design.T)  # (M, K, n)
     is_uneven = proba.square().sum(dim=1).mean().item() * sample.n_outputs > min(UNEVEN, (1 + sample.n_outputs) / 2)
     mass = proba * complement(proba) * (sample.weights[:, None].to(design) / sample.total[:, None, None])  # (M, K, n)
-    telling = mass.sum(dim=2).square() / mass.square().mean(dim=2) / sample.n_rows**2  # (M, K)
+    part = mass / mass.amax(dim=2, keepdim=True)  # (M, K, n), whose squares are not rounded to zero
+    telling = part.sum(dim=2).square() / part.square().mean(dim=2) / sample.n_rows**2  # (M, K)
     curved = mass @ design.square()  # (M, K, p)
     directions = (curved / (curved + sample.column_l2)).nan_to_num(0.0).sum(dim=2)  # (M, K)
     return is_uneven, max(telling.nan_to_num(0.0).mean().item(), 1 / sample.n_rows), directions.mean().item()
