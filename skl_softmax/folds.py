@@ -14,6 +14,9 @@ from sklearn.model_selection import (
 # Splitters that ask for labels.
 STRATIFIED = StratifiedKFold, RepeatedStratifiedKFold, StratifiedShuffleSplit, StratifiedGroupKFold
 
+# Classes that a warning names.
+NAMED = 3
+
 
 def split_rows(cv, X, labels, n_rows: int, parameters: dict) -> list[tuple[np.ndarray, np.ndarray]]:
     """Numbers of the training and test rows of each fold; ``labels`` are None where targets are probabilities."""
@@ -53,7 +56,8 @@ def warn_of_unknown_classes(classes: np.ndarray, index: np.ndarray, trained, tes
     for fold, (of_train, test) in enumerate(zip(trained, tests, strict=True)):
         known, asked = (np.bincount(i, w, len(classes)) for i, w in ((index, of_train), (index[test], weights[test])))
         if (unknown := (known <= 0) & (asked > 0)).any():
-            _warn_of(f"Fold {fold} of cv", classes[unknown].tolist()[0])
+            comes_out = "comes out at 36 or more" if len(classes) > 2 else "depends on tol"
+            _warn_of(f"Fold {fold} of cv", classes[unknown].tolist(), comes_out)
             return
 
 
@@ -61,13 +65,14 @@ def warn_of_single_rows(classes: np.ndarray, index: np.ndarray, trained: np.ndar
     """The same where each row is held out by itself: of classes without a row that counts, or with a single one."""
     counts = np.bincount(index, trained > 0, len(classes))
     if (unknown := (counts[index] <= (trained > 0)) & (weights > 0)).any():
-        _warn_of("cv='alo'", classes[index[unknown]].tolist()[0])
+        _warn_of("cv='alo'", classes[np.unique(index[unknown])].tolist(), "depends on tol")
 
 
-def _warn_of(who: str, label) -> None:
+def _warn_of(who: str, labels: list, comes_out: str) -> None:
+    named = ", ".join(map(repr, labels[:NAMED])) + (f" and {len(labels) - NAMED} more" if len(labels) > NAMED else "")
     warnings.warn(
-        f"{who} holds out rows of the class {label!r}, of which it trains on none: their log loss has no bound, and "
-        "how large it comes out depends on tol. Pass a stratified splitter, or leave out classes of so few rows, or to "
+        f"{who} holds out rows of the class{'es' * (len(labels) > 1)} {named}, of which it trains on none: their log "
+        f"loss has no bound, and {comes_out}. Pass a stratified splitter, or leave out classes of so few rows, or to "
         "which class_weight or sample_weight gives none.",
         UserWarning,
         stacklevel=6,

@@ -130,7 +130,9 @@ class PartsObjective:
 
     # What these are does not depend on rows.
     n_parameters, prefers_newton = Objective.n_parameters, Objective.prefers_newton
-    centred, coefficients = Objective.centred, Objective.coefficients
+    absent = None
+    centred, feasible, coefficients = Objective.centred, Objective.feasible, Objective.coefficients
+    without_absent, among_present = Objective.without_absent, Objective.among_present
     resolves, apart, products_pay = Objective.resolves, Objective.apart, Objective.products_pay
     call_seconds = Objective.call_seconds
 
@@ -261,6 +263,7 @@ class PartsObjective:
 def make_parts_objective(sum_of, rows: TrainingRows, data: Data, total: Tally, C: float) -> PartsObjective:
     """F of all rows from a sample of them, ``rows``, in the coordinates ``data``."""
     sample = make_stack(rows, data, rows.weights[None], NO_PENALTY)
+    sample = replace(sample, absent=None)  # of classes that it lacks there may be other rows
     l2, _ = penalty_terms(sample.total.new_tensor([total.total_weight]), Penalty(0.0, C))
     return PartsObjective(sum_of, replace(sample, l2=l2, null_space=None), total)
 

@@ -11,6 +11,7 @@ from skl_softmax.data import Data, linear
 from skl_softmax.inputs import TrainingRows
 from skl_softmax.memory import keep_what_is_freed
 from skl_softmax.objective import Evaluation, Objective
+from skl_softmax.objective.absent import mean_of_present
 from skl_softmax.solver_parameters import NO_PENALTY, Penalty
 from skl_softmax.solvers import SolveResult, Status, inner
 from skl_softmax.training import make_deterministic, make_stack, naming_bad_rows, penalty_terms, start_at
@@ -35,6 +36,7 @@ class Sweep:
     """Where the models of F folds and J penalties ended."""
 
     data: Data  # what they share
+    absent: Tensor | None  # (F, K), bool, the classes that no training row of a fold is of, if there are any
     weight: Tensor  # (F, J, K, d), float64
     bias: Tensor  # (F, J, K)
     n_iter: np.ndarray  # (F, J)
@@ -84,7 +86,9 @@ def solve_sweep(estimator, rows: TrainingRows, data: Data, weights: Tensor, pena
         if tasks.end():
             break
     with np.errstate(all="ignore"):
-        return Sweep(data, weight, bias, n_iter, status, np.where(gap > 0, gap / np.abs(value), 0).max())
+        return Sweep(
+            data, _absent(stacks), weight, bias, n_iter, status, np.where(gap > 0, gap / np.abs(value), 0).max()
+        )
 
 
 def solve_refit(
@@ -95,7 +99,9 @@ def solve_refit(
     For a penalty of the sweep, the one at ``place``; begun at the mean of its folds.
     """
     objective = make_stack(rows, sweep.data, weights, penalty)
-    begin = start_at(objective, (sweep.weight[:, place].mean(dim=0), sweep.bias[:, place].mean(dim=0)))
+    found = torch.cat([sweep.weight[:, place], sweep.bias[:, place, :, None]], dim=2)  # (F, K, d + 1)
+    mean = mean_of_present(sweep.absent, found)[0]  # (K, d + 1)
+    begin = start_at(objective, (mean[:, :-1], mean[:, -1]))
     problem = make_deterministic(estimator, objective, begin)
     weight, bias, result = problem.coefficients(problem.minimise(), rows.dtype)
     return weight.cpu(), bias.cpu(), result
@@ -114,12 +120,9 @@ def logits_without(
         each = torch.arange(len(part), device=part.device)
         counting = weights.repeat(len(part), 1)  # (M, n)
         counting[each, part] = 0.0
-        problem = make_deterministic(
-            estimator,
-            make_stack(rows, data, counting, penalty),
-            begin.repeat(len(part), 1, 1),
-            skips_float32=True,
-        )
+        objective = make_stack(rows, data, counting, penalty)
+        start = objective.without_absent(begin.repeat(len(part), 1, 1))
+        problem = make_deterministic(estimator, objective, start, skips_float32=True)
         options = replace(problem.options, tol=min(problem.options.tol, LACKING_GAP / len(rows.weights)))
         problem = replace(problem, options=options)
         weight, bias = problem.objective.coefficients(problem.minimise().theta)  # (M, K, d), (M, K)
@@ -131,6 +134,16 @@ def logits_without(
 def _most_models(rows: TrainingRows, data: Data, n_bytes: int) -> int:
     """Models that are solved at the same time, whose weights of the rows take so much memory."""
     return int(max(1, min(n_bytes / (8 * len(rows.weights)), data.most_outputs / rows.n_outputs)))
+
+
+def _absent(stacks: list["_Stack"]) -> Tensor | None:
+    """The classes that their models lack (F, K), if any does."""
+    if all(stack.absent is None for stack in stacks):
+        return None
+    none = [torch.zeros(stack.coefficients[1].shape, dtype=torch.bool) for stack in stacks]
+    return torch.cat(
+        [no if stack.absent is None else stack.absent.cpu() for no, stack in zip(none, stacks, strict=True)]
+    )
 
 
 class _Stack:
@@ -148,13 +161,19 @@ class _Stack:
         C, objective = penalty.C, self._objective.with_penalties(*penalty_terms(self._total, penalty))
         begin, known = _start(objective, self._path, self._tangent, C, self._ended, estimator.tol)
         if objective.is_smooth and self._ended is None:
-            begin = objective.centred(begin)  # where an L1 penalty was before, the minimum is of another form
+            # Where an L1 penalty was before, the minimum is of another form.
+            begin = objective.without_absent(objective.centred(begin))
         kept = self._kept if LARGEST_RISE * self._path[-1][0] >= C else None
         known.update(kept=kept, leads_on=objective.is_smooth)
         result = make_deterministic(estimator, objective, begin, **known).minimise()
         self._path, self._ended = [*self._path[1:], (C, result.theta)], _ended(objective, result)
         self._kept, self._tangent = result.kept, result.tangent
         return result
+
+    @property
+    def absent(self) -> Tensor | None:
+        """The classes (M, K) that models lack, if any does."""
+        return self._objective.absent
 
     @property
     def coefficients(self) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from skl_softmax.data import FLOAT32_RANGE, Data, making_on, rotated, standardised, without_sparsity
 from skl_softmax.inputs import TrainingRows, refuse_bad_rows
 from skl_softmax.objective import Objective, costs
+from skl_softmax.objective.absent import absent_classes
 from skl_softmax.objective.batches import BatchedObjective
 from skl_softmax.objective.small import SmallObjective, is_small
 from skl_softmax.objective.tiny import TinyObjective, is_tiny
@@ -72,7 +73,9 @@ def make_stack(rows: TrainingRows, data: Data, weights: Tensor, penalty: Penalty
     """F of M models with their own weights (M, n) of the rows."""
     total, kind = weights.sum(dim=1), _kind_of(data, len(weights), rows.n_outputs)
     null_space = None if penalty.has_l1 else data.null_space
-    return _make(kind, rows, data, weights, total, penalty_terms(total, penalty), null_space)
+    objective = _make(kind, rows, data, weights, total, penalty_terms(total, penalty), null_space)
+    absent = absent_classes(objective)
+    return objective if absent is None else replace(objective, absent=absent)
 
 
 def make_part(rows: TrainingRows, data: Data, total: float) -> Objective:
@@ -282,9 +285,8 @@ def _sizes(objective: Objective) -> str:
 
 def start_at(objective: Objective, begin: tuple[Tensor, Tensor] | None) -> Tensor:
     """θ (1, K, p) of a weight (K, d) and a bias (K,), or zeros."""
-    if begin is None:
-        return _zeros(objective)
-    return _centred(objective, objective.data.to_theta(*begin)[None])
+    theta = _zeros(objective) if begin is None else _centred(objective, objective.data.to_theta(*begin)[None])
+    return objective.without_absent(theta)
 
 
 def _centred(objective: Objective, theta: Tensor) -> Tensor:

@@ -113,6 +113,12 @@ class Quadratic:
     def centred(self, theta):
         return theta
 
+    def among_present(self, direction):
+        return direction
+
+    def feasible(self, direction):
+        return direction
+
     def balanced(self, gradient):
         return gradient
 

@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from skl_softmax.data import Affine, Block, Data, NullSpace, spread_rows
-from skl_softmax.objective import costs, curvature, duality, metrics, outliers, quadratic, sampling, separability
+from skl_softmax.objective import (
+    absent,
+    costs,
+    curvature,
+    duality,
+    metrics,
+    outliers,
+    quadratic,
+    sampling,
+    separability,
+)
 from skl_softmax.objective.anchor import Anchor, make_anchor
 from skl_softmax.objective.losses import SigmoidLoss, SoftmaxLoss, apart, loss_for, moved_apart
 from skl_softmax.objective.portions import Portion, Portions
@@ -64,6 +74,8 @@ class Objective:
         Whether the models differ by a part of the rows only, as folds do, so that one curvature will do for all.
     null_space : NullSpace or None
         Directions in which no logit moves, where they are known and F is smooth.
+    absent : Tensor of shape (M, K) or None
+        The classes that no row of a model is of, bool, for which intercepts have no minimum; None if there are none.
     """
 
     data: Data
@@ -76,11 +88,12 @@ class Objective:
     l1: Tensor | None = None
     is_family: bool = False
     null_space: NullSpace | None = None
+    absent: Tensor | None = None
 
     # What an evaluation costs at least, in seconds.
     call_seconds = costs.CALL_SECONDS
     # What is kept of the rows, whatever the penalties are.
-    _of_rows = "_portions", "_stretches", "_class_shares"
+    _of_rows = "_portions", "_stretches", "class_shares"
 
     @cached_property
     def loss(self) -> SigmoidLoss | SoftmaxLoss:
@@ -157,8 +170,8 @@ class Objective:
     def select(self, models: Tensor) -> "Objective":
         """The same objective for some of the models."""
         weights = self.weights if len(self.weights) == 1 else self.weights[models]
-        l1 = None if self.l1 is None else self.l1[models]
-        return replace(self, weights=weights, l2=self.l2[models], total=self.total[models], l1=l1)
+        l1, absent = (None if known is None else known[models] for known in (self.l1, self.absent))
+        return replace(self, weights=weights, l2=self.l2[models], total=self.total[models], l1=l1, absent=absent)
 
     def with_penalties(self, l2: Tensor, l1: Tensor | None) -> "Objective":
         """The same rows and models with other λ₂ and λ₁ (M,), and what of the rows has been made for these."""
@@ -174,8 +187,9 @@ class Objective:
 
     def pooled(self) -> "Objective":
         """The one objective that stands for all of a family: the mean of their weights and penalties."""
-        weights, total = self.weights.mean(dim=0, keepdim=True), self.total.mean()[None]
-        return replace(self, weights=weights, total=total, l2=self.l2.mean()[None], is_family=False)
+        weights, total, l2 = self.weights.mean(dim=0, keepdim=True), self.total.mean()[None], self.l2.mean()[None]
+        absent = None if self.absent is None else self.absent.all(dim=0, keepdim=True)
+        return replace(self, weights=weights, total=total, l2=l2, is_family=False, absent=absent)
 
     def apart(self) -> "Objective":
         """The same models, each with a curvature of its own."""
@@ -269,11 +283,23 @@ class Objective:
         """
         if self.n_outputs > 1:
             left = gradient.sum(dim=1, keepdim=True)  # (M, 1, p)
-            gradient = torch.addcmul(gradient, self._class_shares.to(gradient), left, value=-1)
+            gradient = torch.addcmul(gradient, self.class_shares.to(gradient), left, value=-1)
         return gradient if self.null_space is None else self.null_space.balanced(gradient)
 
+    def without_absent(self, theta: Tensor) -> Tensor:
+        """θ (M, K, p) with no probability for absent classes."""
+        return absent.without_absent(self, theta)
+
+    def among_present(self, direction: Tensor) -> Tensor:
+        """A direction (M, K, p) that leaves absent classes where they are."""
+        return absent.among_present(self, direction)
+
+    def feasible(self, direction: Tensor) -> Tensor:
+        """The same, by which parameters go on summing to zero over the classes, as `centred` has them."""
+        return self.centred(self.among_present(direction))
+
     @cached_property
-    def _class_shares(self) -> Tensor:
+    def class_shares(self) -> Tensor:
         """About which part of the weight each class has, (M or 1, K, 1), by some rows."""
         index = spread_rows(self.n_rows, min(self.n_rows, SHARE_ROWS)).to(self.weights.device)
         # On the CPU, where sums are the same each time.
@@ -293,6 +319,8 @@ class Objective:
         weights that do not.
         """
         weight, bias = self.data.from_theta(theta)
+        if self.absent is not None:
+            weight, bias = absent.rare(self, weight, bias)
         return weight, bias if self.n_outputs == 1 else bias - bias.mean(dim=-1, keepdim=True)
 
     def at(self, theta: Tensor) -> Evaluation:

@@ -119,6 +119,7 @@ def _with_best_intercepts(objective, theta: Tensor) -> tuple[Tensor, list[_Rows]
         theta[..., -1] += moved
         if objective.n_outputs > 1:  # one number added to all intercepts changes nothing but the digits that are left
             theta[..., -1] -= theta[..., -1].mean(dim=1, keepdim=True)
+            theta = objective.without_absent(theta)
     else:
         _differentiate(objective, rows)
     blocks = (block for block, *_ in objective.portions(n_logits))

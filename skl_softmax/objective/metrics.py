@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skl_softmax.objective.absent import mean_of_present
 from skl_softmax.objective.costs import (
     DENSE_LIMIT,
     GRAM_LIMIT,
@@ -124,8 +125,8 @@ def make_metric(
     may_be_dense = kind != "dense" and objective.n_parameters <= _dense_limit(objective)
     dense_price = dense_price if may_be_dense else None
     if objective.is_family and kind != "diagonal":
-        mean = theta.mean(dim=0, keepdim=True)  # (1, K, p)
-        one = make_metric(objective.pooled(), mean, growth, dtype=dtype, to_come=objective.n_models * to_come)
+        pooled, mean = _pooled(objective, theta)
+        one = make_metric(pooled, mean, growth, dtype=dtype, to_come=objective.n_models * to_come)
         # What a rough one misses, one for each model would miss as well.
         price, apart = one.price / objective.n_models, inf
         if kind not in ROUGH_METRICS:
@@ -139,9 +140,15 @@ def make_metric(
     return Metric(solve, price, kind, exact, near_price=near_price, dense_price=dense_price)
 
 
+def _pooled(objective, theta: Tensor) -> tuple:
+    """The objective that stands for all of a family, and the mean (1, K, p) of where they are."""
+    pooled = objective.pooled()
+    return pooled, pooled.without_absent(mean_of_present(objective.absent, theta))
+
+
 def metric_by_classes(objective, theta: Tensor, plan: "ClassPlan") -> Metric:
     """One for all models, that of all of them together at their mean."""
-    solve = class_metric(objective.pooled(), theta.mean(dim=0, keepdim=True), plan.n_rows, plan.n_candidates)
+    solve = class_metric(*_pooled(objective, theta), plan.n_rows, plan.n_candidates)
     return Metric(solve, plan.price, "class by class", exact=False, apart_price=inf)
 
 

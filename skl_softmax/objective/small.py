@@ -46,7 +46,7 @@ class SmallObjective(Objective):
     call_seconds = 3e-4  # most of it the solver's
     # Whether gradients are made to sum to zero over the classes to eps of themselves, as metrics want it.
     balances_gradients = True
-    _of_rows = "_rows", "_column_sizes", "_shares", "_target_proba", "_places", "_class_shares"
+    _of_rows = "_rows", "_column_sizes", "_shares", "_target_proba", "_places", "class_shares"
 
     def select(self, models: Tensor) -> "SmallObjective":
         some, index, known = super().select(models), models.numpy(), self.__dict__
@@ -85,7 +85,7 @@ class SmallObjective(Objective):
         self.__dict__["_last_two"] = [(theta, make_proba), *self.__dict__.get("_last_two", ())][:2]
         gradient = self._rows.pullback(residual)  # (M, K, p)
         if self.balances_gradients and self.n_outputs > 1:  # as `Objective.means`
-            gradient -= self._class_shares.numpy() * np.add.reduce(gradient, axis=1, keepdims=True)
+            gradient -= self.class_shares.numpy() * np.add.reduce(gradient, axis=1, keepdims=True)
         penalised = self._penalty * parameters  # (M, K, p)
         gradient += penalised
         by_model = len(value), -1

@@ -36,7 +36,7 @@ class HessianProducts(Model):
         self._hessian: Callable = objective.hessian_product(theta)
         self._columns, self._ridge = columns, 0.0
         self._unseen = objective.unseen & self._inside.all(dim=0)  # (1, 1, columns)
-        self._sum_to_zero: Callable = objective.centred
+        self._sum_to_zero: Callable = objective.feasible
         self._diagonal = objective.hessian_diagonal(theta).to(self._dtype)  # (1, K, columns)
 
     def damp(self, ridge: Tensor) -> None:

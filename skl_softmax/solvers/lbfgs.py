@@ -97,7 +97,7 @@ def _direction(run: Run, matrix: QuasiNewton) -> tuple[Tensor, list[float]]:
     and metrics make as much more of it as that is less: where rows are told apart it was all of F, and no gap told it.
     """
     gradient = run.point.gradient
-    direction = -run.objective.centred(matrix.product(gradient))
+    direction = -run.objective.feasible(matrix.product(gradient))
     return direction, numbers(gradient, direction)
 
 

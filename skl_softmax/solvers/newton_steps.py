@@ -90,7 +90,7 @@ def newton_by(run: Run, inverse: Inverse) -> NewtonStep:
     are made where the gap would end the run, and tell it if it is more than rounding can be; no step tells what it has
     left.
     """
-    direction = -inverse(run.point.gradient)
+    direction = -run.objective.among_present(inverse(run.point.gradient))
     slope = numbers(run.point.gradient, direction)
     step = NewtonStep(direction, slope, [-0.5 * s for s in slope], unexplained=0.0)
     if not inverse.has_ridge:
@@ -151,7 +151,7 @@ def _by_conjugate_gradients(run: Run, objective: Objective, precondition: Invers
 
     def solve(residual: Tensor) -> Tensor:
         # What rounding leaves along 1 ⊗ v has no curvature.
-        return objective.centred(precondition(objective.balanced(residual)))
+        return objective.feasible(precondition(objective.balanced(residual)))
 
     value = run.point.value
     ends = torch.tensor(list(map(run.options.last_gap, value.tolist())), dtype=value.dtype, device=value.device)  # (M,)

@@ -1,0 +1,67 @@
+"""Classes that no row of a model is of, such as those of which a fold holds all rows out.
+
+F falls as their intercepts go to minus infinity, ever less, and takes a third of what is left with each step. Solvers
+begin where it has got to: these classes have no probability, to the last bit, and no gradient, and stay there.
+"""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+# Intercepts by which exp(z) is zero in float64 beside logits of any fit: from -745 on it is.
+GONE = -1000.0
+# What users get in their place: beside logits with a mean of zero the probability is eps at most, and F as good.
+RARE = torch.finfo(torch.float64).eps
+
+
+def absent_classes(objective) -> Tensor | None:
+    """Which classes no row is of, (M, K), bool, and at least two others are; None if none, or no intercept tells so."""
+    has_labels = objective.label_proba is None and objective.n_outputs > 1
+    if not (has_labels and objective.data.fit_intercept) or objective.class_shares.min() >= RARE:
+        return None
+    targets, weights = objective.targets, objective.weights  # (n,) or (n, K), (M or 1, n)
+    if targets.ndim == 1:
+        counts = weights.new_zeros(len(weights), objective.n_outputs).index_add_(1, targets, weights)  # (M or 1, K)
+    else:
+        counts = weights @ targets.to(weights)
+    is_absent = (counts == 0).to(objective.data.home)
+    is_absent &= (~is_absent).sum(dim=1, keepdim=True) > 1  # else F goes to zero, and has no minimum
+    return is_absent.expand(objective.n_models, -1) if is_absent.any() else None
+
+
+def without_absent(objective, theta: Tensor) -> Tensor:
+    """θ (M, K, p) with no probability for absent classes, and as `Objective.centred` has it over the others."""
+    if objective.absent is None:
+        return theta
+    centred = _among(objective.absent, theta)  # (M, K, p)
+    if not objective.is_smooth:
+        centred = torch.where(objective.unseen, centred, torch.where(objective.absent[..., None], 0.0, theta))
+    centred[..., -1].masked_fill_(objective.absent, GONE)
+    return centred
+
+
+def among_present(objective, direction: Tensor) -> Tensor:
+    """A direction (M, K, p) of the other classes alone, with a sum of zero over them."""
+    return direction if objective.absent is None else _among(objective.absent, direction)
+
+
+def mean_of_present(is_absent: Tensor | None, theta: Tensor) -> Tensor:
+    """The mean (1, K, p) of θ (M, K, p) over the models that have rows of a class, which is zero where none has."""
+    if is_absent is None:
+        return theta.mean(dim=0, keepdim=True)
+    counts = (~is_absent).sum(dim=0).clamp_min(1)[:, None].to(theta)  # (K, 1)
+    return _among(is_absent, theta).sum(dim=0, keepdim=True) / counts  # of intercepts that compare
+
+
+def rare(objective, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight (..., K, d) and bias (..., K) as users get them, finite for absent classes."""
+    is_absent = objective.absent.view(bias.shape)
+    bias = _among(is_absent, bias[..., None])[..., 0]
+    return torch.where(is_absent[..., None], 0.0, weight), torch.where(is_absent, log(RARE), bias)
+
+
+def _among(is_absent: Tensor, theta: Tensor) -> Tensor:
+    """θ (..., K, p) less its mean over the classes that are present, and zero for the others."""
+    present = (~is_absent)[..., None].to(theta)  # (..., K, 1)
+    return present * (theta - (theta * present).sum(dim=-2, keepdim=True) / present.sum(dim=-2, keepdim=True))
