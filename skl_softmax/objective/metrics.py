@@ -60,6 +60,9 @@ LATE_BYTES = 128 * 2**20
 # with C=1, of 512 columns and 90 directions, took twice the time. With fewer than columns a table of 664 x 414 with 8
 # classes took 320 passes for 60.
 ROWS_PER_DIRECTION, CANDIDATES_PER_ROW = 4, 4
+# Columns up to which all classes are solved for in one call, which takes a tenth of the time with 20 to 60 columns and
+# half with 200; of 513 it copies the factors first, and takes 1.4 times as long.
+BATCHED_COLUMNS = 256
 # Numbers beside sparse columns up to which blocks of their curvature are made, what these may take, and rows that they
 # are taken from at least, and for each number. Of 50,000 rows with some 1,800 levels fits take a seventh of the passes
 # so beside 20 numbers with two factors in common, beside 14 powers and products of four raw numbers 0.014 to 0.03,
@@ -294,15 +297,15 @@ def class_metric(objective, theta: Tensor, n_rows: int, n_candidates: int) -> In
     design, mass = torch.cat(designs), torch.cat(masses, dim=1)  # (n, p), (K, n)
     drawn, shares = draw_columns(mass, n_rows)
     penalty = objective.column_l2[0, 0].float()  # (p,)
-    factors = []  # one by one, as memory of this size is given back each time, and takes as long to get as a factor
+    factors = design.new_empty(1, objective.n_outputs, n_columns, n_columns)  # (1, K, p, p)
     for k in range(objective.n_outputs):
         index = drawn[k].nonzero()[:, 0]
         rows = design.index_select(0, index).mul_(shares[k, index].sqrt()[:, None])  # (about m, p)
         columns = rows.T.contiguous()
         block = times_transposed(columns, columns)
         block.diagonal().add_(penalty)
-        factors.append(factorise(block))  # (p, p)
-    return Inverse(_solve_by_class, tuple(factors))
+        factors[0, k] = factorise(block)
+    return Inverse(_solve_by_class, (factors,))
 
 
 def draw_columns(mass: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -323,11 +326,17 @@ def draw_columns(mass: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return drawn, torch.maximum(mass, threshold.to(mass.dtype))
 
 
-def _solve_by_class(vector: Tensor, *factors: Tensor) -> Tensor:
-    """Solutions (M, K, p) by the factors (p, p) of each class, less the mean over classes before and after."""
-    right = (vector - vector.mean(dim=1, keepdim=True)).to(factors[0].dtype).permute(1, 2, 0)  # (K, p, M)
-    solution = torch.stack(list(map(solve_by_factor, factors, right)))  # (K, p, M)
-    solution = solution.permute(2, 0, 1).to(vector.dtype)
+def _solve_by_class(vector: Tensor, factors: Tensor) -> Tensor:
+    """Solutions (M, K, p) by factors (M or 1, K, p, p), less the mean over classes before and after."""
+    right = (vector - vector.mean(dim=1, keepdim=True)).to(factors.dtype)  # (M, K, p)
+    right = right.permute(1, 2, 0)[None] if len(factors) == 1 else right[..., None]  # (1 or M, K, p, M or 1)
+    if factors.shape[3] <= BATCHED_COLUMNS:
+        solution = solve_by_factor(factors, right)
+    else:
+        pairs = zip(factors.flatten(0, 1), right.flatten(0, 1), strict=True)
+        solution = torch.stack([solve_by_factor(*pair) for pair in pairs]).view_as(right)
+    solution = solution[0].permute(2, 0, 1) if len(factors) == 1 else solution[..., 0]  # (M, K, p)
+    solution = solution.to(vector.dtype)
     return solution - solution.mean(dim=1, keepdim=True)
 
 
