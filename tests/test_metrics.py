@@ -204,7 +204,7 @@ def test_a_rough_metric_is_one_for_all_models(monkeypatch):
     shared, apart = make_metric(family, theta), make_metric(family.apart(), theta)
     assert shared.kind == apart.kind == "kronecker"
     assert shared.price < apart.price
-    assert (shared.apart_price, apart.apart_price) == (inf, None)
+    assert (shared.apart_price, apart.apart_price) == (apart.price, None)
     assert shared.near_price == apart.near_price
     expected = kronecker_metric(family.pooled(), theta.mean(dim=0, keepdim=True))
     for i in range(2):
@@ -260,9 +260,29 @@ def test_the_choice_of_a_metric_by_classes(monkeypatch):
     far, near = (make_metric(objective, 9 * theta, is_near=is_near) for is_near in (False, True))
     assert (far.kind, far.is_local, near.kind, near.is_local) == ("kronecker", False, "class by class", True)
     assert near.price == far.near_price
-    assert near.select(torch.tensor([1])) is near
+    family = replace(objective, is_family=True)
+    shared = make_metric(family, 9 * theta, is_near=True)
+    assert (shared.kind, shared.price, shared.apart_price) == ("class by class", near.price / 2, near.price)
+    assert shared.select(torch.tensor([1])) is shared
     monkeypatch.setattr(metrics, "CLASS_BYTES", 1)
     assert make_metric(objective, 9 * theta, is_near=True).kind == "kronecker"
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_metrics_by_classes_of_models_are_those_of_each(limit, monkeypatch):
+    monkeypatch.setattr(metrics, "DENSE_LIMIT", 1)
+    monkeypatch.setattr(metrics, "BATCHED_COLUMNS", limit)
+    objective = make_objective(6, C=(0.1, 1.0, 10.0))
+    theta, vector = 9 * draw(objective), objective.centred(draw(objective, seed=1))
+    every = make_metric(objective, theta, is_near=True)
+    for i, some in enumerate(torch.arange(3).split(1)):
+        one = make_metric(objective.select(some), theta[some], is_near=True)
+        assert one.kind == "class by class"
+        expected = one.solve(vector[some])
+        torch.testing.assert_close(
+            every.solve(vector)[some], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item()
+        )
+        torch.testing.assert_close(every.select(some).solve(vector[some])[0], every.solve(vector)[i])
 
 
 @pytest.mark.parametrize("power", range(155, 166))

@@ -595,6 +595,26 @@ def test_line_search_gives_sufficient_decrease(scale):
     torch.testing.assert_close(new_point.value, objective.at(new_theta).value)
 
 
+def test_shorter_steps_are_tried_for_the_models_alone_whose_steps_were_too_long():
+    objective, asked = make(n_models=3), []
+    theta = start(objective)
+    point = objective.at(theta)
+
+    def evaluate(trial, some=None):
+        asked.append([0, 1, 2] if some is None else some.tolist())
+        return (objective if some is None else objective.select(some)).at(trial)
+
+    lengths = torch.tensor([1.0, 8.0, 64.0], dtype=torch.float64)[:, None, None]
+    direction = -lengths * objective.inverse_hessian(theta)(point.gradient)
+    slope = (point.gradient * direction).sum(dim=(1, 2)).tolist()
+    found, new, stuck = backtrack(evaluate, theta, point, direction, slope)
+    assert not any(stuck)
+    assert asked[:2] == [[0, 1, 2], [1, 2]]
+    assert asked[-1] == [2]
+    exact = objective.at(found)
+    torch.testing.assert_close((new.value, new.gradient), (exact.value, exact.gradient))
+
+
 # Of the way to a quadratic's minimum; 8 times the rest as far is near it, beyond, and no longer step.
 @pytest.mark.parametrize(("made", "lengthened"), [(0.15, REACH * 0.85), (0.5, 1.0), (1.0, 1.0)])
 def test_a_step_that_leaves_much_of_its_slope_is_lengthened_where_that_leads_lower(made, lengthened):

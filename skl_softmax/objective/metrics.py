@@ -130,10 +130,8 @@ def make_metric(
     if objective.is_family and kind != "diagonal":
         pooled, mean = _pooled(objective, theta)
         one = make_metric(pooled, mean, growth, dtype=dtype, to_come=objective.n_models * to_come)
-        # What a rough one misses, one for each model would miss as well.
-        price, apart = one.price / objective.n_models, inf
-        if kind not in ROUGH_METRICS:
-            apart = objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
+        price = one.price / objective.n_models
+        apart = objective.n_models * _seconds(objective, kind, 1) / pass_seconds(objective)
         dense_price = None if one.dense_price is None else one.dense_price / objective.n_models
         known = {"apart_price": apart, "near_price": near_price, "dense_price": dense_price}
         return replace(one, price=price, exact=False, **known)
@@ -150,9 +148,15 @@ def _pooled(objective, theta: Tensor) -> tuple:
 
 
 def metric_by_classes(objective, theta: Tensor, plan: "ClassPlan") -> Metric:
-    """One for all models, that of all of them together at their mean."""
-    solve = class_metric(*_pooled(objective, theta), plan.n_rows, plan.n_candidates)
-    return Metric(solve, plan.price, "class by class", exact=False, apart_price=inf)
+    """One for all models of a family, that of all of them together at their mean; else one for each."""
+    size = plan.n_rows, plan.n_candidates
+    if objective.is_family:
+        solve = class_metric(*_pooled(objective, theta), *size)
+        return Metric(solve, plan.price, "class by class", exact=False, apart_price=objective.n_models * plan.price)
+    models = torch.arange(objective.n_models).split(1)
+    each = [class_metric(objective.select(model), theta[model], *size).factors[0] for model in models]
+    solve = Inverse(_solve_by_class, (torch.cat(each),))
+    return Metric(solve, plan.price, "class by class", exact=False)
 
 
 def _kind(objective, theta: Tensor, dense_price: float, to_come: float) -> str:
@@ -186,8 +190,9 @@ class ClassPlan(NamedTuple):
 
 def _class_plan(objective, theta: Tensor) -> ClassPlan | None:
     """That of a metric at θ, if it fits and dense rows choose among few of many classes, 1 / Σ_k p_k²."""
-    n_columns = objective.data.n_columns
-    if not objective.data.is_dense or objective.n_outputs == 1 or 4 * objective.n_parameters * n_columns > CLASS_BYTES:
+    n_columns, n_metrics = objective.data.n_columns, 1 if objective.is_family else objective.n_models
+    n_bytes = 4 * n_metrics * objective.n_parameters * n_columns
+    if not objective.data.is_dense or objective.n_outputs == 1 or n_bytes > CLASS_BYTES:
         return None
     n_rows, n_candidates = n_columns, min(objective.n_rows, _most_candidates(objective))
     if theta.any():  # else nothing is known yet
@@ -197,7 +202,8 @@ def _class_plan(objective, theta: Tensor) -> ClassPlan | None:
         wanted = min(ROWS_PER_DIRECTION * directions, telling * objective.n_rows)
         n_rows = max(n_columns, round(wanted))
         n_candidates = int(min(n_candidates, CANDIDATES_PER_ROW * n_rows / telling))
-    return ClassPlan(class_seconds(objective, n_rows, n_candidates) / pass_seconds(objective), n_rows, n_candidates)
+    price = n_metrics * class_seconds(objective, n_rows, n_candidates) / pass_seconds(objective)
+    return ClassPlan(price, n_rows, n_candidates)
 
 
 def _seen(sample, theta: Tensor) -> tuple[bool, float, float]:

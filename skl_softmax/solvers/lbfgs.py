@@ -6,7 +6,7 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import Metric, Objective, SolveResult, SolverOptions, numbers
 from skl_softmax.solvers.gaps import FAR_TOL, Step, is_doubtful, trusted_gap, with_promises
-from skl_softmax.solvers.newton import newton_from
+from skl_softmax.solvers.newton import newton_one_by_one
 from skl_softmax.solvers.newton_steps import NewtonStep, left_of, newton_by, newton_by_products
 from skl_softmax.solvers.precision import Precision
 from skl_softmax.solvers.quasi_newton import QuasiNewton
@@ -55,7 +55,7 @@ def _descend(objective: Objective, start: Tensor, options: SolverOptions) -> Sol
         if run.iteration >= PATIENCE:
             options.say("on by Newton's method")
             precision.end_here()
-            return newton_from(run)
+            return newton_one_by_one(run)
         direction, slope = _direction(run, matrix)
         gap = _told(run, [-0.5 * s for s in slope])
         if precision.is_lost():

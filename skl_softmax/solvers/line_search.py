@@ -22,8 +22,12 @@ MAX_TRIALS = 40
 STEEP, REACH = 0.15, 8.0
 
 
+# Evaluates θ of all models, or of those of these numbers (m,).
+Evaluate = Callable[..., Evaluation]
+
+
 def backtrack(
-    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, slope: list[float]
+    evaluate: Evaluate, theta: Tensor, point: Evaluation, direction: Tensor, slope: list[float]
 ) -> tuple[Tensor, Evaluation, list[bool]]:
     """Step along ``direction``, from length 1 downwards, until the objective has decreased sufficiently.
 
@@ -57,12 +61,12 @@ def backtrack(
             shorter = _shorter(slope, step, trial_slope, trial.value - point.value, i <= CUBIC_TRIALS)
             step = torch.where(accepted, step, shorter)
             trial_theta = theta + per_model(step, theta) * direction
-            trial = evaluate(trial_theta)
+            trial = _again(evaluate, trial_theta, trial, ~accepted)
     return *_those(accepted, (trial_theta, trial), (theta, point)), (~accepted).tolist()
 
 
 def lengthen(
-    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, slope: float
+    evaluate: Evaluate, theta: Tensor, point: Evaluation, direction: Tensor, slope: float
 ) -> tuple[Tensor, Evaluation]:
     """Go on along the Newton ``direction`` of one model if the full step, now made, has left much of the ``slope``.
 
@@ -78,7 +82,7 @@ def lengthen(
 
 
 def halve(
-    evaluate: Callable[[Tensor], Evaluation], theta: Tensor, point: Evaluation, direction: Tensor, promised: Tensor
+    evaluate: Evaluate, theta: Tensor, point: Evaluation, direction: Tensor, promised: Tensor
 ) -> tuple[Tensor, Evaluation, list[bool]]:
     """Step along ``direction``, from length 1 downwards, until F has decreased by a part of what was ``promised`` (M,).
 
@@ -86,16 +90,31 @@ def halve(
     separable minimization", eq. 9. Returns what `backtrack` does.
     """
     step = torch.ones_like(promised)  # (M,)
-    for _ in range(MAX_TRIALS):
-        trial_theta = theta + per_model(step, theta) * direction
-        trial = evaluate(trial_theta)
+    trial_theta = theta + direction
+    trial = evaluate(trial_theta)
+    for i in range(1, MAX_TRIALS + 1):
         goal = point.value - SUFFICIENT_DECREASE * step * promised + VALUE_ROUNDING * point.value.abs()
         accepted = trial.value <= goal  # (M,)
         if accepted.all():
             break
-        step = torch.where(accepted, step, 0.5 * step)
+        if i < MAX_TRIALS:
+            step = torch.where(accepted, step, 0.5 * step)
+            trial_theta = theta + per_model(step, theta) * direction
+            trial = _again(evaluate, trial_theta, trial, ~accepted)
     stuck = ~accepted | (promised <= 0)  # (M,)
     return *_those(accepted, (trial_theta, trial), (theta, point)), stuck.tolist()
+
+
+def _again(evaluate: Evaluate, theta: Tensor, last: Evaluation, is_wanted: Tensor) -> Evaluation:
+    """What the models that want it (M,) are at θ (M, ...), and what the others were last."""
+    if is_wanted.all():
+        return evaluate(theta)
+    some = is_wanted.nonzero()[:, 0]
+    found = evaluate(theta[some], some)
+    value, gradient = (
+        a.index_copy(0, some, b) for a, b in ((last.value, found.value), (last.gradient, found.gradient))
+    )
+    return type(last)(value, gradient)
 
 
 def _those(

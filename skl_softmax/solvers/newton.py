@@ -26,11 +26,12 @@ def newton(objective: Objective, start: Tensor, options: SolverOptions) -> Solve
     count, and the gains carried on. All this only where curvature describes the step (`trusted_gap`). Where the
     penalty is all that curves F, a bound by duality ends the run before a step is solved for (`certify_if_near`).
     """
-    return newton_from(Run(objective, start, options))
+    run = Run(objective, start, options)
+    _descend(run)
+    return run.result()
 
 
-def newton_from(run: Run) -> SolveResult:
-    """The same from where a run is, to its end."""
+def _descend(run: Run) -> None:
     left, known, theta = [inf] * len(run.models), [(inf, inf)] * len(run.models), run.theta
     knows_all = True  # of the last step, whether it came from the Hessian of all rows
     while run.active:
@@ -65,6 +66,19 @@ def newton_from(run: Run) -> SolveResult:
             for d, b, a, last_two in zip(decrements, before, after, known, strict=True)
         ]
         known = [(decrement, last) for decrement, (last, _) in zip(decrements, known, strict=True)]
+
+
+def newton_one_by_one(run: Run) -> SolveResult:
+    """The same from where a run is, for one model after the other.
+
+    Products for a step of all of them would go on until the last one's is solved for.
+    """
+    before = run.n_passes
+    for place in torch.arange(len(run.models)).split(1):
+        one = run.part(place)
+        _descend(one)
+        if one is not run:
+            run.count(one.n_passes - before, 1)
     return run.result()
 
 

@@ -41,10 +41,10 @@ class Record:
         self._status[model], self._n_iter[model] = status, n_iter
         self._theta[model], self._gradient[model] = theta, gradient
 
-    def is_close(self, model: int, part: float) -> bool:
-        """Whether a model can gain no more than this part of F."""
-        gaps = self.gaps[model]
-        return bool(gaps) and gaps[-1] <= part * abs(self.curve[model][-1])
+    def is_close(self, model: int, part: float, n_iter: int = 1) -> bool:
+        """Whether a model can gain no more than this part of F, as told before one of the last iterations."""
+        gaps = self.gaps[model][-n_iter:]
+        return bool(gaps) and min(gaps) <= part * abs(self.curve[model][-1])
 
     def is_next_close(self, model: int, part: float) -> bool:
         """Whether the next step is to bring it there, if the gap shrinks as in the last one."""
