@@ -160,9 +160,8 @@ class _Stack:
         """The minima for a penalty, begun from those for the last ones."""
         C, objective = penalty.C, self._objective.with_penalties(*penalty_terms(self._total, penalty))
         begin, known = _start(objective, self._path, self._tangent, C, self._ended, estimator.tol)
-        if objective.is_smooth and self._ended is None:
-            # Where an L1 penalty was before, the minimum is of another form.
-            begin = objective.without_absent(objective.centred(begin))
+        if self._ended is None:  # zeros, or where an L1 penalty was before, whose minimum is of another form
+            begin = objective.without_absent(objective.centred(begin) if objective.is_smooth else begin)
         kept = self._kept if LARGEST_RISE * self._path[-1][0] >= C else None
         known.update(kept=kept, leads_on=objective.is_smooth)
         result = make_deterministic(estimator, objective, begin, **known).minimise()

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from formulas import take_general_formulas
 from scipy.sparse import csr_array
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -12,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from test_rare_classes import table
 
 from skl_softmax import RowBlocks, TorchSoftmaxClassifier, TorchSoftmaxClassifierCV, sweep
+from skl_softmax.objective import quadratic
 
 CLASSES = np.arange(12)
 ABSENT = [0, 5, 11]
@@ -141,6 +143,28 @@ def test_a_sweep_over_classes_of_single_rows_takes_little_more_than_separate_fit
             own = np.searchsorted(one.classes_, y[known])
             lost = -np.log(one.predict_proba(X[known])[np.arange(len(known)), own]).sum()
             assert -score * len(test) >= lost + 36 * (len(test) - len(known))
+
+
+@pytest.mark.parametrize("has_models", [True, False])
+@pytest.mark.parametrize("l1_ratios", [(0.0,), (0.5,), (0.0, 0.5)])
+def test_paths_of_folds_that_lack_classes_are_those_of_separate_fits(problem, l1_ratios, has_models, monkeypatch):
+    if not has_models:  # but products
+        take_general_formulas(monkeypatch)
+        monkeypatch.setattr(quadratic, "WORKING_LIMIT", 0)
+        monkeypatch.setattr(quadratic, "PRICE_LIMIT", 0.0)
+    X, y = problem
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    Cs, folds = [0.01, 1.0], [(np.flatnonzero(y != k), np.flatnonzero(y == k)) for k in (1, 4)]
+    model = TorchSoftmaxClassifierCV(Cs=Cs, cv=folds, l1_ratios=l1_ratios, scoring="accuracy", tol=1e-12).fit(X, y)
+    for of_fold, (train, _) in zip(model.coefs_paths_, folds, strict=True):
+        for of_ratio, l1_ratio in zip(of_fold, l1_ratios, strict=True):
+            for found, C in zip(of_ratio, Cs, strict=True):
+                expected = TorchSoftmaxClassifier(C=C, l1_ratio=l1_ratio, tol=1e-12).fit(X[train], y[train])
+                there = np.isin(model.classes_, expected.classes_)
+                logits, known = X @ found[:, :-1].T + found[:, -1], expected.decision_function(X)
+                shift = (logits[:, there] - known).mean(axis=1, keepdims=True)
+                np.testing.assert_allclose(logits[:, there] - shift, known, atol=1e-3)
+                assert not found[~there, :-1].any()
 
 
 @pytest.mark.usefixtures("rare")
