@@ -300,8 +300,9 @@ class TorchSoftmaxClassifier(CallbackSupportMixin, ExportMixin, InferenceMixin, 
             where the objective is lower there.
         classes : array-like of shape (n_classes,), default=None
             All labels, if not only those in ``y``; the labels of the columns of ``y``, if not 0, 1, ... In any order:
-            ``classes_`` and columns of predictions are sorted. Beside an intercept and two others a class that no row
-            is of has no part in the fit: coefficients of zero, and probabilities of 2e-16 at most.
+            ``classes_`` and columns of predictions are sorted. A class that no row is of has no part in a fit of rows
+            in memory, but by an optimiser: beside an intercept, two others and labels that are not smoothed it has
+            coefficients of zero and next to no probability, without an L1 penalty 2e-16 at most.
 
         Returns
         -------

@@ -56,7 +56,9 @@ def warn_of_unknown_classes(classes: np.ndarray, index: np.ndarray, trained, tes
     for fold, (of_train, test) in enumerate(zip(trained, tests, strict=True)):
         known, asked = (np.bincount(i, w, len(classes)) for i, w in ((index, of_train), (index[test], weights[test])))
         if (unknown := (known <= 0) & (asked > 0)).any():
-            comes_out = "comes out at 36 or more" if len(classes) > 2 else "depends on tol"
+            comes_out = (
+                "comes out at 36 or more, or somewhat less with an L1 penalty" if len(classes) > 2 else "depends on tol"
+            )
             _warn_of(f"Fold {fold} of cv", classes[unknown].tolist(), comes_out)
             return
 

@@ -86,9 +86,9 @@ def solve_sweep(estimator, rows: TrainingRows, data: Data, weights: Tensor, pena
         if tasks.end():
             break
     with np.errstate(all="ignore"):
-        return Sweep(
-            data, _absent(stacks), weight, bias, n_iter, status, np.where(gap > 0, gap / np.abs(value), 0).max()
-        )
+        worst_gap = np.where(gap > 0, gap / np.abs(value), 0).max()
+    absent = torch.cat([stack.absent for stack in stacks])  # (F, K)
+    return Sweep(data, absent if absent.any() else None, weight, bias, n_iter, status, worst_gap)
 
 
 def solve_refit(
@@ -136,16 +136,6 @@ def _most_models(rows: TrainingRows, data: Data, n_bytes: int) -> int:
     return int(max(1, min(n_bytes / (8 * len(rows.weights)), data.most_outputs / rows.n_outputs)))
 
 
-def _absent(stacks: list["_Stack"]) -> Tensor | None:
-    """The classes that their models lack (F, K), if any does."""
-    if all(stack.absent is None for stack in stacks):
-        return None
-    none = [torch.zeros(stack.coefficients[1].shape, dtype=torch.bool) for stack in stacks]
-    return torch.cat(
-        [no if stack.absent is None else stack.absent.cpu() for no, stack in zip(none, stacks, strict=True)]
-    )
-
-
 class _Stack:
     """Folds (M, n) that are solved together, by what has been found of them."""
 
@@ -170,9 +160,10 @@ class _Stack:
         return result
 
     @property
-    def absent(self) -> Tensor | None:
-        """The classes (M, K) that models lack, if any does."""
-        return self._objective.absent
+    def absent(self) -> Tensor:
+        """The classes (M, K) that models lack, on the CPU."""
+        none = torch.zeros(len(self._total), self._objective.n_outputs, dtype=torch.bool)
+        return none if self._objective.absent is None else self._objective.absent.cpu()
 
     @property
     def coefficients(self) -> tuple[Tensor, Tensor]:

@@ -154,7 +154,7 @@ ALLOWED = {
     "objective.tiny": {"data", "objective.curvature", "objective.quadratic", "objective.small", "threads"},
     "objective.duality": {"objective.curvature", "objective.losses"},
     "objective.quadratic": {"objective.costs", "objective.curvature"},
-    "objective.absent": set(),
+    "objective.absent": {"data"},
     "objective.metrics": {"objective.absent", "objective.costs", "objective.curvature", "products"},
     "objective.curvature": {"data", "objective.costs", "objective.stretches", "products", "threads"},
     "objective.portions": {"data", "objective.stretches"},

@@ -1,7 +1,8 @@
-"""Classes that no row of a model is of, such as those of which a fold holds all rows out.
+"""What classes weigh, and those that no row of a model is of, such as those of which a fold holds all rows out.
 
-F falls as their intercepts go to minus infinity, ever less, and takes a third of what is left with each step. Solvers
-begin where it has got to: these classes have no probability, to the last bit, and no gradient, and stay there.
+F falls as intercepts of the latter go to minus infinity, ever less: each of Newton's steps leaves some third of what
+is to be gained. Solvers begin where F has got to: these classes have no probability, to the last bit, and no gradient,
+and stay there.
 """
 
 from math import log
@@ -9,10 +10,27 @@ from math import log
 import torch
 from torch import Tensor
 
-# Intercepts by which exp(z) is zero in float64 beside logits of any fit: from -745 on it is.
+from skl_softmax.data import spread_rows
+
+# Rows that tell which part of the weight classes have.
+SHARE_ROWS = 512
+# Intercepts by which exp(z) is zero in float64, as it is below -745, beside logits with a mean of zero.
 GONE = -1000.0
-# What users get in their place: beside logits with a mean of zero the probability is eps at most, and F as good.
+# What users get in their place: beside such logits the probability is eps at most, and F as good. With an L1 penalty,
+# where logits may have another mean, it was up to 1e-12.
 RARE = torch.finfo(torch.float64).eps
+
+
+def class_shares(objective) -> Tensor:
+    """About which part of the weight each class has, (M or 1, K, 1), by some rows."""
+    index = spread_rows(objective.n_rows, min(objective.n_rows, SHARE_ROWS)).to(objective.weights.device)
+    # On the CPU, where sums are the same each time.
+    targets, weights = objective.targets[index].cpu(), objective.weights[:, index].cpu().double()
+    shares = _by_class(targets, weights, objective.n_outputs)  # (M or 1, K)
+    if targets.ndim == 1 and objective.label_proba is not None:
+        shares = shares @ objective.label_proba.cpu().double()
+    shares += torch.finfo(shares.dtype).tiny  # where none of these rows counts
+    return objective.gathered(shares / shares.sum(dim=1, keepdim=True))[..., None]
 
 
 def absent_classes(objective) -> Tensor | None:
@@ -20,14 +38,17 @@ def absent_classes(objective) -> Tensor | None:
     has_labels = objective.label_proba is None and objective.n_outputs > 1
     if not (has_labels and objective.data.fit_intercept) or objective.class_shares.min() >= RARE:
         return None
-    targets, weights = objective.targets, objective.weights  # (n,) or (n, K), (M or 1, n)
-    if targets.ndim == 1:
-        counts = weights.new_zeros(len(weights), objective.n_outputs).index_add_(1, targets, weights)  # (M or 1, K)
-    else:
-        counts = weights @ targets.to(weights)
-    is_absent = (counts == 0).to(objective.data.home)
+    weight = _by_class(objective.targets, objective.weights, objective.n_outputs)  # (M or 1, K)
+    is_absent = (weight == 0).to(objective.data.home)
     is_absent &= (~is_absent).sum(dim=1, keepdim=True) > 1  # else F goes to zero, and has no minimum
     return is_absent.expand(objective.n_models, -1) if is_absent.any() else None
+
+
+def _by_class(targets: Tensor, weights: Tensor, n_outputs: int) -> Tensor:
+    """What the classes weigh (M or 1, K), by class indices (n,) or probabilities (n, K), and weights (M or 1, n)."""
+    if targets.ndim == 1:
+        return weights.new_zeros(len(weights), n_outputs).index_add_(1, targets, weights)
+    return weights @ targets.to(weights)
 
 
 def without_absent(objective, theta: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from skl_softmax.data import Affine, Block, Data, NullSpace, spread_rows
+from skl_softmax.data import Affine, Block, Data, NullSpace
 from skl_softmax.objective import (
     absent,
     costs,
@@ -31,8 +31,6 @@ LOGIT_ACCURACY = 1e-3
 SLOPE_ROUNDING = 16 * torch.finfo(torch.float64).eps
 # Rows that tell the diagonal of the Hessian, at least.
 DIAGONAL_ROWS, DIAGONAL_ROWS_PER_COLUMN = 1024, 2
-# Rows that tell which part of the weight classes have.
-SHARE_ROWS = 512
 # The least penalty, as part of a column's curvature, with which what collinear columns gain is not rounding.
 HELD = torch.finfo(torch.float64).eps ** 1.25
 # What a copy of the rows in another order may take.
@@ -170,8 +168,8 @@ class Objective:
     def select(self, models: Tensor) -> "Objective":
         """The same objective for some of the models."""
         weights = self.weights if len(self.weights) == 1 else self.weights[models]
-        l1, absent = (None if known is None else known[models] for known in (self.l1, self.absent))
-        return replace(self, weights=weights, l2=self.l2[models], total=self.total[models], l1=l1, absent=absent)
+        l1, is_absent = (None if known is None else known[models] for known in (self.l1, self.absent))
+        return replace(self, weights=weights, l2=self.l2[models], total=self.total[models], l1=l1, absent=is_absent)
 
     def with_penalties(self, l2: Tensor, l1: Tensor | None) -> "Objective":
         """The same rows and models with other λ₂ and λ₁ (M,), and what of the rows has been made for these."""
@@ -188,8 +186,8 @@ class Objective:
     def pooled(self) -> "Objective":
         """The one objective that stands for all of a family: the mean of their weights and penalties."""
         weights, total, l2 = self.weights.mean(dim=0, keepdim=True), self.total.mean()[None], self.l2.mean()[None]
-        absent = None if self.absent is None else self.absent.all(dim=0, keepdim=True)
-        return replace(self, weights=weights, total=total, l2=l2, is_family=False, absent=absent)
+        is_absent = None if self.absent is None else self.absent.all(dim=0, keepdim=True)
+        return replace(self, weights=weights, total=total, l2=l2, is_family=False, absent=is_absent)
 
     def apart(self) -> "Objective":
         """The same models, each with a curvature of its own."""
@@ -301,16 +299,7 @@ class Objective:
     @cached_property
     def class_shares(self) -> Tensor:
         """About which part of the weight each class has, (M or 1, K, 1), by some rows."""
-        index = spread_rows(self.n_rows, min(self.n_rows, SHARE_ROWS)).to(self.weights.device)
-        # On the CPU, where sums are the same each time.
-        targets, weights = self.targets[index].cpu(), self.weights[:, index].cpu().double()  # (n, ...), (M or 1, n)
-        if targets.ndim == 1:
-            shares = weights.new_zeros(len(weights), self.n_outputs).index_add_(1, targets, weights)  # (M or 1, K)
-            shares = shares if self.label_proba is None else shares @ self.label_proba.cpu().double()
-        else:
-            shares = weights @ targets.double()
-        shares += torch.finfo(shares.dtype).tiny  # where none of these rows counts
-        return self.gathered(shares / shares.sum(dim=1, keepdim=True))[..., None]
+        return absent.class_shares(self)
 
     def coefficients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Weight (..., K, d) and bias (..., K) of X as the user gave it, from θ (..., K, p).

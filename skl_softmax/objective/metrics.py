@@ -61,7 +61,7 @@ LATE_BYTES = 128 * 2**20
 # classes took 320 passes for 60.
 ROWS_PER_DIRECTION, CANDIDATES_PER_ROW = 4, 4
 # Columns up to which all classes are solved for in one call, which takes a tenth of the time with 20 to 60 columns and
-# half with 200; of 513 it copies the factors first, and takes 1.4 times as long.
+# 0.4 of it with 200; with 257 to 800 it takes 0.7 to 1.5 times as long.
 BATCHED_COLUMNS = 256
 # Numbers beside sparse columns up to which blocks of their curvature are made, what these may take, and rows that they
 # are taken from at least, and for each number. Of 50,000 rows with some 1,800 levels fits take a seventh of the passes

@@ -36,7 +36,7 @@ class HessianProducts(Model):
         self._hessian: Callable = objective.hessian_product(theta)
         self._columns, self._ridge = columns, 0.0
         self._unseen = objective.unseen & self._inside.all(dim=0)  # (1, 1, columns)
-        self._sum_to_zero: Callable = objective.feasible
+        self._feasible: Callable = objective.feasible
         self._diagonal = objective.hessian_diagonal(theta).to(self._dtype)  # (1, K, columns)
 
     def damp(self, ridge: Tensor) -> None:
@@ -68,7 +68,7 @@ class HessianProducts(Model):
 
     def _centred(self, vector: Tensor) -> Tensor:
         """Without what changes no probability and has no penalty: the Hessian has no curvature there."""
-        return torch.where(self._unseen, self._sum_to_zero(vector), vector)
+        return torch.where(self._unseen, self._feasible(vector), vector)
 
     def _outer(self, vector: Tensor) -> Tensor:
         full = vector.new_zeros(self._inside.shape, dtype=self._dtype)  # (K, columns)

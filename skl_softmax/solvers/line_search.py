@@ -7,6 +7,9 @@ from torch import Tensor
 
 from skl_softmax.solvers.base import Evaluation, inner, numbers, per_model
 
+# What evaluates θ of all models, or, by a second argument, of those in these places (m,).
+Evaluate = Callable[..., Evaluation]
+
 # Sufficient decrease, Nocedal & Wright (2006), eq. 3.4: the part of what the slope promises. With the usual 1e-4 a step
 # over the minimum that gains next to nothing is taken. Over 23 problems passes fall to 0.97, 0.88, 0.99, 0.97 and 1.0
 # of what they were, with C = 0.01, 1, 100, 1e4 and inf; of rare words and a hundred classes to a third.
@@ -20,10 +23,6 @@ MAX_TRIALS = 40
 # much longer it is, in units of that part. Over fifteen problems iterations fall from 137 to 92, evaluations from 152
 # to 144; parts of 0.05 and 0.1, the roots of a parabola, a hyperbola and powers in the part's place do no better.
 STEEP, REACH = 0.15, 8.0
-
-
-# Evaluates θ of all models, or of those of these numbers (m,).
-Evaluate = Callable[..., Evaluation]
 
 
 def backtrack(

@@ -74,11 +74,10 @@ def newton_one_by_one(run: Run) -> SolveResult:
     Products for a step of all of them would go on until the last one's is solved for.
     """
     before = run.n_passes
-    for place in torch.arange(len(run.models)).split(1):
-        one = run.part(place)
+    for place in range(len(run.models)):
+        one = run.alone(place)
         _descend(one)
-        if one is not run:
-            run.count(one.n_passes - before, 1)
+        run.count(one.n_passes - before, 1)
     return run.result()
 
 
