@@ -35,10 +35,13 @@ def class_shares(objective) -> Tensor:
 
 def absent_classes(objective) -> Tensor | None:
     """Which classes no row is of, (M, K), bool, and at least two others are; None if none, or no intercept tells so."""
-    has_labels = objective.label_proba is None and objective.n_outputs > 1
-    if not (has_labels and objective.data.fit_intercept) or objective.class_shares.min() >= RARE:
+    if objective.n_outputs == 1 or objective.label_proba is not None or not objective.data.fit_intercept:
+        return None
+    if objective.n_rows > SHARE_ROWS and objective.class_shares.min() >= RARE:  # else it would tell as much, but slower
         return None
     weight = _by_class(objective.targets, objective.weights, objective.n_outputs)  # (M or 1, K)
+    if weight.all():
+        return None
     is_absent = (weight == 0).to(objective.data.home)
     is_absent &= (~is_absent).sum(dim=1, keepdim=True) > 1  # else F goes to zero, and has no minimum
     return is_absent.expand(objective.n_models, -1) if is_absent.any() else None
